@@ -1,0 +1,1 @@
+"""Measurements of CarePOS, each beside the floor it is measured against."""
