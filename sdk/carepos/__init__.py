@@ -1,0 +1,1 @@
+"""The open redemption stack for digital aid vouchers: the SDK."""

@@ -1,0 +1,138 @@
+"""What can go wrong, by the question a caller asks.
+
+CareposError
+├── Malformed            is this what the format says?            (never worth a retry)
+│   └── SignatureInvalid …and did the right key sign it?
+├── Refused              a rule said no, with a code of refusals.py
+├── NotDecided           the ledger answered with a problem document: nothing was decided
+│   └── ClockSkew        …because the clocks differ; carries the ledger's signed time
+├── Unreachable          no answer that could be trusted
+├── WrongState           this event is not in the attempt's table
+├── EnrolmentFailed      the till could not be enrolled, and why
+└── JournalError         the journal can't be used
+    ├── JournalLocked    another process has it open
+    ├── JournalClosed    a write failed; only a restart with recovery opens it again
+    └── JournalCorrupt   its chain doesn't hold
+
+No message of these errors holds a token, a name, a number of a person or a key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from carepos.refusals import Refusal
+
+
+class CareposError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class Malformed(CareposError):
+    """Input that is not of its format. `field` names the place, never the value."""
+
+    code = "malformed"
+
+    def __init__(self, message: str, *, field: str | None = None, code: str = "malformed") -> None:
+        super().__init__(message if field is None else f"{field}: {message}")
+        self.field = field
+        self.code = code
+
+
+class SignatureInvalid(Malformed):
+    """A signed thing whose key is unknown or whose signature does not verify."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="signature_invalid")
+
+
+class Refused(CareposError):
+    """A rule said no. `refusal.code` is stable; the message is for people."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(f"{refusal.code}: {refusal.sentence('en')}")
+        self.refusal = refusal
+
+    @property
+    def code(self) -> str:
+        return self.refusal.code
+
+
+class NotDecided(CareposError):
+    """The ledger answered with a problem document (RFC 9457): the request changed nothing.
+
+    Problems are unsigned. They may be shown; they are never a decision about a record.
+    """
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(f"{code} ({status}): {detail}")
+        self.status = status
+        self.code = code
+        self.detail = detail
+
+
+class ClockSkew(NotDecided):
+    """The clocks differ by more than a minute; `server_time` is the ledger's signed time."""
+
+    def __init__(self, status: int, detail: str, server_time: str | None) -> None:
+        super().__init__(status, "clock_skew", detail)
+        self.server_time = server_time
+
+
+class Unreachable(CareposError):
+    """No answer, or none that could be trusted (timeout, reset, captive portal, bad signature)."""
+
+
+class WrongState(CareposError):
+    """An event that the attempt's table does not have in this state."""
+
+    def __init__(self, state: str, event: str) -> None:
+        super().__init__(f"event {event!r} cannot happen in state {state!r}")
+        self.state = state
+        self.event = event
+
+
+class EnrolmentFailed(CareposError):
+    """Enrolment did not succeed; the message says why and what to do."""
+
+
+class JournalError(CareposError):
+    """The journal can't be used."""
+
+
+class JournalLocked(JournalError):
+    """Another process holds the journal's lock."""
+
+
+class JournalClosed(JournalError):
+    """A write to the journal failed, so nothing more may be written until a restart recovers it."""
+
+
+class JournalCorrupt(JournalError):
+    """The journal's chain of records does not hold.
+
+    `sequence` is the first record that is not what it was when it was written.
+    """
+
+    def __init__(self, message: str, *, sequence: int | None = None) -> None:
+        super().__init__(message)
+        self.sequence = sequence
+
+
+def problem_from(status: int, document: Mapping[str, object]) -> NotDecided:
+    """A problem document as an error; texts from the network are bounded and made printable."""
+
+    def text(name: str, limit: int) -> str:
+        value = document.get(name)
+        kept = value if isinstance(value, str) else ""
+        return "".join(c for c in kept if c.isprintable())[:limit]
+
+    code = text("code", 60) or "unknown_problem"
+    if code == "clock_skew":
+        server_time = document.get("server_time")
+        return ClockSkew(
+            status, text("detail", 300), server_time if isinstance(server_time, str) else None
+        )
+    return NotDecided(status, code, text("detail", 300))

@@ -1,0 +1,244 @@
+"""The ledger's signed answer to one record (docs/protocol.md §5).
+
+Only an outcome that verifies and is bound to the record may be read as posted or refused; every
+other answer, of whatever HTTP status, is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, cast
+
+from carepos import clock, ids, jws, money, strict_json
+from carepos.basket import MAX_QUANTITY, unit
+from carepos.errors import Malformed
+from carepos.keys import KeySet, SigningKey
+from carepos.product import Unit
+from carepos.record import Record
+from carepos.refusals import BY_CODE, Refusal
+
+Result = Literal["posted", "refused", "reversed", "not_found", "held"]
+_RESULTS = frozenset({"posted", "refused", "reversed", "not_found", "held"})
+_BASE = frozenset({"v", "result", "id", "terminal", "recorded_at", "epoch"})
+_BOUND = _BASE | {"kind", "record_sha256"}
+_BOOKED = frozenset({"currency", "amount_minor", "vouchers"})
+
+
+@dataclass(frozen=True, slots=True)
+class VoucherState:
+    """What one posting moved on one voucher, and what the voucher holds after it."""
+
+    voucher: str
+    amount_minor: int
+    quantity: int
+    unit: Unit | None
+    available_minor: int
+    available_quantity: int
+    from_allotment_minor: int = 0
+    from_allotment_quantity: int = 0
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "voucher": self.voucher,
+            "amount_minor": self.amount_minor,
+            "quantity": self.quantity,
+            "unit": self.unit,
+            "from_allotment_minor": self.from_allotment_minor,
+            "from_allotment_quantity": self.from_allotment_quantity,
+            "available_minor": self.available_minor,
+            "available_quantity": self.available_quantity,
+        }
+
+    @classmethod
+    def from_json(cls, value: object, where: str) -> VoucherState:
+        names = strict_json.exact_names(value, cls.__dataclass_fields__.keys(), where=where)
+        top = money.MAX_AMOUNT_MINOR
+
+        def minor(name: str) -> int:
+            return strict_json.integer(names[name], f"{where}.{name}", high=top)
+
+        def quantity(name: str) -> int:
+            return strict_json.integer(names[name], f"{where}.{name}", high=MAX_QUANTITY)
+
+        return cls(
+            ids.reference(names["voucher"], f"{where}.voucher"),
+            minor("amount_minor"),
+            quantity("quantity"),
+            None if names["unit"] is None else unit(names["unit"], f"{where}.unit"),
+            minor("available_minor"),
+            quantity("available_quantity"),
+            minor("from_allotment_minor"),
+            quantity("from_allotment_quantity"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A verified outcome. `kind` and `record_sha256` are None only for `not_found`;
+    `currency` is None when nothing was booked."""
+
+    jws: str
+    result: Result
+    id: str
+    terminal: str
+    recorded_at: datetime
+    epoch: int
+    kind: str | None
+    record_sha256: str | None
+    refusal: Refusal | None
+    currency: str | None
+    amount_minor: int
+    vouchers: tuple[VoucherState, ...]
+
+
+def payload(
+    result: Result,
+    record: Record,
+    *,
+    recorded_at: datetime,
+    epoch: int,
+    refusal: Refusal | None = None,
+    currency: str | None = None,
+    amount_minor: int = 0,
+    vouchers: tuple[VoucherState, ...] = (),
+) -> dict[str, object]:
+    """What the ledger signs as its answer to `record`."""
+    body: dict[str, object] = {
+        "v": 1,
+        "result": result,
+        "kind": record.kind,
+        "id": record.id,
+        "terminal": record.terminal,
+        "record_sha256": record.digest,
+        "recorded_at": clock.to_text(recorded_at),
+        "epoch": epoch,
+    }
+    if result == "refused":
+        assert refusal is not None
+        body["refusal"] = refusal.to_json()
+    elif record.kind in ("redeem", "reversal"):
+        body["currency"] = currency
+        body["amount_minor"] = amount_minor
+        body["vouchers"] = [each.to_json() for each in vouchers]
+    return body
+
+
+def not_found_payload(
+    an_id: str, terminal: str, *, request: str, recorded_at: datetime, epoch: int
+) -> dict[str, object]:
+    """The signed answer to a read of an id that this terminal never sent."""
+    return {
+        "v": 1,
+        "result": "not_found",
+        "id": an_id,
+        "terminal": terminal,
+        "request": request,
+        "recorded_at": clock.to_text(recorded_at),
+        "epoch": epoch,
+    }
+
+
+def sign(body: Mapping[str, object], key: SigningKey) -> str:
+    return jws.sign(body, typ=jws.OUTCOME, key=key)
+
+
+def read_bound(text: object, record: Record, *, keys: KeySet) -> Outcome:
+    """The outcome `text` spells, if it answers exactly `record`.
+
+    Raises Malformed or SignatureInvalid otherwise: the caller then knows no more than before.
+    """
+    outcome = _read(text, keys)
+    bound = (outcome.record_sha256, outcome.id, outcome.terminal, outcome.kind)
+    if bound != (record.digest, record.id, record.terminal, record.kind):
+        raise Malformed("answers another record", field="outcome")
+    return outcome
+
+
+def read_not_found(
+    text: object, *, an_id: str, terminal: str, request: str, keys: KeySet
+) -> Outcome:
+    """A signed `not_found` that answers exactly the read `request`."""
+    signed = jws.verify(text, typ=jws.OUTCOME, keys=keys)
+    outcome = _parse(signed)
+    asked = (outcome.result, outcome.id, outcome.terminal, signed.payload.get("request"))
+    if asked != ("not_found", an_id, terminal, request):
+        raise Malformed("answers another question", field="outcome")
+    return outcome
+
+
+def read_any(text: object, *, keys: KeySet) -> Outcome:
+    """A verified outcome, bound to whatever it names; the caller looks the record up."""
+    return _read(text, keys)
+
+
+def _read(text: object, keys: KeySet) -> Outcome:
+    return _parse(jws.verify(text, typ=jws.OUTCOME, keys=keys))
+
+
+def _parse(signed: jws.Signed) -> Outcome:
+    body = signed.payload
+    result = body.get("result")
+    if not isinstance(result, str) or result not in _RESULTS:
+        raise Malformed("no such result", field="outcome.result")
+    kind = body.get("kind")
+    if result == "not_found":
+        expected = _BASE | {"request"}
+    elif result == "refused":
+        expected = _BOUND | {"refusal"}
+    elif kind in ("redeem", "reversal"):
+        expected = _BOUND | _BOOKED
+    else:
+        expected = _BOUND
+    strict_json.exact_names(body, expected, where="outcome")
+    if strict_json.integer(body["v"], "outcome.v") != 1:
+        raise Malformed("must be 1", field="outcome.v")
+    currency = body.get("currency")
+    if currency is not None:
+        money.currency(currency, "outcome.currency")
+    states = strict_json.array(body.get("vouchers", []), "outcome.vouchers", high=80)
+    outcome = Outcome(
+        jws=signed.jws,
+        result=cast(Result, result),
+        id=ids.attempt_id(body["id"]),
+        terminal=ids.name(body["terminal"], "outcome.terminal"),
+        recorded_at=clock.from_text(body["recorded_at"], "outcome.recorded_at"),
+        epoch=strict_json.integer(body["epoch"], "outcome.epoch", low=1),
+        kind=None if result == "not_found" else strict_json.text(kind, "outcome.kind", high=20),
+        record_sha256=(
+            None
+            if result == "not_found"
+            else ids.digest_text(body["record_sha256"], "outcome.record_sha256")
+        ),
+        refusal=_refusal(body["refusal"]) if result == "refused" else None,
+        currency=currency,
+        amount_minor=strict_json.integer(
+            body.get("amount_minor", 0), "outcome.amount_minor", high=money.MAX_AMOUNT_MINOR
+        ),
+        vouchers=tuple(
+            VoucherState.from_json(each, f"outcome.vouchers[{n}]")
+            for n, each in enumerate(states, 1)
+        ),
+    )
+    _check_booked(outcome)
+    return outcome
+
+
+def _check_booked(outcome: Outcome) -> None:
+    """An outcome that moved money says in which currency and how much of it, voucher by voucher."""
+    if sum(state.amount_minor for state in outcome.vouchers) != outcome.amount_minor:
+        raise Malformed("is not the sum of its vouchers", field="outcome.amount_minor")
+    moved = bool(outcome.vouchers) or (outcome.kind, outcome.result) == ("redeem", "posted")
+    if outcome.kind in ("redeem", "reversal") and moved != (outcome.currency is not None):
+        raise Malformed("must be there when something was booked", field="outcome.currency")
+
+
+def _refusal(value: object) -> Refusal:
+    names = strict_json.exact_names(value, {"code", "at"}, where="outcome.refusal")
+    code, at = names["code"], names["at"]
+    if not isinstance(code, str) or code not in BY_CODE or BY_CODE[code].answer != "outcome":
+        raise Malformed("no code of a decided refusal", field="outcome.refusal.code")
+    if at is not None and type(at) is not int and not isinstance(at, str):
+        raise Malformed("must be a line, a voucher or null", field="outcome.refusal.at")
+    return Refusal(code, at)
