@@ -1,0 +1,226 @@
+"""The till's side of the HTTP interface (docs/protocol.md §9). It never decides and never retries.
+
+An answer is only as good as its signature; this module brings bytes and says `Unreachable` for
+whatever is not an answer of the agreed form: a timeout, a reset, a captive portal, a redirect.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import jwt
+import requests
+from requests.adapters import HTTPAdapter
+
+from carepos import strict_json
+from carepos.clock import Clock
+from carepos.errors import Malformed, Unreachable, problem_from
+from carepos.keys import SigningKey, b64, digest
+
+READ_TYP = "carepos-read+jwt"
+MAX_ANSWER_BYTES = 4 * 2**20
+MAX_FILE_BYTES = 64 * 2**20
+CONNECT_TIMEOUT_S = 3.0
+ANSWER_TIMEOUT_S = 8.0
+
+
+class Monotonic(Protocol):
+    def __call__(self) -> float: ...
+
+
+def read_token(
+    key: SigningKey,
+    *,
+    terminal: str,
+    ledger: str,
+    method: str,
+    target: str,
+    issued_at_s: int,
+    jti: str,
+    body: bytes | None,
+) -> str:
+    """The JWT that authenticates one read: bound to method, target, body and this minute."""
+    claims: dict[str, object] = {
+        "iss": terminal,
+        "aud": ledger,
+        "htm": method,
+        "htu": target,
+        "iat": issued_at_s,
+        "jti": jti,
+    }
+    if body is not None:
+        claims["body_sha256"] = digest(body)
+    return jwt.encode(
+        claims, key.private_key(), algorithm="EdDSA", headers={"kid": key.kid, "typ": READ_TYP}
+    )
+
+
+class Transport:
+    """One ledger over HTTP, without credentials: what enrolment and records need."""
+
+    def __init__(self, url: str, *, answer_timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+        self.url = url.rstrip("/")
+        self._timeout_s = (CONNECT_TIMEOUT_S, answer_timeout_s)
+        self._session = requests.Session()
+        # A .netrc or proxy variable of the shop's PC must not reach or reroute money calls.
+        self._session.trust_env = False
+        adapter = HTTPAdapter(max_retries=0, pool_maxsize=4)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+
+    def close(self) -> None:
+        self._session.close()
+
+    def call(
+        self,
+        method: str,
+        target: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        limit: int = MAX_ANSWER_BYTES,
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """(status, headers, body). Raises Unreachable for every failure of the way there."""
+        sent = {"Accept": "application/json", **(headers or {})}
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+        try:
+            with self._session.request(
+                method,
+                self.url + target,
+                data=body,
+                headers=sent,
+                timeout=self._timeout_s,
+                allow_redirects=False,
+                stream=True,
+            ) as answer:
+                content = bytearray()
+                for chunk in answer.iter_content(65_536):
+                    content += chunk
+                    if len(content) > limit:
+                        raise Unreachable("the answer is larger than any answer may be")
+                return answer.status_code, answer.headers, bytes(content)
+        except requests.RequestException as error:
+            # The exception's own text can hold the URL; its type says enough.
+            raise Unreachable(f"no answer from the ledger ({type(error).__name__})") from None
+
+    def json(
+        self,
+        method: str,
+        target: str,
+        *,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        expected: Sequence[int] = (200,),
+    ) -> tuple[dict[str, Any], Mapping[str, str]]:
+        """The JSON object of an expected answer.
+
+        Raises NotDecided for a problem document, Unreachable for anything else.
+        """
+        data = None if body is None else strict_json.canonical(body)
+        status, answered, content = self.call(method, target, body=data, headers=headers)
+        kind = answered.get("Content-Type", "").split(";")[0].strip().lower()
+        try:
+            if status in expected and kind == "application/json":
+                return strict_json.read_object(content), answered
+            if kind == "application/problem+json":
+                raise problem_from(status, strict_json.read_object(content))
+        except Malformed:
+            pass
+        raise Unreachable(f"not an answer of a ledger (HTTP {status}, {kind[:40] or 'no type'})")
+
+
+class Client:
+    """One terminal's calls. Answers come back unread: their signatures are for the caller."""
+
+    def __init__(
+        self, transport: Transport, *, terminal: str, ledger: str, key: SigningKey, now: Clock
+    ) -> None:
+        self._transport = transport
+        self._terminal = terminal
+        self._ledger = ledger
+        self._key = key
+        self._now = now
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def send(self, items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """POST /v1/records; one result per item, `{"outcome"}` or `{"problem"}`, unverified."""
+        answer, _ = self._transport.json("POST", "/v1/records", body={"items": list(items)})
+        results = answer.get("results")
+        if not isinstance(results, list) or len(results) != len(items):
+            raise Unreachable("not an answer of a ledger (results do not match the items)")
+        if not all(isinstance(result, dict) for result in results):
+            raise Unreachable("not an answer of a ledger (a result is no object)")
+        return results
+
+    def ask(self, attempt_id: str) -> tuple[list[Any], str]:
+        """GET /v1/records/{id}: (outcomes unverified, jti of the read)."""
+        answer, jti = self._read("GET", f"/v1/records/{attempt_id}")
+        outcomes = answer.get("outcomes")
+        if not isinstance(outcomes, list) or not outcomes:
+            raise Unreachable("not an answer of a ledger (no outcomes)")
+        return outcomes, jti
+
+    def look_up(self, token: str) -> tuple[object, str]:
+        """POST /v1/vouchers/lookup: (signed lookup unverified, jti). NotDecided: token refused."""
+        answer, jti = self._read("POST", "/v1/vouchers/lookup", body={"token": token})
+        return answer.get("lookup"), jti
+
+    def pack_manifest(self) -> object:
+        answer, _ = self._read("GET", "/v1/offline-pack")
+        return answer.get("manifest")
+
+    def pack_file(self, sha256: str) -> bytes:
+        return self._file(f"/v1/offline-pack/{sha256}")
+
+    def settlements(self) -> list[Any]:
+        """Every settlement of this merchant: `{"programme","batch_no","manifest"}`, unverified."""
+        answer, _ = self._read("GET", "/v1/settlements")
+        found = answer.get("settlements")
+        if not isinstance(found, list):
+            raise Unreachable("not an answer of a ledger (no settlements)")
+        return found
+
+    def settlement_file(self, programme: str, batch_no: int) -> bytes:
+        return self._file(f"/v1/settlements/{programme}/{batch_no}")
+
+    def _read(self, method: str, target: str, *, body: object = None) -> tuple[dict[str, Any], str]:
+        jti, headers = self._credentials(
+            method, target, None if body is None else strict_json.canonical(body)
+        )
+        answer, _ = self._transport.json(method, target, body=body, headers=headers)
+        return answer, jti
+
+    def _file(self, target: str) -> bytes:
+        _, headers = self._credentials("GET", target, None)
+        status, answered, content = self._transport.call(
+            "GET", target, headers=headers, limit=MAX_FILE_BYTES
+        )
+        if status == 200:
+            return content
+        if answered.get("Content-Type", "").startswith("application/problem+json"):
+            try:
+                raise problem_from(status, strict_json.read_object(content))
+            except Malformed:
+                pass
+        raise Unreachable(f"not an answer of a ledger (HTTP {status})")
+
+    def _credentials(
+        self, method: str, target: str, body: bytes | None
+    ) -> tuple[str, dict[str, str]]:
+        jti = b64(secrets.token_bytes(16))
+        token = read_token(
+            self._key,
+            terminal=self._terminal,
+            ledger=self._ledger,
+            method=method,
+            target=target,
+            issued_at_s=int(self._now().timestamp()),
+            jti=jti,
+            body=body,
+        )
+        return jti, {"Authorization": f"Bearer {token}"}

@@ -1,0 +1,87 @@
+"""The offline pack: what a till holds so that it can verify and decide by itself.
+
+A plain file under a signed manifest (docs/protocol.md §9): issuers' keys, this store's programmes
+with their rules, product lists. Top-level names we do not know are left alone, because vouchers,
+allotments and revocations will stand there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from carepos import ids, jws, strict_json
+from carepos.errors import Malformed
+from carepos.keys import KeySet, PublicKey, digest
+from carepos.product import ProductList
+from carepos.voucher import Programme
+
+_NAMES = frozenset({"v", "terminal", "store", "audience", "issuers", "programmes", "product_lists"})
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """One verified pack. `issuers` maps `iss` to its keys; programmes and lists by their names."""
+
+    sha256: str
+    terminal: str
+    store: str
+    audience: str
+    issuers: Mapping[str, KeySet]
+    programmes: Mapping[str, Programme]
+    product_lists: Mapping[str, ProductList]
+
+
+def manifest_file(manifest: object, *, terminal: str, keys: KeySet) -> tuple[str, int]:
+    """(sha256, length) of the pack that the ledger signed for this terminal. Raises Malformed."""
+    signed = jws.verify(manifest, typ=jws.MANIFEST, keys=keys)
+    names = strict_json.exact_names(
+        signed.payload, {"v", "kind", "terminal", "issued_at", "epoch", "file"}, where="manifest"
+    )
+    if (names["kind"], names["terminal"]) != ("offline-pack", terminal):
+        raise Malformed("is not this terminal's pack", field="manifest")
+    file = strict_json.exact_names(names["file"], {"sha256", "length"}, where="manifest.file")
+    return (
+        ids.digest_text(file["sha256"], "manifest.file.sha256"),
+        strict_json.integer(file["length"], "manifest.file.length"),
+    )
+
+
+def read(data: bytes, manifest: object, *, terminal: str, keys: KeySet) -> Pack:
+    """The pack in `data`, if it is the file `manifest` names. Raises Malformed."""
+    sha256, length = manifest_file(manifest, terminal=terminal, keys=keys)
+    if len(data) != length or digest(data) != sha256:
+        raise Malformed("is not the file that its manifest names", field="pack")
+    body = strict_json.read_object(data)
+    names = {name: body[name] for name in _NAMES & body.keys()}
+    strict_json.exact_names(names, _NAMES, where="pack")
+    if strict_json.integer(names["v"], "pack.v") != 1:
+        raise Malformed("must be 1", field="pack.v")
+    programmes = [
+        Programme.from_json(each, f"pack.programmes[{n}]")
+        for n, each in enumerate(strict_json.array(names["programmes"], "pack.programmes"), 1)
+    ]
+    lists = [
+        ProductList.from_json_object(each)
+        for each in strict_json.array(names["product_lists"], "pack.product_lists")
+    ]
+    if missing := {p.product_list for p in programmes} - {each.product_list_id for each in lists}:
+        raise Malformed(f"lacks the product list {min(missing)}", field="pack")
+    return Pack(
+        sha256,
+        terminal,
+        ids.name(names["store"], "pack.store"),
+        strict_json.text(names["audience"], "pack.audience"),
+        dict(_issuer(each) for each in strict_json.array(names["issuers"], "pack.issuers")),
+        {programme.programme: programme for programme in programmes},
+        {each.product_list_id: each for each in lists},
+    )
+
+
+def _issuer(value: object) -> tuple[str, KeySet]:
+    names = strict_json.exact_names(value, {"iss", "keys"}, where="issuer")
+    listed = strict_json.array(names["keys"], "issuer.keys", low=1, high=20)
+    return (
+        strict_json.text(names["iss"], "issuer.iss"),
+        KeySet(PublicKey.from_jwk(jwk) for jwk in listed),
+    )

@@ -1,0 +1,715 @@
+"""The till: scan → propose → redeem, and what to do when the answer does not come.
+
+This is the whole story of a redemption in one place. Rules are in `rules`, what is promised in
+`journal`, what may happen next in `attempt`; this module only brings them together in order:
+intent first, then send, then the outcome, then the goods.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from carepos import (
+    attempt,
+    clock,
+    durable,
+    enrolment,
+    ids,
+    jws,
+    outcome,
+    pack,
+    rules,
+    slip,
+    strict_json,
+    token,
+)
+from carepos.attempt import Event, State
+from carepos.basket import Line, lines_from_json
+from carepos.client import Client, Transport
+from carepos.clock import Clock
+from carepos.enrolment import Enrolment
+from carepos.errors import (
+    EnrolmentFailed,
+    Malformed,
+    NotDecided,
+    Refused,
+    Unreachable,
+    problem_from,
+)
+from carepos.ids import RandomBytes
+from carepos.journal import Attempt, Journal, Visit
+from carepos.keys import SigningKey
+from carepos.outcome import Outcome
+from carepos.pack import Pack
+from carepos.record import DayReport, DaySum, Record, Redeem, envelope
+from carepos.refusals import Refusal
+from carepos.rules import Proposal, Situation
+from carepos.token import IdentityToken, TokenVerifier
+from carepos.voucher import Programme, Voucher
+
+SOFTWARE = "carepos/0.1.0"
+MAX_BATCH = 200
+
+Reached = Callable[[str], None]
+"""Told the name of each point in a redemption's life as it is passed. The default does nothing;
+whoever embeds the till may pass another, as tests do to stop a process at a chosen point."""
+
+POINTS = ("intent_written", "before_send", "answer_read", "outcome_written")
+
+
+def pass_by(_: str) -> None:
+    """The default for `Reached`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who stands at the counter: the verified token, and what the ledger says they hold.
+
+    The token's text stays in memory only (INV-10) and is not in repr().
+    """
+
+    identity: IdentityToken
+    text: str
+    beneficiary: str
+    bucket: int
+    as_of: datetime
+    vouchers: tuple[Voucher, ...]
+
+    def __repr__(self) -> str:
+        return f"Holder({len(self.vouchers)} vouchers)"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A proposal for one programme, to be shown before anything is taken."""
+
+    holder: Holder
+    programme: Programme
+    situation: Situation
+    proposal: Proposal
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why nothing can be redeemed, or None when `redeem` may be called."""
+        if self.proposal.refusal is not None:
+            return self.proposal.refusal
+        if self.proposal.allocation:
+            return None
+        reasons = [line.reason for line in self.proposal.lines if line.reason is not None]
+        return Refusal(reasons[0]) if reasons else Refusal("category_not_covered")
+
+
+@dataclass(frozen=True, slots=True)
+class Sale:
+    """Where one attempt stands, for the screen.
+
+    `message` is the cashier's sentence; only `state == "confirmed"` means REDEEMED.
+    """
+
+    checkout: str
+    state: State
+    receipt_no: str
+    currency: str
+    amount_minor: int
+    refusal: Refusal | None
+    problem: str | None
+
+    def message(self, language: str = "zh") -> str:
+        meaning = attempt.MEANING[self.state]
+        said = meaning.en if language == "en" else meaning.zh
+        if self.refusal is not None:
+            return f"{said} {self.refusal.sentence(language)}"
+        return said
+
+    @property
+    def final(self) -> bool:
+        return self.state in attempt.FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class DayClose:
+    """The till's Z as written, and whether the ledger has acknowledged it."""
+
+    record: Record
+    report: DayReport
+    acknowledged: bool
+    problem: str | None
+
+
+class Till:
+    """One enrolled till. `Till.open(folder)`; safe to call from several threads.
+
+    Files in the folder: `terminal.key` (0600), `enrolment.json`, `journal.db`, `pack.json`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        enrolled: Enrolment,
+        journal: Journal,
+        client: Client,
+        now: Clock,
+        reached: Reached,
+        paper: slip.Paper,
+    ) -> None:
+        self.folder = folder
+        self.enrolment = enrolled
+        self.journal = journal
+        self._client = client
+        self._now = now
+        self._reached = reached
+        self._paper = paper
+        self._keys = enrolled.ledger_keys.keys
+        self._tokens: dict[str, str] = {}
+        self._working: dict[str, threading.Lock] = {}
+        self._mutex = threading.Lock()
+        self._pack: Pack | None = None
+        self._load_pack()
+
+    # ── beginning and ending ───────────────────────────────────────────────────────────────────
+
+    @classmethod
+    def enrol(cls, folder: Path, *, url: str, activation: str) -> Enrolment:
+        """Make this folder a till of the ledger behind `url`. Repeating it is harmless.
+
+        Raises EnrolmentFailed with what to do.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        key_file = folder / "terminal.key"
+        if (folder / "enrolment.json").exists():
+            raise EnrolmentFailed(f"{folder} is enrolled already; use another folder")
+        if not key_file.exists():
+            SigningKey.generate().save(key_file)
+        key = SigningKey.load(key_file)
+        transport = Transport(url)
+        try:
+            enrolled = enrolment.enrol(url, activation, key, transport)
+        finally:
+            transport.close()
+        enrolled.save(folder / "enrolment.json")
+        return enrolled
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path | str,
+        *,
+        now: Clock = clock.system_clock,
+        random_bytes: RandomBytes = os.urandom,
+        reached: Reached = pass_by,
+        paper: slip.Paper | None = None,
+        software: str = SOFTWARE,
+        answer_timeout_s: float = 8.0,
+    ) -> Till:
+        """Open an enrolled till and recover its journal; no network is needed.
+
+        Raises EnrolmentFailed when the folder is not enrolled, JournalLocked when another process
+        runs this till, JournalCorrupt.
+        """
+        folder = Path(folder)
+        try:
+            key = SigningKey.load(folder / "terminal.key")
+        except FileNotFoundError:
+            raise EnrolmentFailed(f"{folder} is not enrolled (carepos till enrol)") from None
+        enrolled = Enrolment.load(folder / "enrolment.json", key.public)
+        journal = Journal.start(
+            folder / "journal.db",
+            key=key,
+            terminal=enrolled.terminal,
+            software=software,
+            now=now,
+            random_bytes=random_bytes,
+        )
+        client = Client(
+            Transport(enrolled.url, answer_timeout_s=answer_timeout_s),
+            terminal=enrolled.terminal,
+            ledger=enrolled.ledger_keys.ledger,
+            key=key,
+            now=now,
+        )
+        return cls(
+            folder,
+            enrolled=enrolled,
+            journal=journal,
+            client=client,
+            now=now,
+            reached=reached,
+            paper=paper or slip.Paper(),
+        )
+
+    def close(self) -> None:
+        self._client.close()
+        self.journal.close()
+
+    def __enter__(self) -> Till:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ── scan and propose ───────────────────────────────────────────────────────────────────────
+
+    def scan(self, scanned: str) -> Holder:
+        """Who presents this code, and what they hold.
+
+        Raises Refused (token_*) when the code is no good, NotDecided when the ledger refuses to
+        look, Unreachable without an answer that can be trusted.
+        """
+        held = self._pack or self.refresh_pack()
+        identity = TokenVerifier(held.issuers, held.audience).verify(scanned, self._now())
+        first = self.journal.first_use(Visit(identity.iss, identity.jti_sha256))
+        if (
+            identity.token_class == "once"
+            and first is not None
+            and self._now() - first > token.VISIT
+        ):
+            raise Refused(Refusal("token_replayed"))
+        text = token.strip_scanner_prefix(scanned)
+        try:
+            answer, jti = self._client.look_up(text)
+        except NotDecided as error:
+            if error.code.startswith("token_"):
+                raise Refused(Refusal(error.code)) from None
+            raise
+        holder, versions = self._read_lookup(answer, jti, identity, text)
+        if any(
+            (known := held.programmes.get(programme)) is None or known.rules_version != version
+            for programme, version in versions.items()
+        ):
+            self.refresh_pack()
+        return holder
+
+    def propose(
+        self,
+        holder: Holder | str,
+        lines: Sequence[Line],
+        *,
+        programme: str | None = None,
+    ) -> Offer:
+        """What could be redeemed for these lines (after discounts). Takes nothing.
+
+        `holder` may be the scanned code itself. Without `programme`, the one whose usable voucher
+        expires first is taken. Raises as `scan`; Malformed for a bad basket.
+        """
+        if isinstance(holder, str):
+            holder = self.scan(holder)
+        basket = _checked(lines)
+        held = self._pack or self.refresh_pack()
+        offers = [
+            self._offer(holder, each, held, basket)
+            for each in held.programmes.values()
+            if programme in (None, each.programme)
+            and any(v.programme == each.programme for v in holder.vouchers)
+        ]
+        if not offers:
+            raise Refused(Refusal("voucher_unknown"))
+        return min(offers, key=_preference)
+
+    def _offer(
+        self, holder: Holder, programme: Programme, held: Pack, lines: tuple[Line, ...]
+    ) -> Offer:
+        own = {v.voucher: v for v in holder.vouchers if v.programme == programme.programme}
+        situation = Situation(
+            programme=programme,
+            products=held.product_lists[programme.product_list],
+            vouchers=own,
+            beneficiary=holder.beneficiary,
+            store=self.enrolment.store,
+            at=self._now(),
+            lines=lines,
+        )
+        refusal = token.check_assurance(holder.identity, programme)
+        if refusal is not None:
+            nothing = rules.nothing(situation, refusal)
+            return Offer(holder, programme, situation, nothing)
+        return Offer(holder, programme, situation, rules.propose(situation))
+
+    def _read_lookup(
+        self, answer: object, jti: str, identity: IdentityToken, text: str
+    ) -> tuple[Holder, Mapping[str, int]]:
+        try:
+            signed = jws.verify(answer, typ=jws.LOOKUP, keys=self._keys)
+            names = strict_json.exact_names(
+                signed.payload,
+                {
+                    "v", "request", "terminal", "beneficiary", "bucket", "as_of",
+                    "visit_until", "rules", "vouchers",
+                },
+                where="lookup",
+            )  # fmt: skip
+            if (names["request"], names["terminal"]) != (jti, self.enrolment.terminal):
+                raise Malformed("answers another question", field="lookup")
+            beneficiary = ids.reference(names["beneficiary"], "lookup.beneficiary")
+            vouchers = tuple(
+                Voucher.from_json(each, beneficiary, f"lookup.vouchers[{n}]")
+                for n, each in enumerate(
+                    strict_json.array(names["vouchers"], "lookup.vouchers", high=20), 1
+                )
+            )
+            versions = {
+                ids.name(name, "lookup.rules"): strict_json.integer(version, "lookup.rules")
+                for name, version in strict_json.mapping(names["rules"], "lookup.rules").items()
+            }
+            holder = Holder(
+                identity,
+                text,
+                beneficiary,
+                strict_json.integer(names["bucket"], "lookup.bucket", high=ids.BUCKETS - 1),
+                clock.from_text(names["as_of"], "lookup.as_of"),
+                vouchers,
+            )
+        except Malformed as error:
+            raise Unreachable(f"the ledger's answer can't be trusted: {error}") from error
+        return holder, versions
+
+    # ── redeem ─────────────────────────────────────────────────────────────────────────────────
+
+    def redeem(self, offer: Offer, *, checkout: str, cashier: str) -> Sale:
+        """Redeem what was offered and accepted: exactly once per `checkout`, however often called.
+
+        Returns confirmed, refused or unknown; goods may leave only on confirmed. A checkout that
+        already has a live attempt gets that attempt's state, and nothing is sent twice.
+        Raises Refused when the offer redeems nothing, JournalClosed, Malformed.
+        """
+        with self._one_at_a_time(checkout):
+            live = self.journal.live_attempt(checkout)
+            if live is not None:
+                return self._sale(live)
+            if offer.refusal is not None:
+                raise Refused(offer.refusal)
+            begun, written = self._write_intent(offer, checkout, cashier)
+            self._tokens[begun.id] = offer.holder.text
+            self._reached("intent_written")
+            return self._send_sale(begun, written)
+
+    def retry(self, checkout: str) -> Sale:
+        """Ask again about a sale whose outcome is unknown; send the same record if need be.
+
+        For any other state this is the state. Raises KeyError for a checkout never seen.
+        """
+        with self._one_at_a_time(checkout):
+            latest = self._latest(checkout)
+            if latest.state in attempt.ASKS_LEDGER:
+                latest, problem = self._ask(latest)
+                if latest.state == "unknown" and latest.id in self._tokens and problem is None:
+                    return self._send_sale(latest, self.journal.record_of(latest))
+                return self._sale(latest, problem)
+            return self._sale(latest)
+
+    def cancel(self, checkout: str) -> Sale:
+        """Reverse a sale whose outcome is unknown. Can't be taken back once written.
+
+        Raises WrongState when there is nothing to cancel, KeyError.
+        """
+        with self._one_at_a_time(checkout):
+            reversing = self.journal.advance(self._latest(checkout).id, "reverse_chosen")
+            return self._settle_one(reversing)
+
+    def answer_goods(self, checkout: str, *, handed_over: bool) -> Sale:
+        """The cashier's answer about a sale that was booked while the till was down.
+
+        Raises WrongState when nobody asked, KeyError.
+        """
+        event: Event = "goods_handed_over" if handed_over else "goods_kept"
+        with self._one_at_a_time(checkout):
+            latest = self._latest(checkout)
+            return self._settle_one(self.journal.advance(latest.id, event))
+
+    def status(self, checkout: str) -> Sale:
+        """Where the sale's newest attempt stands. Raises KeyError for one never seen."""
+        return self._sale(self._latest(checkout))
+
+    def _write_intent(self, offer: Offer, checkout: str, cashier: str) -> tuple[Attempt, Record]:
+        identity, situation = offer.holder.identity, offer.situation
+        content = Redeem(
+            checkout=ids.label(checkout, "checkout"),
+            cashier=ids.label(cashier, "cashier"),
+            programme=offer.programme.programme,
+            rules_version=offer.programme.rules_version,
+            currency=offer.programme.currency,
+            beneficiary=offer.holder.beneficiary,
+            token_sha256=identity.token_sha256,
+            basket=situation.lines,
+            allocation=offer.proposal.allocation,
+        )
+        visit = Visit(identity.iss, identity.jti_sha256) if identity.token_class == "once" else None
+
+        def make_slip(written: Record) -> dict[str, Any]:
+            return slip.draft(
+                written, offer.programme.name, offer.proposal, self.enrolment, self._paper
+            )
+
+        return self.journal.write_intent(
+            content, bucket=offer.holder.bucket, visit=visit, slip=make_slip
+        )
+
+    def _send_sale(self, sale: Attempt, written: Record) -> Sale:
+        """Send the intent with whatever must go before it; read one outcome."""
+        first = self.journal.unanswered("start", "day_report")[: MAX_BATCH - 1]
+        items = [envelope(each) for each in first if each.sequence < written.sequence]
+        items.append(envelope(written, self._tokens.get(sale.id)))
+        self._reached("before_send")
+        try:
+            results = self._client.send(items)
+        except Unreachable as error:
+            return self._no_answer(sale, str(error))
+        except NotDecided as error:
+            return self._no_answer(sale, str(error))
+        for each, result in zip(first, results, strict=False):
+            self._keep_plain(each, result)
+        self._reached("answer_read")
+        return self._apply(sale, written, results[-1])
+
+    def _apply(self, sale: Attempt, written: Record, result: Mapping[str, Any]) -> Sale:
+        found, problem = self._read_result(written, result)
+        if found is None:
+            return self._no_answer(sale, problem)
+        return self._sale(self._advance(sale, found))
+
+    def _advance(self, sale: Attempt, found: Outcome) -> Attempt:
+        event = attempt.event_of(found)
+        final = None
+        if event == "sale_posted" and attempt.step(sale.state, event).to in (
+            "confirmed",
+            "goods_asked",
+        ):
+            final = slip.with_outcome(sale.slip, found)
+        moved = self.journal.advance(sale.id, event, outcome=found, slip=final)
+        self._reached("outcome_written")
+        if moved.state not in ("open", "unknown"):
+            self._tokens.pop(sale.id, None)
+        return moved
+
+    def _no_answer(self, sale: Attempt, problem: str | None) -> Sale:
+        return self._sale(self.journal.advance(sale.id, "no_answer"), problem)
+
+    # ── settling what is open ──────────────────────────────────────────────────────────────────
+
+    def settle(self) -> list[Sale]:
+        """Do the next thing for everything that is not over: query, reverse, fill numbers.
+
+        Call it when the network is back, and every so often. Returns where each stands now.
+        """
+        self._send_plain()
+        settled = []
+        for unfinished in self.journal.unfinished():
+            with self._one_at_a_time(unfinished.checkout):
+                # Another thread may have moved it since the list was made.
+                settled.append(self._settle_one(self.journal.attempt(unfinished.id)))
+        return settled
+
+    def _settle_one(self, unfinished: Attempt) -> Sale:
+        """Follow the table as far as the network allows."""
+        problem: str | None = None
+        for _ in range(4):  # query, reversal, fill: no attempt needs more steps
+            state = unfinished.state
+            if state in attempt.ASKS_LEDGER:
+                unfinished, problem = self._ask(unfinished)
+            elif state in ("reversing", "filling"):
+                kind: Literal["reversal", "redeem"] = (
+                    "reversal" if state == "reversing" else "redeem"
+                )
+                unfinished, problem = self._deliver(
+                    unfinished, self.journal.record_of(unfinished, kind)
+                )
+            if unfinished.state == state:
+                break
+        return self._sale(unfinished, problem)
+
+    def _ask(self, sale: Attempt) -> tuple[Attempt, str | None]:
+        """Query the ledger for an attempt; apply what it signed about its redeem record."""
+        written = self.journal.record_of(sale)
+        try:
+            answers, jti = self._client.ask(sale.id)
+        except (Unreachable, NotDecided) as error:
+            return self.journal.advance(sale.id, "no_answer"), str(error)
+        for answer in answers:
+            try:
+                return self._advance(
+                    sale, outcome.read_bound(answer, written, keys=self._keys)
+                ), None
+            except Malformed:
+                continue  # of another record of the attempt, or not the ledger's word
+        try:
+            absent = outcome.read_not_found(
+                answers[0],
+                an_id=sale.id,
+                terminal=self.enrolment.terminal,
+                request=jti,
+                keys=self._keys,
+            )
+        except Malformed as error:
+            return self.journal.advance(sale.id, "no_answer"), str(error)
+        return self._advance(sale, absent), None
+
+    def _deliver(self, sale: Attempt, written: Record) -> tuple[Attempt, str | None]:
+        """Send one record of an attempt that is being reversed; apply its outcome."""
+        try:
+            results = self._client.send([envelope(written)])
+        except (Unreachable, NotDecided) as error:
+            return self.journal.advance(sale.id, "no_answer"), str(error)
+        found, problem = self._read_result(written, results[0])
+        if found is None:
+            return self.journal.advance(sale.id, "no_answer"), problem
+        return self._advance(sale, found), None
+
+    def _read_result(
+        self, written: Record, result: Mapping[str, Any]
+    ) -> tuple[Outcome | None, str | None]:
+        """The bound outcome in a result, or why there is none."""
+        if "outcome" in result:
+            try:
+                return outcome.read_bound(result["outcome"], written, keys=self._keys), None
+            except Malformed as error:
+                return None, f"the ledger's answer can't be trusted: {error}"
+        problem = result.get("problem")
+        if isinstance(problem, dict):
+            status = problem.get("status")
+            return None, str(problem_from(status if isinstance(status, int) else 0, problem))
+        return None, "not an answer of a ledger"
+
+    def _send_plain(self) -> str | None:
+        """Send the records that are nobody's redemption; why not, if one was not accepted."""
+        problem: str | None = None
+        waiting = self.journal.unanswered("start", "day_report")
+        for at in range(0, len(waiting), MAX_BATCH):
+            batch = waiting[at : at + MAX_BATCH]
+            try:
+                results = self._client.send([envelope(each) for each in batch])
+            except (Unreachable, NotDecided) as error:
+                return str(error)
+            for each, result in zip(batch, results, strict=True):
+                problem = self._keep_plain(each, result) or problem
+        return problem
+
+    def _keep_plain(self, written: Record, result: Mapping[str, Any]) -> str | None:
+        found, problem = self._read_result(written, result)
+        if found is not None and found.result in ("posted", "refused"):
+            self.journal.keep_outcome(written, found)
+        return problem
+
+    # ── the day, the pack ──────────────────────────────────────────────────────────────────────
+
+    def close_day(self, business_date: str | None = None) -> DayClose:
+        """Write the day report (Z) over everything since the last one, and send it.
+
+        Works without a network; the report then goes up later. `business_date` is ISO 8601.
+        """
+        self.settle()
+        day = business_date or f"{self._now().astimezone(UTC):%Y-%m-%d}"
+        written = self.journal.write_day_report(lambda last: self._day_report(day, last))
+        problem = self._send_plain()
+        report = written.content
+        assert isinstance(report, DayReport)
+        return DayClose(written, report, bool(self.journal.outcomes_of(written.sequence)), problem)
+
+    def _day_report(self, day: str, last_sequence: int) -> DayReport:
+        earlier = self.journal.records("day_report")
+        begin = earlier[-1].sequence + 1 if earlier else 1
+        today = [a for a in self.journal.attempts() if begin <= a.sequence <= last_sequence]
+        sums: dict[tuple[str, str], tuple[int, int]] = {}
+        for each in today:
+            if each.state == "confirmed":
+                count, amount = sums.get((each.programme, each.currency), (0, 0))
+                sums[each.programme, each.currency] = (count + 1, amount + each.amount_minor)
+
+        def having(*states: State) -> int:
+            return sum(each.state in states for each in today)
+
+        confirmed = having("confirmed")
+        refused, undone = having("refused"), having("reversed", "filling")
+        return DayReport(
+            z_no=len(earlier) + 1,
+            business_date=day,
+            from_sequence=begin,
+            to_sequence=last_sequence,
+            confirmed=confirmed,
+            refused=refused,
+            reversed=undone,
+            open=len(today) - confirmed - refused - undone,
+            sums=tuple(
+                DaySum(programme, currency, count, amount)
+                for (programme, currency), (count, amount) in sorted(sums.items())
+            ),
+        )
+
+    def refresh_pack(self) -> Pack:
+        """Fetch the offline pack if the ledger has a newer one; keep it durably.
+
+        Raises Unreachable, NotDecided; the pack held before stays.
+        """
+        manifest = self._client.pack_manifest()
+        try:
+            sha256, _ = pack.manifest_file(
+                manifest, terminal=self.enrolment.terminal, keys=self._keys
+            )
+            if self._pack is not None and self._pack.sha256 == sha256:
+                return self._pack
+            data = self._client.pack_file(sha256)
+            fresh = pack.read(data, manifest, terminal=self.enrolment.terminal, keys=self._keys)
+        except Malformed as error:
+            raise Unreachable(f"the ledger's pack can't be trusted: {error}") from error
+        durable.write(self.folder / "pack.json", data)
+        durable.write(self.folder / "pack.manifest", str(manifest).encode("ascii"))
+        self._pack = fresh
+        return fresh
+
+    @property
+    def held_pack(self) -> Pack | None:
+        return self._pack
+
+    def _load_pack(self) -> None:
+        try:
+            data = (self.folder / "pack.json").read_bytes()
+            manifest = (self.folder / "pack.manifest").read_text("ascii")
+            self._pack = pack.read(
+                data, manifest, terminal=self.enrolment.terminal, keys=self._keys
+            )
+        except (OSError, UnicodeDecodeError, Malformed):
+            self._pack = None  # absent, or a crash between the two files: fetched anew
+
+    # ── inside ─────────────────────────────────────────────────────────────────────────────────
+
+    def _latest(self, checkout: str) -> Attempt:
+        attempts = self.journal.of_checkout(checkout)
+        if not attempts:
+            raise KeyError(checkout)
+        return attempts[-1]
+
+    def _sale(self, of: Attempt, problem: str | None = None) -> Sale:
+        refusal = None
+        if of.state == "refused":
+            for text in self.journal.outcomes_of(of.sequence):
+                refusal = outcome.read_any(text, keys=self._keys).refusal or refusal
+        return Sale(
+            of.checkout,
+            of.state,
+            ids.receipt_no(self.enrolment.terminal_no, of.sequence),
+            of.currency,
+            of.amount_minor,
+            refusal,
+            problem,
+        )
+
+    def _one_at_a_time(self, checkout: str) -> threading.Lock:
+        """A lock per sale: a double click waits for the first and then sees its state."""
+        with self._mutex:
+            return self._working.setdefault(checkout, threading.Lock())
+
+
+def _checked(lines: Sequence[Line]) -> tuple[Line, ...]:
+    """Lines as if they had come over the wire, so that a caller's slip is found here."""
+    return lines_from_json([{**line.to_json(), "description": line.description} for line in lines])
+
+
+def _preference(offer: Offer) -> tuple[bool, datetime]:
+    """Offers that redeem something first, then the one whose voucher expires first."""
+    expiries = [v.expires_at for v in offer.situation.vouchers.values()]
+    return offer.refusal is not None, min(expiries)
