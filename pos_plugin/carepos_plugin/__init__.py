@@ -1,0 +1,1 @@
+"""The POS plugin: a local service beside the cash register."""

@@ -1,0 +1,1 @@
+"""Receipts on paper: layout, queue and printers."""

@@ -1,0 +1,1 @@
+"""Register adapters: one small module for each way a cash register talks."""

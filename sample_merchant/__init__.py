@@ -1,0 +1,1 @@
+"""A small shop whose cash register redeems care vouchers."""
