@@ -1,1 +1,64 @@
-"""The open redemption stack for digital aid vouchers: the SDK."""
+"""CarePOS: redeem digital aid vouchers exactly once, at the register a shop already has.
+
+The names below are the public surface; everything else may change. Start with `Till`.
+"""
+
+from __future__ import annotations
+
+from carepos.basket import Line, spread_discount
+from carepos.errors import (
+    CareposError,
+    ClockSkew,
+    EnrolmentFailed,
+    JournalClosed,
+    JournalCorrupt,
+    JournalError,
+    JournalLocked,
+    Malformed,
+    NotDecided,
+    Refused,
+    SignatureInvalid,
+    Unreachable,
+    WrongState,
+)
+from carepos.refusals import Refusal
+from carepos.rules import Proposal, Situation, check, propose
+from carepos.slip import Paper
+from carepos.till import DayClose, Holder, Offer, Sale, Till
+from carepos.token import IdentityToken, TokenVerifier
+from carepos.voucher import Programme, Quota, Terms, Voucher
+
+__all__ = [
+    "CareposError",
+    "ClockSkew",
+    "DayClose",
+    "EnrolmentFailed",
+    "Holder",
+    "IdentityToken",
+    "JournalClosed",
+    "JournalCorrupt",
+    "JournalError",
+    "JournalLocked",
+    "Line",
+    "Malformed",
+    "NotDecided",
+    "Offer",
+    "Paper",
+    "Programme",
+    "Proposal",
+    "Quota",
+    "Refusal",
+    "Refused",
+    "Sale",
+    "SignatureInvalid",
+    "Situation",
+    "Terms",
+    "Till",
+    "TokenVerifier",
+    "Unreachable",
+    "Voucher",
+    "WrongState",
+    "check",
+    "propose",
+    "spread_discount",
+]

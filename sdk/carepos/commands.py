@@ -1,0 +1,61 @@
+"""The `carepos` command: its subcommands come from the entry-point group `carepos.commands`.
+
+Each entry point is a function that adds a parser to the subparsers it is given, whose leaves set
+`run`, a function from the parsed arguments to an exit code. So the SDK imports none of them, and
+an installation without an extra shows the command but says what to install.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points, version
+
+from carepos.errors import CareposError
+
+GROUP = "carepos.commands"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. 0: done; 1: done, but the answer is no; 2: wrong usage or it failed."""
+    parser = argparse.ArgumentParser(
+        prog="carepos", description="The open redemption stack for digital aid vouchers."
+    )
+    parser.add_argument("--version", action="version", version=f"carepos {version('carepos')}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for entry in sorted(entry_points(group=GROUP), key=lambda found: found.name):
+        _add(entry, subparsers)
+    chosen = parser.parse_args(arguments)
+    try:
+        return int(chosen.run(chosen))
+    except CareposError as error:
+        print(f"carepos: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"carepos: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("carepos: stopped", file=sys.stderr)
+        return 130
+    return 2
+
+
+def _add(
+    entry: EntryPoint, subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
+) -> None:
+    try:
+        entry.load()(subparsers)
+    except ModuleNotFoundError as error:
+        missing = error.name or "a package"
+        extra = "plugin" if entry.module.startswith("carepos_plugin") else "ledger"
+        needs = f"needs {missing}: pip install 'carepos[{extra}]'"
+        absent = subparsers.add_parser(entry.name, help=needs)
+
+        def explain(_: argparse.Namespace) -> int:
+            print(f"carepos {entry.name} {needs}", file=sys.stderr)
+            return 2
+
+        absent.set_defaults(run=explain)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

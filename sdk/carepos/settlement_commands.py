@@ -1,0 +1,266 @@
+"""`carepos reconcile` and `carepos settlement …`: what a shop does with its settlement files.
+
+Exit codes: 0 agreed, or every difference explained; 1 differences, or a file that does not fit;
+2 used wrongly, or something that is needed is not there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from carepos import clock, durable, ids, settlement, strict_json
+from carepos.client import Client, Transport
+from carepos.clock import Clock
+from carepos.enrolment import Enrolment, LedgerKeys
+from carepos.errors import CareposError, EnrolmentFailed, Malformed
+from carepos.journal import JournalView
+from carepos.keys import KeySet, PublicKey, SigningKey
+from carepos.money import format_amount
+from carepos.reconcile import reconcile
+from carepos.settlement import Batch
+
+AGREED, DIFFERENT, UNUSABLE = 0, 1, 2
+KEYS_FILE = "ledger-keys.json"
+"""Kept beside fetched files, so that they can be checked where no till is."""
+
+
+@dataclass(frozen=True, slots=True)
+class TillFolder:
+    """A till's folder as others may look at it: who it is, and whom it believes."""
+
+    path: Path
+    enrolled: Enrolment
+    key: SigningKey
+
+    @classmethod
+    def load(cls, path: Path) -> TillFolder:
+        """Raises EnrolmentFailed when no till is there."""
+        try:
+            key = SigningKey.load(path / "terminal.key")
+        except FileNotFoundError:
+            raise EnrolmentFailed(f"{path} is not the folder of an enrolled till") from None
+        return cls(path, Enrolment.load(path / "enrolment.json", key.public), key)
+
+    @property
+    def ledger_keys(self) -> KeySet:
+        return self.enrolled.ledger_keys.keys
+
+    def journal(self) -> JournalView:
+        """Raises JournalError."""
+        return JournalView.open(self.path / "journal.db", KeySet([self.key.public]))
+
+    def client(self, now: Clock) -> Client:
+        return Client(
+            Transport(self.enrolled.url),
+            terminal=self.enrolled.terminal,
+            ledger=self.enrolled.ledger_keys.ledger,
+            key=self.key,
+            now=now,
+        )
+
+
+def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `reconcile` and `settlement` to the carepos command."""
+    one = subparsers.add_parser(
+        "reconcile",
+        help="compare tills' journals with settlement files 对账",
+        description="Compare tills' journals with settlement files and name each difference.",
+    )
+    one.add_argument(
+        "--till",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="FOLDER",
+        help="a till's folder; repeat it for several tills",
+    )
+    one.add_argument("--settlements", type=Path, required=True, metavar="DIR")
+    one.add_argument(
+        "--all-tills",
+        action="store_true",
+        help="lines of tills that are not given are differences too",
+    )
+    one.add_argument("--json", action="store_true", help="for programs instead of people")
+    one.set_defaults(run=_guarded(_reconcile))
+
+    many = subparsers.add_parser(
+        "settlement", help="fetch and check settlement files 结算文件"
+    ).add_subparsers(required=True, metavar="COMMAND")
+    fetch = many.add_parser("fetch", help="download this merchant's files, verified")
+    fetch.add_argument("--till", type=Path, required=True, metavar="FOLDER")
+    fetch.add_argument("--to", type=Path, required=True, metavar="DIR")
+    fetch.set_defaults(run=_guarded(_fetch))
+    check = many.add_parser("check", help="check every file of a folder")
+    check.add_argument("dir", type=Path, metavar="DIR")
+    check.add_argument(
+        "--till",
+        type=Path,
+        metavar="FOLDER",
+        help="believe this till's ledger; without it the keys kept beside the files",
+    )
+    check.set_defaults(run=_guarded(_check))
+
+
+def _guarded(
+    work: Callable[[argparse.Namespace], int],
+) -> Callable[[argparse.Namespace], int]:
+    """Turn what can go wrong into one line on stderr and exit code 2."""
+
+    def run(args: argparse.Namespace) -> int:
+        try:
+            return work(args)
+        except CareposError as error:
+            print(error, file=sys.stderr)
+        except OSError as error:
+            print(f"{error.filename or 'file'}: {error.strerror or 'failed'}", file=sys.stderr)
+        return UNUSABLE
+
+    return run
+
+
+# ── reconcile ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _reconcile(args: argparse.Namespace) -> int:
+    tills = [TillFolder.load(path) for path in args.till]
+    merchant = _one_merchant(tills)
+    keys = KeySet(key for till in tills for key in till.ledger_keys)
+    batches = settlement.read_folder(_folder(args.settlements), keys, merchant=merchant)
+    with ExitStack() as opened:
+        journals = [opened.enter_context(closing(till.journal())) for till in tills]
+        found = reconcile(journals, batches, keys, every_terminal=args.all_tills)
+    if args.json:
+        print(json.dumps(found.to_json(), ensure_ascii=False, indent=2))
+    else:
+        print(found.to_text(), end="")
+    return DIFFERENT if found.unexplained else AGREED
+
+
+def _one_merchant(tills: Sequence[TillFolder]) -> str:
+    found = {(till.enrolled.ledger_keys.ledger, till.enrolled.merchant) for till in tills}
+    if len(found) > 1:
+        raise Malformed("the tills are not all of one merchant at one ledger", field="--till")
+    return found.pop()[1]
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise Malformed("is no folder", field=str(path))
+    return path
+
+
+# ── fetch ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    till = TillFolder.load(args.till)
+    with closing(till.client(clock.system_clock)) as client:
+        kept, fresh = fetch(client, till.enrolled, args.to)
+    print(f"{fresh} new, {kept} kept before, all verified: {args.to}")
+    return AGREED
+
+
+def fetch(client: Client, enrolled: Enrolment, folder: Path) -> tuple[int, int]:
+    """Download the merchant's settlements that `folder` lacks: (held before, new).
+
+    Each pair of files is verified before it is kept, the CSV first, so that what has a manifest is
+    whole. A file that is held is never replaced by another of its number.
+    Raises Malformed for what does not verify, NotDecided, Unreachable, OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    keys = enrolled.ledger_keys.keys
+    _keep_keys(folder, enrolled.ledger_keys)
+    kept = fresh = 0
+    for offered in client.settlements():
+        names = strict_json.exact_names(
+            offered, {"programme", "batch_no", "manifest"}, where="settlement"
+        )
+        manifest, digest = settlement.read_manifest(names["manifest"], keys)
+        if manifest.merchant != enrolled.merchant:
+            raise Malformed(
+                f"is the file of {manifest.merchant}, not of {enrolled.merchant}",
+                field=manifest.file_name,
+            )
+        named = (ids.name(names["programme"], "settlement.programme"), names["batch_no"])
+        if named != (manifest.programme, manifest.batch_no):
+            raise Malformed("is not the file it is listed as", field=manifest.file_name)
+        held = _held(folder, manifest.file_name, keys)
+        if held is not None and held.digest == digest:
+            kept += 1
+            continue
+        if held is not None:
+            raise Malformed(
+                "the ledger now offers another file of this number than the one held here: "
+                "call the programme's office",
+                field=manifest.file_name,
+            )
+        data = client.settlement_file(manifest.programme, manifest.batch_no)
+        batch = settlement.read_batch(data, names["manifest"], keys)
+        durable.write(folder / batch.name, data)
+        durable.write(
+            folder / settlement.manifest_name(batch.name), batch.manifest_jws.encode("ascii")
+        )
+        fresh += 1
+    settlement.read_folder(folder, keys, merchant=enrolled.merchant)
+    return kept, fresh
+
+
+def _held(folder: Path, name: str, keys: KeySet) -> Batch | None:
+    """The verified pair that is there; None when a part is missing or was damaged here."""
+    try:
+        text = (folder / settlement.manifest_name(name)).read_text("ascii").strip()
+        return settlement.read_batch((folder / name).read_bytes(), text, keys)
+    except (FileNotFoundError, UnicodeDecodeError, Malformed):
+        return None
+
+
+def _keep_keys(folder: Path, keys: LedgerKeys) -> None:
+    document = {"root": keys.root.to_jwk(), "keyset": keys.keyset}
+    data = json.dumps(document, indent=2).encode() + b"\n"
+    path = folder / KEYS_FILE
+    if not path.exists() or path.read_bytes() != data:
+        durable.write(path, data)
+
+
+# ── check ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check(args: argparse.Namespace) -> int:
+    folder = _folder(args.dir)
+    if args.till is not None:
+        till = TillFolder.load(args.till)
+        keys, merchant = till.ledger_keys, till.enrolled.merchant
+    else:
+        believed = _kept_keys(folder)
+        keys, merchant = believed.keys, None
+        print(f"Believing the keys kept here, of the ledger with root key {believed.root.kid}")
+    try:
+        batches = settlement.read_folder(folder, keys, merchant=merchant)
+    except Malformed as error:
+        print(f"REFUSED 拒收 {error}")
+        return DIFFERENT
+    for batch in batches:
+        manifest = batch.manifest
+        net = format_amount(manifest.net_minor, manifest.currency)
+        print(f"good 有效 {batch.name}: {manifest.rows} lines, {net} {manifest.currency}")
+    print(f"{len(batches)} files, none missing in between 文件连续")
+    return AGREED
+
+
+def _kept_keys(folder: Path) -> LedgerKeys:
+    path = folder / KEYS_FILE
+    try:
+        document = strict_json.exact_names(
+            strict_json.read(path.read_bytes()), {"root", "keyset"}, where=KEYS_FILE
+        )
+        return LedgerKeys.read(document, PublicKey.from_jwk(document["root"]).kid)
+    except FileNotFoundError:
+        raise Malformed(
+            "no ledger's keys are kept here; name a till with --till", field=str(folder)
+        ) from None
