@@ -211,4 +211,3 @@ def set_up(ledger: app.Ledger, issuer_key: SigningKey, funded_minor: int) -> Non
     office.put_store("zhou-shop", "zhou", "周家超市 古州店")
     office.put_store("zhou-far", "zhou", "周家超市 忠诚店")
     office.admit_store("flood-dairy", "zhou-shop")
-

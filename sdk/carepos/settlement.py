@@ -152,12 +152,10 @@ class Manifest:
         file = strict_json.exact_names(
             names["file"], {"name", "sha256", "length", "rows"}, where="manifest.file"
         )
-        currency = strict_json.text(names["currency"], "manifest.currency", low=3, high=3)
-        money.minor_unit_digits(currency)
         manifest = cls(
             merchant=ids.name(names["merchant"], "manifest.merchant"),
             programme=ids.name(names["programme"], "manifest.programme"),
-            currency=currency,
+            currency=_currency(names["currency"]),
             batch_no=strict_json.integer(names["batch_no"], "manifest.batch_no", low=1),
             closed_at=clock.from_text(names["closed_at"], "manifest.closed_at"),
             epoch=strict_json.integer(names["epoch"], "manifest.epoch", low=1),
@@ -392,6 +390,15 @@ def _total(value: object, where: str, *, low: int, high: int) -> Total:
         strict_json.integer(names["count"], f"{where}.count"),
         strict_json.integer(names["amount_minor"], f"{where}.amount_minor", low=low, high=high),
     )
+
+
+def _currency(value: object) -> str:
+    code = strict_json.text(value, "manifest.currency", low=3, high=3)
+    try:
+        money.minor_unit_digits(code)
+    except Malformed:
+        raise Malformed("not a currency of ISO 4217", field="manifest.currency") from None
+    return code
 
 
 def _funders(value: object) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """`carepos reconcile` and `carepos settlement …`: what a shop does with its settlement files.
 
-Exit codes: 0 agreed, or every difference explained; 1 differences, or a file that does not fit;
-2 used wrongly, or something that is needed is not there.
+Exit codes: 0 agreed, or every difference explained; 1 unexplained differences, or `settlement
+check` refused a file; 2 used wrongly, or something that is needed is not there or not good.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from carepos.journal import JournalView
 from carepos.keys import KeySet, PublicKey, SigningKey
 from carepos.money import format_amount
 from carepos.reconcile import reconcile
-from carepos.settlement import Batch
 
 AGREED, DIFFERENT, UNUSABLE = 0, 1, 2
 KEYS_FILE = "ledger-keys.json"
@@ -190,16 +189,9 @@ def fetch(client: Client, enrolled: Enrolment, folder: Path) -> tuple[int, int]:
         named = (ids.name(names["programme"], "settlement.programme"), names["batch_no"])
         if named != (manifest.programme, manifest.batch_no):
             raise Malformed("is not the file it is listed as", field=manifest.file_name)
-        held = _held(folder, manifest.file_name, keys)
-        if held is not None and held.digest == digest:
+        if _is_held(folder, manifest.file_name, digest, keys):
             kept += 1
             continue
-        if held is not None:
-            raise Malformed(
-                "the ledger now offers another file of this number than the one held here: "
-                "call the programme's office",
-                field=manifest.file_name,
-            )
         data = client.settlement_file(manifest.programme, manifest.batch_no)
         batch = settlement.read_batch(data, names["manifest"], keys)
         durable.write(folder / batch.name, data)
@@ -211,21 +203,28 @@ def fetch(client: Client, enrolled: Enrolment, folder: Path) -> tuple[int, int]:
     return kept, fresh
 
 
-def _held(folder: Path, name: str, keys: KeySet) -> Batch | None:
-    """The verified pair that is there; None when a part is missing or was damaged here."""
+def _is_held(folder: Path, name: str, digest: str, keys: KeySet) -> bool:
+    """Whether the pair is there and whole. Raises Malformed when another one has its number."""
     try:
         text = (folder / settlement.manifest_name(name)).read_text("ascii").strip()
-        return settlement.read_batch((folder / name).read_bytes(), text, keys)
+        if settlement.read_manifest(text, keys)[1] == digest:
+            settlement.read_batch((folder / name).read_bytes(), text, keys)
+            return True
     except (FileNotFoundError, UnicodeDecodeError, Malformed):
-        return None
+        return False  # a part is missing or was damaged here: fetched anew
+    raise Malformed(
+        "the ledger now offers another file of this number than the one held here: "
+        "call the programme's office",
+        field=name,
+    )
 
 
 def _keep_keys(folder: Path, keys: LedgerKeys) -> None:
-    document = {"root": keys.root.to_jwk(), "keyset": keys.keyset}
-    data = json.dumps(document, indent=2).encode() + b"\n"
     path = folder / KEYS_FILE
-    if not path.exists() or path.read_bytes() != data:
-        durable.write(path, data)
+    if path.exists() and _kept_keys(folder).root != keys.root:
+        raise Malformed("holds another ledger's files", field=str(folder))
+    document = {"root": keys.root.to_jwk(), "keyset": keys.keyset}
+    durable.write(path, json.dumps(document, indent=2).encode() + b"\n")
 
 
 # ── check ──────────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,1 @@
+"""The ledger's reference server: vouchers, double-entry postings, terminals, settlement."""

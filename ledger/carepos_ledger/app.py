@@ -1,0 +1,164 @@
+"""The ledger wired together: the one place where its parts meet."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import waitress
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException, NotFound
+
+from carepos import clock
+from carepos.clock import Clock
+from carepos.errors import Malformed
+from carepos_ledger import migrations, openapi, operator_routes, routes, settlement_routes
+from carepos_ledger.auth import Authenticator
+from carepos_ledger.book import Book, Reached, pass_by
+from carepos_ledger.counter import Counter
+from carepos_ledger.database import Database
+from carepos_ledger.desk import Desk
+from carepos_ledger.http import MAX_BODY_BYTES, json_response, problem_response
+from carepos_ledger.intake import Intake
+from carepos_ledger.keyring import Keyring
+from carepos_ledger.office import Office
+from carepos_ledger.problems import Problem
+from carepos_ledger.settings import Settings
+from carepos_ledger.settlement import Settlement
+
+THREADS = 16
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """A running ledger's parts; `wsgi` is what a WSGI server serves."""
+
+    wsgi: Flask
+    database: Database
+    keyring: Keyring
+    office: Office
+    settlement: Settlement
+    desk: Desk
+
+    def close(self) -> None:
+        """Finish what waits at the desk, then let the database go."""
+        self.desk.close()
+        self.database.close()
+
+
+def build(
+    settings: Settings, *, now: Clock = clock.system_clock, reached: Reached = pass_by
+) -> Ledger:
+    """Wire a ledger over a migrated database. Raises RuntimeError when it is not migrated.
+
+    `reached` is told the name of each point that a posting passes (`book.POINTS`).
+    """
+    database = Database(settings.database, pool_size=THREADS + 4)
+    try:
+        if not migrations.is_current(database):
+            raise RuntimeError("the database has another schema: run `carepos ledger migrate`")
+        keyring = Keyring.load(settings.folder)
+    except BaseException:
+        database.close()
+        raise
+    office = Office(database, keyring, now, settings.audience)
+    settlement = Settlement(database, keyring, now, reached)
+    intake = Intake(database, settings.audience, now)
+    desk = Desk(Book(database, keyring, now, reached))
+    counter = Counter(database, keyring, intake, settings.audience, now)
+    authenticate = Authenticator(database, keyring, now)
+
+    app = Flask("carepos_ledger", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.register_blueprint(
+        routes.blueprint(
+            keyring=keyring,
+            office=office,
+            intake=intake,
+            desk=desk,
+            counter=counter,
+            authenticate=authenticate,
+        )
+    )
+    app.register_blueprint(
+        settlement_routes.terminal_blueprint(
+            settlement, lambda: routes.caller(authenticate).terminal
+        )
+    )
+    app.register_blueprint(settlement_routes.operator_blueprint(settlement, office.operator_named))
+    app.register_blueprint(operator_routes.blueprint(office))
+    _describe(app)
+    _answer_errors(app)
+    return Ledger(app, database, keyring, office, settlement, desk)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until the process is told to stop, behind waitress."""
+    ledger = build(settings)
+    try:
+        waitress.serve(
+            ledger.wsgi,
+            host=settings.host,
+            port=settings.port,
+            threads=THREADS,
+            max_request_body_size=2 * MAX_BODY_BYTES,
+            ident=None,
+        )
+    finally:
+        ledger.close()
+
+
+def create(folder: Path, settings: Settings | None = None) -> Settings:
+    """A new ledger in `folder`: settings, keys, empty book. Raises FileExistsError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = settings or Settings.default(folder)
+    Keyring.create(folder)
+    made.save()
+    database = Database(made.database)
+    try:
+        migrations.upgrade(database)
+    finally:
+        database.close()
+    return made
+
+
+def _describe(app: Flask) -> None:
+    document = openapi.document()
+
+    @app.get("/openapi.json")
+    def describe() -> Response:
+        return json_response(document)
+
+
+def _answer_errors(app: Flask) -> None:
+    """Whatever goes wrong becomes a problem document; no text of an exception gets out."""
+
+    @app.errorhandler(Problem)
+    def problem(error: Problem) -> Response:
+        return problem_response(error)
+
+    @app.errorhandler(Malformed)
+    def malformed(error: Malformed) -> Response:
+        return problem_response(error)
+
+    @app.errorhandler(HTTPException)
+    def http(error: HTTPException) -> Response:
+        codes = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+        status = error.code or 500
+        code = codes.get(status, "malformed" if status < 500 else "internal")
+        answer = problem_response(Problem(code, status=status))
+        if isinstance(error, NotFound):
+            return answer
+        for name, value in error.get_headers():
+            if name == "Allow":
+                answer.headers[name] = value
+        return answer
+
+    @app.errorhandler(Exception)
+    def failed(error: Exception) -> Response:
+        # The type only: an exception's text may hold a token, a name or a row.
+        _log.error("a request failed: %s", type(error).__name__)
+        return problem_response(Problem("internal"))

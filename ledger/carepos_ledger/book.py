@@ -1,0 +1,599 @@
+"""The one write path: a batch of records in, one answer each out (docs/protocol.md §10).
+
+All SQL of a posting is here. A batch is one transaction: lock the vouchers in sorted order, *then*
+read what was stored, decide one after another in memory, write once. When anything races, the whole
+transaction is undone and each record is tried alone, so that one never takes others down.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Table, bindparam, insert, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
+
+from carepos import clock
+from carepos.clock import Clock
+from carepos.product import ProductList
+from carepos.record import Redeem
+from carepos.token import IdentityToken
+from carepos.voucher import Programme, Terms, Voucher, voucher_kind
+from carepos_ledger import schema
+from carepos_ledger.accounts import Balance, Entry
+from carepos_ledger.database import Database, is_conflict, is_lock_timeout
+from carepos_ledger.decide import (
+    AttemptState,
+    Command,
+    Decided,
+    Decider,
+    Holding,
+    Posted,
+    Shelf,
+    needed_vouchers,
+)
+from carepos_ledger.keyring import Keyring
+from carepos_ledger.problems import Problem
+
+Reached = Callable[[str], None]
+"""Told the name of each point of a posting; whoever starts the ledger may pass another."""
+
+POINTS = ("noted", "written", "committed")
+TRIES = 5
+
+
+def pass_by(_: str) -> None:
+    """The default for `Reached`."""
+
+
+class Book:
+    """Posts batches of verified commands."""
+
+    def __init__(
+        self, database: Database, keyring: Keyring, now: Clock, reached: Reached = pass_by
+    ) -> None:
+        self._database = database
+        self._keyring = keyring
+        self._now = now
+        self._reached = reached
+        self._lists: dict[tuple[str, int], ProductList] = {}
+
+    def post(self, commands: Sequence[Command]) -> dict[str, Decided | Problem]:
+        """The answer to each command, by record digest. Equal records collapse.
+
+        When this returns, every `Decided` in it is committed. Raises only what the database raises
+        for a failure that trying again does not mend.
+        """
+        batch = list({command.record.digest: command for command in commands}.values())
+        answers = self._note(batch)
+        batch = [command for command in batch if command.record.digest not in answers]
+        self._reached("noted")
+        try:
+            return {**answers, **self._together(batch)}
+        except DBAPIError as error:
+            if not is_conflict(error):
+                raise
+        for command in batch:
+            answers |= self._alone(command)
+        return answers
+
+    def _alone(self, command: Command) -> dict[str, Decided | Problem]:
+        """One record by itself, again while it loses races. A lost COMMIT is looked up like this:
+        the record's digest is either stored by now, or it is decided anew."""
+        problem = Problem("try_again")
+        for _ in range(TRIES):
+            try:
+                return self._together([command])
+            except DBAPIError as error:
+                if not is_conflict(error):
+                    raise
+                if is_lock_timeout(error):
+                    return {command.record.digest: Problem("in_flight")}
+        return {command.record.digest: problem}
+
+    def _together(self, batch: list[Command]) -> dict[str, Decided | Problem]:
+        if not batch:
+            return {}
+        wanted = needed_vouchers(Shelf(), batch)
+        answers: dict[str, Decided | Problem] = {}
+        while not answers:
+            with self._database.write() as connection:
+                shelf = Shelf()
+                self._lock_vouchers(connection, shelf, wanted)
+                self._read_stored(connection, shelf, batch)
+                needed = needed_vouchers(shelf, batch)
+                if needed <= wanted:
+                    answers = self._decide(connection, shelf, batch)
+            # What was stored names vouchers that are not locked yet (a reversal): begin again.
+            wanted |= needed
+        self._reached("committed")
+        return answers
+
+    def _decide(
+        self, connection: Connection, shelf: Shelf, batch: list[Command]
+    ) -> dict[str, Decided | Problem]:
+        self._read_rules(connection, shelf, batch)
+        decider = Decider(shelf, self._keyring, self._now())
+        answers = {command.record.digest: decider.decide(command) for command in batch}
+        self._write(connection, shelf)
+        self._reached("written")
+        return answers
+
+    # ── the terminal's own short transaction ───────────────────────────────────────────────────
+
+    def _note(self, batch: list[Command]) -> dict[str, Decided | Problem]:
+        """Note which numbers arrived. Two different records at one number: neither is decided."""
+        if not batch:
+            return {}
+        rows = [
+            {
+                "terminal": c.record.terminal,
+                "incarnation": c.record.incarnation,
+                "sequence": c.record.sequence,
+                "digest": c.record.digest,
+                "prev": c.record.prev,
+                "noted_at": clock.to_text(self._now()),
+            }
+            for c in batch
+        ]
+        notes = schema.terminal_notes.c
+        with self._database.write() as connection:
+            connection.execute(_insert_or_ignore(connection, schema.terminal_notes), rows)
+            numbers = {(r["terminal"], r["incarnation"], r["sequence"]) for r in rows}
+            held = {
+                (terminal, incarnation, sequence): digest
+                for terminal, incarnation, sequence, digest in connection.execute(
+                    select(notes.terminal, notes.incarnation, notes.sequence, notes.digest).where(
+                        tuple_(notes.terminal, notes.incarnation, notes.sequence).in_(
+                            sorted(numbers)
+                        )
+                    )
+                )
+            }
+            forked = [
+                c
+                for c in batch
+                if held[c.record.terminal, c.record.incarnation, c.record.sequence]
+                != c.record.digest
+            ]
+            self._raise_alarms(connection, [("fork", c) for c in forked])
+        return {
+            c.record.digest: Problem(
+                "terminal_forked", "another record is held at this number", field="sequence"
+            )
+            for c in forked
+        }
+
+    # ── reading under lock ─────────────────────────────────────────────────────────────────────
+
+    def _lock_vouchers(
+        self, connection: Connection, shelf: Shelf, wanted: set[tuple[int, str]]
+    ) -> None:
+        if not wanted:
+            return
+        table = schema.vouchers
+        query = (
+            select(table, schema.programmes.c.currency)
+            .join(schema.programmes, schema.programmes.c.programme == table.c.programme)
+            .where(tuple_(table.c.bucket, table.c.voucher).in_(sorted(wanted)))
+            .order_by(table.c.bucket, table.c.voucher)
+            .with_for_update(of=table)
+        )
+        for row in connection.execute(query).mappings():
+            shelf.holdings[row["voucher"]] = holding_from(row)
+
+    def _read_stored(self, connection: Connection, shelf: Shelf, batch: list[Command]) -> None:
+        attempts, records = schema.attempts.c, schema.records.c
+        keys = sorted({(c.record.bucket, c.record.terminal, c.record.id) for c in batch})
+        postings = set()
+        for row in connection.execute(
+            select(schema.attempts).where(
+                tuple_(attempts.bucket, attempts.terminal, attempts.id).in_(keys)
+            )
+        ):
+            shelf.attempts[row.terminal, row.id] = AttemptState(
+                row.state, row.content_sha256, row.record_sha256, row.posting
+            )
+            if row.posting is not None:
+                postings.add((row.bucket, row.posting))
+        for row in connection.execute(
+            select(records.digest, records.result, records.outcome).where(
+                tuple_(records.bucket, records.terminal, records.id).in_(keys)
+            )
+        ):
+            shelf.outcomes[row.digest] = Decided(row.result, row.outcome)
+        for posted in _read_posted(connection, postings):
+            shelf.posted[posted.posting] = posted
+        self._read_identities(connection, shelf, batch)
+        self._read_gaps(connection, shelf, batch)
+
+    def _read_identities(self, connection: Connection, shelf: Shelf, batch: list[Command]) -> None:
+        identities = [c.identity for c in batch if isinstance(c.identity, IdentityToken)]
+        if not identities:
+            return
+        table = schema.beneficiaries.c
+        for row in connection.execute(
+            select(schema.beneficiaries).where(
+                tuple_(table.iss, table.sub).in_(sorted({(i.iss, i.sub) for i in identities}))
+            )
+        ):
+            shelf.beneficiaries[row.iss, row.sub] = (row.bucket, row.beneficiary)
+        visits = schema.visits.c
+        keys = {
+            (c.record.bucket, c.identity.iss, c.identity.jti_sha256)
+            for c in batch
+            if isinstance(c.identity, IdentityToken)
+        }
+        for row in connection.execute(
+            select(schema.visits).where(
+                tuple_(visits.bucket, visits.iss, visits.jti_sha256).in_(sorted(keys))
+            )
+        ):
+            shelf.visits[row.iss, row.jti_sha256] = (row.terminal, clock.from_text(row.first_at))
+
+    def _read_gaps(self, connection: Connection, shelf: Shelf, batch: list[Command]) -> None:
+        for command in batch:
+            record = command.record
+            if record.kind != "day_report":
+                continue
+            notes = schema.terminal_notes.c
+            arrived = set(
+                connection.scalars(
+                    select(notes.sequence).where(
+                        notes.terminal == record.terminal,
+                        notes.incarnation == record.incarnation,
+                        notes.sequence <= record.sequence,
+                    )
+                )
+            )
+            if len(arrived) < record.sequence:
+                shelf.gaps[record.digest] = [
+                    n for n in range(1, record.sequence) if n not in arrived
+                ]
+
+    def _read_rules(self, connection: Connection, shelf: Shelf, batch: list[Command]) -> None:
+        names = sorted(
+            {c.record.content.programme for c in batch if isinstance(c.record.content, Redeem)}
+        )
+        for programme in read_programmes(connection, names):
+            shelf.programmes[programme.programme] = programme
+            shelf.products[programme.product_list] = self._product_list(
+                connection, programme.product_list
+            )
+
+    def _product_list(self, connection: Connection, name: str) -> ProductList:
+        version = newest_list_version(connection, name)
+        if (name, version) not in self._lists:
+            self._lists[name, version] = read_product_list(connection, name, version)
+        return self._lists[name, version]
+
+    # ── writing ────────────────────────────────────────────────────────────────────────────────
+
+    def _write(self, connection: Connection, shelf: Shelf) -> None:
+        """Everything the decisions changed, once."""
+        self._write_records(connection, shelf)
+        self._write_attempts(connection, shelf)
+        self._write_postings(connection, shelf)
+        if shelf.new_visits:
+            connection.execute(
+                insert(schema.visits),
+                [
+                    {
+                        "bucket": bucket,
+                        "iss": iss,
+                        "jti_sha256": jti,
+                        "terminal": terminal,
+                        "first_at": clock.to_text(first_at),
+                    }
+                    for bucket, iss, jti, terminal, first_at in shelf.new_visits
+                ],
+            )
+        if shelf.touched:
+            table = schema.vouchers
+            connection.execute(
+                update(table)
+                .where(table.c.bucket == bindparam("b_bucket"))
+                .where(table.c.voucher == bindparam("b_voucher"))
+                .values(
+                    available_minor=bindparam("b_available"),
+                    saved_minor=bindparam("b_saved"),
+                    available_quantity=bindparam("b_quantity"),
+                ),
+                [
+                    {
+                        "b_bucket": bucket,
+                        "b_voucher": voucher,
+                        "b_available": shelf.holdings[voucher].balance.available_minor,
+                        "b_saved": shelf.holdings[voucher].balance.saved_minor,
+                        "b_quantity": shelf.holdings[voucher].balance.available_quantity,
+                    }
+                    for bucket, voucher in sorted(self._touched(shelf))
+                ],
+            )
+        self._raise_alarms(connection, shelf.alarms)
+
+    def _touched(self, shelf: Shelf) -> Iterable[tuple[int, str]]:
+        for posting in shelf.new_postings:
+            for entry in posting.entries:
+                if entry.holder in shelf.touched:
+                    yield posting.command.record.bucket, entry.holder
+
+    def _write_records(self, connection: Connection, shelf: Shelf) -> None:
+        decided = list(shelf.new_outcomes.values())
+        if not decided:
+            return
+        recorded_at = clock.to_text(self._now())
+        connection.execute(
+            insert(schema.records),
+            [
+                {
+                    "bucket": c.record.bucket,
+                    "digest": c.record.digest,
+                    "terminal": c.record.terminal,
+                    "id": c.record.id,
+                    "kind": c.record.kind,
+                    "incarnation": c.record.incarnation,
+                    "sequence": c.record.sequence,
+                    "occurred_at": clock.to_text(c.record.occurred_at),
+                    "recorded_at": recorded_at,
+                    "result": answer.result,
+                    "outcome": answer.jws,
+                }
+                for c, answer in decided
+            ],
+        )
+        connection.execute(
+            insert(schema.record_bytes),
+            [
+                {
+                    "bucket": c.record.bucket,
+                    "digest": c.record.digest,
+                    "jws": c.record.jws.encode("ascii"),
+                }
+                for c, _ in decided
+            ],
+        )
+
+    def _write_attempts(self, connection: Connection, shelf: Shelf) -> None:
+        def row(key: tuple[str, str], bucket: int, state: AttemptState) -> dict[str, Any]:
+            return {
+                "bucket": bucket,
+                "terminal": key[0],
+                "id": key[1],
+                "state": state.state,
+                "content_sha256": state.content_sha256,
+                "record_sha256": state.record_sha256,
+                "posting": state.posting,
+            }
+
+        if shelf.new_attempts:
+            connection.execute(
+                insert(schema.attempts),
+                [row(key, bucket, state) for key, (bucket, state) in shelf.new_attempts.items()],
+            )
+        table = schema.attempts
+        for key, (bucket, state) in shelf.moved_attempts.items():
+            connection.execute(
+                update(table)
+                .where(table.c.bucket == bucket)
+                .where(table.c.terminal == key[0])
+                .where(table.c.id == key[1])
+                .values(state=state.state, content_sha256=state.content_sha256)
+            )
+
+    def _write_postings(self, connection: Connection, shelf: Shelf) -> None:
+        if not shelf.new_postings:
+            return
+        recorded_at = clock.to_text(self._now())
+        headers, legs, lines = [], [], []
+        for posting in shelf.new_postings:
+            record, terminal = posting.command.record, posting.command.terminal
+            original = posting.original
+            headers.append(
+                {
+                    "bucket": record.bucket,
+                    "posting": posting.posting,
+                    "kind": posting.kind,
+                    "programme": posting.programme,
+                    "merchant": terminal.merchant,
+                    "store": terminal.store,
+                    "terminal": terminal.terminal,
+                    # A reversal is listed under the receipt number of the sale it undoes.
+                    "incarnation": original.incarnation if original else record.incarnation,
+                    "sequence": original.sequence if original else record.sequence,
+                    "occurred_at": clock.to_text(record.occurred_at),
+                    "recorded_at": recorded_at,
+                }
+            )
+            legs += entry_rows(record.bucket, posting.posting, posting.programme, posting.entries)
+            if isinstance(record.content, Redeem):
+                lines += self._line_rows(shelf, posting.posting, record.bucket, record.content)
+        connection.execute(insert(schema.postings), headers)
+        connection.execute(insert(schema.entries), legs)
+        if lines:
+            connection.execute(insert(schema.lines), lines)
+
+    def _line_rows(
+        self, shelf: Shelf, posting: str, bucket: int, redeem: Redeem
+    ) -> list[dict[str, Any]]:
+        """Category and amounts per line outlive the signed bytes, which hold GTINs."""
+        products = shelf.products[shelf.programmes[redeem.programme].product_list]
+        return [
+            {
+                "bucket": bucket,
+                "posting": posting,
+                "line": entry.line,
+                "voucher": entry.voucher,
+                "category": products.category_of(redeem.basket[entry.line - 1].key) or "",
+                "quantity": entry.quantity,
+                "programme_minor": entry.programme_minor,
+                "beneficiary_minor": entry.beneficiary_minor,
+            }
+            for entry in redeem.allocation
+        ]
+
+    def _raise_alarms(self, connection: Connection, alarms: Sequence[tuple[str, Command]]) -> None:
+        if alarms:
+            connection.execute(
+                insert(schema.alarms),
+                [
+                    {
+                        "at": clock.to_text(self._now()),
+                        "kind": kind,
+                        "terminal": command.record.terminal,
+                        "digest": command.record.digest,
+                    }
+                    for kind, command in alarms
+                ],
+            )
+
+
+# ── rows ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def entry_rows(
+    bucket: int, posting: str, programme: str, entries: Sequence[Entry]
+) -> list[dict[str, Any]]:
+    """The rows of one posting's legs."""
+    return [
+        {
+            "bucket": bucket,
+            "posting": posting,
+            "n": n,
+            "account": entry.account,
+            "holder": entry.holder,
+            "programme": programme,
+            "unit": entry.unit,
+            "amount": entry.amount,
+        }
+        for n, entry in enumerate(entries, 1)
+    ]
+
+
+def _read_posted(connection: Connection, keys: set[tuple[int, str]]) -> list[Posted]:
+    if not keys:
+        return []
+    postings, entries = schema.postings.c, schema.entries.c
+    legs: dict[str, list[Entry]] = {}
+    for row in connection.execute(
+        select(schema.entries)
+        .where(tuple_(entries.bucket, entries.posting).in_(sorted(keys)))
+        .order_by(entries.bucket, entries.posting, entries.n)
+    ):
+        legs.setdefault(row.posting, []).append(
+            Entry(row.account, row.holder, row.unit, row.amount)
+        )
+    query = (
+        select(schema.postings, schema.programmes.c.currency)
+        .join(schema.programmes, schema.programmes.c.programme == postings.programme)
+        .where(tuple_(postings.bucket, postings.posting).in_(sorted(keys)))
+    )
+    return [
+        Posted(
+            row.posting,
+            row.programme,
+            row.currency,
+            row.sequence,
+            row.incarnation,
+            row.occurred_at,
+            legs[row.posting],
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def holding_from(row: Any) -> Holding:
+    """A row of `vouchers` joined with its programme's currency."""
+    terms = None if row["terms"] is None else Terms.from_json(json.loads(row["terms"]))
+    voucher = Voucher(
+        voucher=row["voucher"],
+        programme=row["programme"],
+        beneficiary=row["beneficiary"],
+        kind=voucher_kind(row["kind"]),
+        label=row["label"],
+        categories=frozenset(json.loads(row["categories"])),
+        starts_at=clock.from_text(row["starts_at"]),
+        expires_at=clock.from_text(row["expires_at"]),
+        frozen=bool(row["frozen"]),
+        available_minor=row["available_minor"] if terms is None else 0,
+        available_quantity=row["available_quantity"],
+        terms=terms,
+    )
+    balance = Balance(
+        row["voucher"],
+        row["currency"],
+        row["available_minor"],
+        row["saved_minor"],
+        row["available_quantity"],
+        terms,
+    )
+    return Holding(voucher, balance)
+
+
+def read_programmes(connection: Connection, names: Sequence[str] | None = None) -> list[Programme]:
+    """Programmes with all their stores, by name; all of them without `names`."""
+    query = select(schema.programmes).order_by(schema.programmes.c.programme)
+    stores = select(schema.programme_stores)
+    if names is not None:
+        query = query.where(schema.programmes.c.programme.in_(names))
+        stores = stores.where(schema.programme_stores.c.programme.in_(names))
+    taking_part: dict[str, list[str]] = {}
+    for row in connection.execute(stores):
+        taking_part.setdefault(row.programme, []).append(row.store)
+    return [
+        Programme.from_json(
+            {**json.loads(row.rules), "stores": sorted(taking_part.get(row.programme, []))}
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def newest_list_version(connection: Connection, name: str) -> int:
+    table = schema.product_lists.c
+    return (
+        connection.scalars(
+            select(table.version).where(table.product_list == name).order_by(table.version.desc())
+        ).first()
+        or 0
+    )
+
+
+def read_product_list(connection: Connection, name: str, version: int) -> ProductList:
+    table = schema.product_lists.c
+    entries = connection.scalars(
+        select(table.entries).where(table.product_list == name, table.version == version)
+    ).one()
+    return ProductList(name, version, json.loads(entries))
+
+
+def _insert_or_ignore(connection: Connection, table: Table) -> Any:
+    """INSERT … ON CONFLICT DO NOTHING, which SQLAlchemy spells per dialect."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    return postgresql.insert(table).on_conflict_do_nothing()
+
+
+def bind_visit(
+    connection: Connection, bucket: int, identity: IdentityToken, terminal: str, now: datetime
+) -> tuple[str, datetime]:
+    """The first use of a `once` token: this one if there was none. (terminal, instant)."""
+    row = {
+        "bucket": bucket,
+        "iss": identity.iss,
+        "jti_sha256": identity.jti_sha256,
+        "terminal": terminal,
+        "first_at": clock.to_text(now),
+    }
+    connection.execute(_insert_or_ignore(connection, schema.visits), [row])
+    table = schema.visits.c
+    held = connection.execute(
+        select(table.terminal, table.first_at).where(
+            table.bucket == bucket,
+            table.iss == identity.iss,
+            table.jti_sha256 == identity.jti_sha256,
+        )
+    ).one()
+    return held.terminal, clock.from_text(held.first_at)

@@ -1,0 +1,196 @@
+"""What a till reads: vouchers of whoever stands there, an attempt's answers, its offline pack."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import case, select
+
+from carepos import clock, ids, jws, outcome, strict_json
+from carepos.clock import Clock
+from carepos.errors import Refused
+from carepos.keys import digest
+from carepos.token import VISIT
+from carepos_ledger import schema
+from carepos_ledger.auth import Caller
+from carepos_ledger.book import (
+    bind_visit,
+    holding_from,
+    newest_list_version,
+    read_product_list,
+    read_programmes,
+)
+from carepos_ledger.database import Database
+from carepos_ledger.decide import Terminal, visit_refusal
+from carepos_ledger.intake import Intake, read_issuers
+from carepos_ledger.keyring import Keyring
+from carepos_ledger.problems import Problem
+
+MAX_VOUCHERS = 20
+
+
+class Counter:
+    """The ledger's answers to reads."""
+
+    def __init__(
+        self, database: Database, keyring: Keyring, intake: Intake, audience: str, now: Clock
+    ) -> None:
+        self._database = database
+        self._keyring = keyring
+        self._intake = intake
+        self._audience = audience
+        self._now = now
+
+    def look_up(self, caller: Caller, token: str) -> str:
+        """The signed lookup answer for a token; binds a `once` token to this terminal's visit.
+
+        Raises Problem with a token_* code, terminal_suspended, or voucher_unknown for a token
+        whose holder was issued nothing here.
+        """
+        if caller.terminal.status != "active":
+            raise Problem(f"terminal_{caller.terminal.status}")
+        now = self._now()
+        try:
+            identity = self._intake.verify_token(token)
+        except Refused as error:
+            raise Problem(error.code, error.refusal.sentence("en"), status=403) from None
+        people = schema.beneficiaries.c
+        with self._database.read() as connection:
+            person = connection.execute(
+                select(schema.beneficiaries).where(
+                    people.iss == identity.iss, people.sub == identity.sub
+                )
+            ).one_or_none()
+        if person is None:
+            raise Problem("voucher_unknown", "nothing was issued to this holder", status=403)
+        visit_until = now + VISIT
+        if identity.token_class == "once":
+            with self._database.write() as connection:
+                first = bind_visit(
+                    connection, person.bucket, identity, caller.terminal.terminal, now
+                )
+            refusal = visit_refusal(first, caller.terminal.terminal, now)
+            if refusal is not None:
+                raise Problem(refusal.code, refusal.sentence("en"), status=403)
+            visit_until = first[1] + VISIT
+        vouchers, rules = self._vouchers(person.bucket, person.beneficiary)
+        payload = {
+            "v": 1,
+            "request": caller.request,
+            "terminal": caller.terminal.terminal,
+            "beneficiary": self._keyring.beneficiary_ref(
+                caller.terminal.merchant, identity.iss, identity.sub
+            ),
+            "bucket": person.bucket,
+            "as_of": clock.to_text(now),
+            "visit_until": clock.to_text(visit_until),
+            "rules": rules,
+            "vouchers": vouchers,
+        }
+        return jws.sign(payload, typ=jws.LOOKUP, key=self._keyring.signing)
+
+    def _vouchers(
+        self, bucket: int, beneficiary: str
+    ) -> tuple[list[dict[str, object]], dict[str, int]]:
+        table = schema.vouchers.c
+        programmes = schema.programmes.c
+        # A used-up voucher is still named, so that the till can say so; it never crowds one out.
+        used_up = (
+            case((table.terms.is_(None), table.available_minor), else_=table.available_quantity)
+            == 0
+        )
+        query = (
+            select(schema.vouchers, programmes.currency, programmes.rules_version)
+            .join(schema.programmes, programmes.programme == table.programme)
+            .where(table.bucket == bucket, table.beneficiary == beneficiary)
+            .order_by(used_up, table.expires_at, table.voucher)
+            .limit(MAX_VOUCHERS)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).mappings().all()
+        return (
+            [holding_from(row).voucher.to_json() for row in rows],
+            {row["programme"]: row["rules_version"] for row in rows},
+        )
+
+    def attempt(self, caller: Caller, attempt_id: str) -> dict[str, Any]:
+        """State and every outcome of one of the caller's own attempts, or a signed `not_found`."""
+        terminal = caller.terminal.terminal
+        bucket = ids.bucket_of(attempt_id)
+        records = schema.records.c
+        with self._database.read() as connection:
+            state = connection.scalars(
+                select(schema.attempts.c.state).where(
+                    schema.attempts.c.bucket == bucket,
+                    schema.attempts.c.terminal == terminal,
+                    schema.attempts.c.id == attempt_id,
+                )
+            ).one_or_none()
+            outcomes = connection.scalars(
+                select(records.outcome)
+                .where(
+                    records.bucket == bucket,
+                    records.terminal == terminal,
+                    records.id == attempt_id,
+                )
+                .order_by(records.recorded_at, records.sequence)
+            ).all()
+        if outcomes:
+            return {"state": state or "posted", "outcomes": list(outcomes)}
+        body = outcome.not_found_payload(
+            attempt_id,
+            terminal,
+            request=caller.request,
+            recorded_at=self._now(),
+            epoch=self._keyring.epoch,
+        )
+        return {"state": "not_found", "outcomes": [outcome.sign(body, self._keyring.signing)]}
+
+    def pack(self, terminal: Terminal, sha256: str) -> bytes:
+        """The pack that a manifest named. Raises Problem not_found once it has changed."""
+        data = self._pack(terminal)
+        if digest(data) != sha256:
+            raise Problem("not_found", "the pack has changed; ask for its manifest again")
+        return data
+
+    def _pack(self, terminal: Terminal) -> bytes:
+        """The pack's bytes: the same as long as nothing in it changed."""
+        issuers = read_issuers(self._database)
+        with self._database.read() as connection:
+            programmes = [
+                replace(each, stores=each.stores & {terminal.store})
+                for each in read_programmes(connection)
+            ]
+            lists = [
+                read_product_list(connection, name, newest_list_version(connection, name))
+                for name in sorted({each.product_list for each in programmes})
+            ]
+        return strict_json.canonical(
+            {
+                "v": 1,
+                "terminal": terminal.terminal,
+                "store": terminal.store,
+                "audience": self._audience,
+                "issuers": [
+                    {"iss": iss, "keys": [key.to_jwk() for key in keys]}
+                    for iss, keys in sorted(issuers.items())
+                ],
+                "programmes": [each.to_json() for each in programmes],
+                "product_lists": [each.to_json_object() for each in lists],
+            }
+        )
+
+    def pack_manifest(self, terminal: Terminal) -> tuple[str, str]:
+        """(sha256, signed manifest) of the caller's pack."""
+        data = self._pack(terminal)
+        sha256 = digest(data)
+        payload = {
+            "v": 1,
+            "kind": "offline-pack",
+            "terminal": terminal.terminal,
+            "issued_at": clock.to_text(self._now()),
+            "epoch": self._keyring.epoch,
+            "file": {"sha256": sha256, "length": len(data)},
+        }
+        return sha256, jws.sign(payload, typ=jws.MANIFEST, key=self._keyring.signing)

@@ -1,0 +1,142 @@
+"""One way to a transaction on either database, with its durability asserted.
+
+SQLite: one connection of this process writes *and* checkpoints; readers are `query_only` and never
+checkpoint (before 3.51.3 two that do may corrupt the file). PostgreSQL: READ COMMITTED with row
+locks taken by hand in sorted order; the isolation level alone is not what correctness rests on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from carepos import durable
+
+LOCK_TIMEOUT_S = 3
+"""How long a record waits for another one in flight on the same rows (INV-1)."""
+
+
+class LedgerInUse(Exception):
+    """Another process has this SQLite ledger open."""
+
+
+class Database:
+    """`write()` and `read()` give SQLAlchemy connections inside a transaction."""
+
+    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+        self.url = make_url(url)
+        self._lock_file: BinaryIO | None = None
+        self._writing = threading.RLock()
+        if self.url.get_backend_name() == "sqlite":
+            self._writer, self._reader = self._open_sqlite(pool_size)
+        else:
+            self._writer = self._reader = self._open_postgresql(url, pool_size)
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.url.get_backend_name() == "sqlite"
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that is durable when the block ends, and absent when it raises."""
+        if self.is_sqlite:
+            with self._writing, self._writer.begin() as connection:
+                yield connection
+        else:
+            with self._writer.begin() as connection:
+                yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A consistent view; writing in it fails."""
+        with self._reader.begin() as connection:
+            yield connection
+
+    @property
+    def engine(self) -> Engine:
+        """The writing engine, for migrations."""
+        return self._writer
+
+    def close(self) -> None:
+        self._writer.dispose()
+        self._reader.dispose()
+        if self._lock_file is not None:
+            self._lock_file.close()
+
+    def _open_sqlite(self, pool_size: int) -> tuple[Engine, Engine]:
+        path = Path(self.url.database or "")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock_file = durable.lock(path.with_name(path.name + ".lock"))
+        except BlockingIOError:
+            raise LedgerInUse(
+                f"another process has {path} open; talk to it over HTTP instead"
+            ) from None
+        options: dict[str, Any] = {"isolation_level": None, "check_same_thread": False}
+        writer = create_engine(self.url, poolclass=StaticPool, connect_args=options)
+        reader = create_engine(
+            self.url, poolclass=QueuePool, pool_size=pool_size, connect_args=options
+        )
+        event.listen(writer, "connect", _make_writer)
+        event.listen(writer, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
+        event.listen(reader, "connect", _make_reader)
+        event.listen(reader, "begin", lambda c: c.exec_driver_sql("BEGIN"))
+        return writer, reader
+
+    def _open_postgresql(self, url: str, pool_size: int) -> Engine:
+        engine = create_engine(url, pool_size=pool_size, max_overflow=0, pool_pre_ping=True)
+        event.listen(engine, "connect", _make_postgresql)
+        return engine
+
+
+def _make_writer(connection: Any, _: object) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA busy_timeout = 5000")
+    wanted = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+    for name, value in wanted.items():
+        found = connection.execute(f"PRAGMA {name}").fetchone()[0]
+        if found != value:
+            raise RuntimeError(f"SQLite gives {name} = {found} instead of {value}")
+
+
+def _make_reader(connection: Any, _: object) -> None:
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute("PRAGMA query_only = ON")
+    connection.execute("PRAGMA busy_timeout = 5000")
+
+
+def _make_postgresql(connection: Any, _: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
+        cursor.execute("SET idle_in_transaction_session_timeout = '30s'")
+        cursor.execute("SHOW synchronous_commit")
+        if cursor.fetchone()[0] == "off":
+            raise RuntimeError("PostgreSQL runs with synchronous_commit = off: not durable")
+    connection.commit()
+
+
+def is_conflict(error: DBAPIError) -> bool:
+    """Whether running the transaction again may succeed: a race, a deadlock, a lost connection."""
+    if isinstance(error, IntegrityError) or error.connection_invalidated:
+        return True
+    return sqlstate(error) in {"40001", "40P01", "55P03"} or (
+        isinstance(error, OperationalError) and "locked" in str(error.orig)
+    )
+
+
+def is_lock_timeout(error: DBAPIError) -> bool:
+    return sqlstate(error) == "55P03"
+
+
+def sqlstate(error: DBAPIError) -> str | None:
+    found = getattr(error.orig, "sqlstate", None)
+    return found if isinstance(found, str) else None

@@ -1,0 +1,450 @@
+"""What the ledger answers to a record: a pure decision over state held in memory.
+
+The order is docs/protocol.md §10: the stored outcome first, then the terminal, the token, and the
+rules (`carepos.rules.check`, the same that the till ran). Each decision changes the `Shelf`, so the
+next record of the batch sees it; `book` writes the shelf's changes once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from carepos import clock, outcome, rules, token
+from carepos.keys import SigningKey
+from carepos.outcome import VoucherState
+from carepos.product import ProductList
+from carepos.record import Record, Redeem, Reversal
+from carepos.refusals import Refusal
+from carepos.token import VISIT, IdentityToken
+from carepos.voucher import Programme, Voucher
+from carepos_ledger import accounts
+from carepos_ledger.accounts import Balance, Entry
+from carepos_ledger.keyring import Keyring
+from carepos_ledger.problems import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """One enrolled till as the ledger knows it."""
+
+    terminal: str
+    terminal_no: int
+    merchant: str
+    store: str
+    kid: str
+    x: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A verified record with its terminal and, for a redemption, what its token proved.
+
+    `identity` is None when no token came with it; a Refusal when it is no good.
+    """
+
+    record: Record
+    terminal: Terminal
+    identity: IdentityToken | Refusal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A voucher as it stands: its terms as the rules see them, and its money.
+
+    Inside the ledger `voucher.beneficiary` is the ledger's own name of the holder, not a
+    merchant's reference; the rules only ask whether two are the same.
+    """
+
+    voucher: Voucher
+    balance: Balance
+
+    def after(self, entries: list[Entry]) -> Holding:
+        balance = self.balance.after(entries)
+        shown = replace(
+            self.voucher,
+            available_minor=balance.available_minor if self.voucher.terms is None else 0,
+            available_quantity=balance.available_quantity,
+        )
+        return Holding(shown, balance)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptState:
+    """Where an id stands. `content_sha256` is None for a tombstone without an original."""
+
+    state: str
+    content_sha256: str | None
+    record_sha256: str
+    posting: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """One posting to be written: its name is the digest of the record that caused it."""
+
+    posting: str
+    kind: str
+    programme: str
+    command: Command
+    entries: list[Entry]
+    original: Posted | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A redemption booked earlier: what a reversal needs of it."""
+
+    posting: str
+    programme: str
+    currency: str
+    sequence: int
+    incarnation: str
+    occurred_at: str
+    entries: list[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The signed answer to one record."""
+
+    result: str
+    jws: str
+
+
+Key = tuple[str, str]
+"""(terminal, id): ids are scoped to the terminal that signed them."""
+
+
+@dataclass(slots=True)
+class Shelf:
+    """Everything a batch touches, read under lock; and what its decisions changed."""
+
+    outcomes: dict[str, Decided] = field(default_factory=dict)
+    attempts: dict[Key, AttemptState] = field(default_factory=dict)
+    posted: dict[str, Posted] = field(default_factory=dict)
+    holdings: dict[str, Holding] = field(default_factory=dict)
+    beneficiaries: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
+    visits: dict[tuple[str, str], tuple[str, datetime]] = field(default_factory=dict)
+    programmes: dict[str, Programme] = field(default_factory=dict)
+    products: dict[str, ProductList] = field(default_factory=dict)
+    gaps: dict[str, list[int]] = field(default_factory=dict)
+
+    new_outcomes: dict[str, tuple[Command, Decided]] = field(default_factory=dict)
+    new_attempts: dict[Key, tuple[int, AttemptState]] = field(default_factory=dict)
+    moved_attempts: dict[Key, tuple[int, AttemptState]] = field(default_factory=dict)
+    new_postings: list[Posting] = field(default_factory=list)
+    new_visits: list[tuple[int, str, str, str, datetime]] = field(default_factory=list)
+    touched: set[str] = field(default_factory=set)
+    alarms: list[tuple[str, Command]] = field(default_factory=list)
+
+
+class Decider:
+    """Decides records one after another on one shelf. `now` is the ledger's clock."""
+
+    def __init__(self, shelf: Shelf, keyring: Keyring, now: datetime) -> None:
+        self._shelf = shelf
+        self._keyring = keyring
+        self._key: SigningKey = keyring.signing
+        self._now = now
+
+    def decide(self, command: Command) -> Decided | Problem:
+        """The stored answer, a new one, or a problem when nothing can be decided."""
+        stored = self._shelf.outcomes.get(command.record.digest)
+        if stored is not None:
+            return stored
+        try:
+            match command.record.content:
+                case Redeem():
+                    decided = self._redeem(command, command.record.content)
+                case Reversal():
+                    decided = self._reversal(command, command.record.content)
+                case _:
+                    decided = self._plain(command)
+        except Problem as problem:
+            return problem
+        self._shelf.outcomes[command.record.digest] = decided
+        self._shelf.new_outcomes[command.record.digest] = (command, decided)
+        return decided
+
+    # ── redeem ─────────────────────────────────────────────────────────────────────────────────
+
+    def _redeem(self, command: Command, redeem: Redeem) -> Decided:
+        record = command.record
+        key = (record.terminal, record.id)
+        known = self._shelf.attempts.get(key)
+        if known is not None:
+            return self._again(command, key, known)
+        _require_active(command.terminal)
+        refusal, holder = self._token_refusal(command, redeem)
+        if refusal is not None:
+            return self._refuse(command, refusal)
+        programme = self._shelf.programmes.get(redeem.programme)
+        if programme is None:
+            raise Problem("malformed", "no such programme", field="content.programme")
+        if programme.currency != redeem.currency:
+            raise Problem("malformed", "not the programme's currency", field="content.currency")
+        situation = rules.Situation(
+            programme=programme,
+            products=self._shelf.products[programme.product_list],
+            vouchers={v: h.voucher for v, h in self._shelf.holdings.items()},
+            beneficiary=holder,
+            store=command.terminal.store,
+            at=self._now,
+            lines=redeem.basket,
+        )
+        refusal = rules.check(situation, redeem.allocation)
+        if refusal is not None:
+            return self._refuse(command, refusal)
+        return self._post(command, redeem)
+
+    def _again(self, command: Command, key: Key, known: AttemptState) -> Decided:
+        """A redeem whose id is known: the same answer for the same content, else an alarm."""
+        record = command.record
+        if known.content_sha256 is None:
+            # A tombstone met its late original: remember what it was, post nothing.
+            self._move(key, command, replace(known, content_sha256=record.content_sha256))
+            return self._sign("reversed", command)
+        if known.content_sha256 != record.content_sha256:
+            self._shelf.alarms.append(("id_content_mismatch", command))
+            return self._sign("refused", command, refusal=Refusal("id_content_mismatch"))
+        if known.state == "reversed":
+            return self._sign("reversed", command)
+        if known.state == "refused":
+            earlier = self._shelf.outcomes[known.record_sha256]
+            return self._sign("refused", command, refusal=self._refusal_of(earlier))
+        posted = self._shelf.posted[known.posting or ""]
+        return self._sign_posted("posted", command, posted.currency, posted.entries)
+
+    def _refusal_of(self, stored: Decided) -> Refusal:
+        refusal = outcome.read_any(stored.jws, keys=self._keyring.keys.keys).refusal
+        assert refusal is not None
+        return refusal
+
+    def _token_refusal(self, command: Command, redeem: Redeem) -> tuple[Refusal | None, str]:
+        """Why the token does not carry this redemption, else the ledger's name of its holder."""
+        identity, record = command.identity, command.record
+        if identity is None:
+            raise Problem("malformed", "a redeem travels with its token", field="token")
+        if isinstance(identity, Refusal):
+            return identity, ""
+        if identity.token_sha256 != redeem.token_sha256:
+            raise Problem("malformed", "is not the token the record names", field="token")
+        reference = self._keyring.beneficiary_ref(
+            command.terminal.merchant, identity.iss, identity.sub
+        )
+        if reference != redeem.beneficiary:
+            raise Problem("malformed", "is not the token's holder", field="content.beneficiary")
+        found = self._shelf.beneficiaries.get((identity.iss, identity.sub))
+        if found is None:
+            return Refusal("voucher_unknown"), ""
+        bucket, holder = found
+        if bucket != record.bucket:
+            raise Problem("malformed", "the bucket is not the beneficiary's", field="id")
+        programme = self._shelf.programmes.get(redeem.programme)
+        if programme is not None:
+            refusal = token.check_assurance(identity, programme)
+            if refusal is not None:
+                return refusal, holder
+        return self._visit_refusal(identity, command, bucket), holder
+
+    def _visit_refusal(
+        self, identity: IdentityToken, command: Command, bucket: int
+    ) -> Refusal | None:
+        if identity.token_class != "once":
+            return None
+        key = (identity.iss, identity.jti_sha256)
+        terminal = command.record.terminal
+        first = self._shelf.visits.get(key)
+        if first is None:
+            self._shelf.visits[key] = (terminal, self._now)
+            self._shelf.new_visits.append((bucket, *key, terminal, self._now))
+            return None
+        return visit_refusal(first, terminal, self._now)
+
+    def _post(self, command: Command, redeem: Redeem) -> Decided:
+        record, shelf = command.record, self._shelf
+        touched = {entry.voucher for entry in redeem.allocation}
+        entries = accounts.redemption(
+            [shelf.holdings[voucher].balance for voucher in touched],
+            redeem.allocation,
+            command.terminal.merchant,
+            redeem.programme,
+        )
+        self._apply(touched, entries)
+        shelf.new_postings.append(
+            Posting(record.digest, "redeem", redeem.programme, command, entries)
+        )
+        shelf.posted[record.digest] = Posted(
+            record.digest,
+            redeem.programme,
+            redeem.currency,
+            record.sequence,
+            record.incarnation,
+            clock.to_text(record.occurred_at),
+            entries,
+        )
+        self._begin(
+            command,
+            AttemptState("posted", record.content_sha256, record.digest, record.digest),
+        )
+        return self._sign_posted("posted", command, redeem.currency, entries)
+
+    def _refuse(self, command: Command, refusal: Refusal) -> Decided:
+        record = command.record
+        self._begin(command, AttemptState("refused", record.content_sha256, record.digest, None))
+        return self._sign("refused", command, refusal=refusal)
+
+    # ── reversal, start, day report ────────────────────────────────────────────────────────────
+
+    def _reversal(self, command: Command, reversal: Reversal) -> Decided:
+        """Applied from a suspended terminal too: it only ever gives back."""
+        record = command.record
+        if command.terminal.status in ("revoked", "forked"):
+            raise Problem(f"terminal_{command.terminal.status}")
+        key = (record.terminal, record.id)
+        known = self._shelf.attempts.get(key)
+        if known is None:
+            self._begin(command, AttemptState("reversed", None, reversal.record_sha256, None))
+            return self._sign("reversed", command)
+        if known.record_sha256 != reversal.record_sha256:
+            self._shelf.alarms.append(("id_content_mismatch", command))
+            return self._sign("refused", command, refusal=Refusal("id_content_mismatch"))
+        if known.state != "posted":
+            return self._sign("reversed", command)
+        posted = self._shelf.posted[known.posting or ""]
+        entries = accounts.reversed_entries(posted.entries)
+        touched = {entry.holder for entry in entries if entry.account == accounts.AVAILABLE}
+        self._apply(touched, entries)
+        self._shelf.new_postings.append(
+            Posting(record.digest, "reversal", posted.programme, command, entries, posted)
+        )
+        self._move(key, command, replace(known, state="reversed"))
+        return self._sign_posted("reversed", command, posted.currency, posted.entries)
+
+    def _plain(self, command: Command) -> Decided:
+        _require_active(command.terminal)
+        record = command.record
+        missing = self._shelf.gaps.get(record.digest)
+        if record.kind == "day_report" and missing:
+            raise Problem(
+                "sequence_gap",
+                f"{len(missing)} records before this one have not arrived",
+                extra={"missing": missing[:100]},
+            )
+        return self._sign("posted", command)
+
+    # ── shelf ──────────────────────────────────────────────────────────────────────────────────
+
+    def _apply(self, touched: set[str], entries: list[Entry]) -> None:
+        for voucher in touched:
+            self._shelf.holdings[voucher] = self._shelf.holdings[voucher].after(entries)
+        self._shelf.touched |= touched
+
+    def _begin(self, command: Command, state: AttemptState) -> None:
+        key = (command.record.terminal, command.record.id)
+        self._shelf.attempts[key] = state
+        self._shelf.new_attempts[key] = (command.record.bucket, state)
+
+    def _move(self, key: Key, command: Command, state: AttemptState) -> None:
+        self._shelf.attempts[key] = state
+        changed = (
+            self._shelf.new_attempts
+            if key in self._shelf.new_attempts
+            else self._shelf.moved_attempts
+        )
+        changed[key] = (command.record.bucket, state)
+
+    # ── answers ────────────────────────────────────────────────────────────────────────────────
+
+    def _sign_posted(
+        self, result: outcome.Result, command: Command, currency: str, entries: list[Entry]
+    ) -> Decided:
+        """Bind what `entries` (of the redemption) moved, and what the vouchers hold now."""
+        states = tuple(self._states(currency, entries))
+        return self._sign(
+            result,
+            command,
+            currency=currency,
+            amount_minor=sum(state.amount_minor for state in states),
+            vouchers=states,
+        )
+
+    def _states(self, currency: str, entries: list[Entry]) -> list[VoucherState]:
+        moved: dict[str, tuple[int, int]] = {}
+        for entry in entries:
+            if entry.account not in (accounts.AVAILABLE, accounts.SAVED):
+                continue
+            minor, quantity = moved.get(entry.holder, (0, 0))
+            if entry.unit == currency:
+                minor -= entry.amount
+            else:
+                quantity -= entry.amount
+            moved[entry.holder] = (minor, quantity)
+        return [
+            _state(self._shelf.holdings[voucher].voucher, *moved[voucher])
+            for voucher in sorted(moved)
+        ]
+
+    def _sign(
+        self,
+        result: outcome.Result,
+        command: Command,
+        *,
+        refusal: Refusal | None = None,
+        currency: str | None = None,
+        amount_minor: int = 0,
+        vouchers: tuple[VoucherState, ...] = (),
+    ) -> Decided:
+        body = outcome.payload(
+            result,
+            command.record,
+            recorded_at=self._now,
+            epoch=self._keyring.epoch,
+            refusal=refusal,
+            currency=currency,
+            amount_minor=amount_minor,
+            vouchers=vouchers,
+        )
+        return Decided(result, outcome.sign(body, self._key))
+
+
+def visit_refusal(first: tuple[str, datetime], terminal: str, now: datetime) -> Refusal | None:
+    """Whether a `once` token first used at `first` may be used by `terminal` now."""
+    if first[0] != terminal or now - first[1] > VISIT:
+        return Refusal("token_replayed")
+    return None
+
+
+def _require_active(terminal: Terminal) -> None:
+    if terminal.status != "active":
+        raise Problem(f"terminal_{terminal.status}")
+
+
+def _state(voucher: Voucher, minor: int, quantity: int) -> VoucherState:
+    return VoucherState(
+        voucher.voucher,
+        minor,
+        quantity,
+        None if voucher.terms is None else voucher.terms.unit,
+        voucher.available_minor,
+        voucher.available_quantity,
+    )
+
+
+def needed_vouchers(shelf: Shelf, commands: list[Command]) -> set[tuple[int, str]]:
+    """(bucket, voucher) of every row that deciding these commands may change: lock them first."""
+    needed: set[tuple[int, str]] = set()
+    for command in commands:
+        record = command.record
+        if isinstance(record.content, Redeem):
+            needed |= {(record.bucket, entry.voucher) for entry in record.content.allocation}
+        known = shelf.attempts.get((record.terminal, record.id))
+        if known is not None and known.posting is not None:
+            needed |= {
+                (record.bucket, entry.holder)
+                for entry in shelf.posted[known.posting].entries
+                if entry.account == accounts.AVAILABLE
+            }
+    return needed

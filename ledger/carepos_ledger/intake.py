@@ -1,0 +1,110 @@
+"""From an envelope off the wire to a verified command: everything that needs no lock.
+
+Runs in the request's own thread, so that signatures are checked side by side; the one thread that
+posts then only decides and writes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import select
+
+from carepos import record, strict_json
+from carepos.clock import Clock
+from carepos.errors import Malformed, Refused, SignatureInvalid
+from carepos.keys import KeySet, PublicKey, unb64
+from carepos.refusals import Refusal
+from carepos.token import IdentityToken, TokenVerifier
+from carepos_ledger import auth, schema
+from carepos_ledger.database import Database
+from carepos_ledger.decide import Command, Terminal
+from carepos_ledger.problems import Problem
+
+MAX_ITEMS = 500
+MAX_TOKEN_CHARACTERS = 4096
+
+
+class Intake:
+    """Verifies envelopes and tokens against what the ledger knows."""
+
+    def __init__(self, database: Database, audience: str, now: Clock) -> None:
+        self._database = database
+        self._audience = audience
+        self._now = now
+
+    def items(self, body: dict[str, Any]) -> list[Command | Problem]:
+        """One command or problem per envelope, in order. Raises Malformed for the whole body."""
+        names = strict_json.exact_names(body, {"items"}, where="body")
+        envelopes = strict_json.array(names["items"], "items", low=1, high=MAX_ITEMS)
+        terminals: dict[str, Terminal | None] = {}
+        verifier = self._lazy_verifier()
+        return [self._item(each, terminals, verifier) for each in envelopes]
+
+    def _item(
+        self,
+        envelope: object,
+        terminals: dict[str, Terminal | None],
+        verifier: Callable[[], TokenVerifier],
+    ) -> Command | Problem:
+        try:
+            names = strict_json.names_within(
+                envelope, required={"record"}, optional={"token", "evidence"}, where="item"
+            )
+            if "evidence" in names:
+                raise Malformed("sealed evidence is not taken yet", field="evidence")
+            found: list[Terminal] = []
+
+            def key_of(kid: str) -> PublicKey:
+                if kid not in terminals:
+                    terminals[kid] = auth.find_terminal(self._database, kid)
+                terminal = terminals[kid]
+                if terminal is None:
+                    raise SignatureInvalid("signed by a key that is not enrolled here")
+                found.append(terminal)
+                return PublicKey(unb64(terminal.x))
+
+            read = record.read(names["record"], keys=key_of)
+            if read.terminal != found[0].terminal:
+                raise SignatureInvalid("the record names another terminal")
+            identity = self._identity(names.get("token"), read, verifier)
+            return Command(read, found[0], identity)
+        except Malformed as error:
+            return Problem.of(error)
+
+    def _identity(
+        self, token: object, read: record.Record, verifier: Callable[[], TokenVerifier]
+    ) -> IdentityToken | Refusal | None:
+        if token is None or read.kind != "redeem":
+            return None
+        text = strict_json.text(token, "token", high=MAX_TOKEN_CHARACTERS)
+        try:
+            return verifier().verify(text, self._now())
+        except Refused as error:
+            return error.refusal
+
+    def verify_token(self, text: str) -> IdentityToken:
+        """Raises Refused with a token_* code."""
+        return self._lazy_verifier()().verify(text, self._now())
+
+    def _lazy_verifier(self) -> Callable[[], TokenVerifier]:
+        """The verifier over today's issuers, made at most once per request."""
+        made: list[TokenVerifier] = []
+
+        def get() -> TokenVerifier:
+            if not made:
+                made.append(TokenVerifier(read_issuers(self._database), self._audience))
+            return made[0]
+
+        return get
+
+
+def read_issuers(database: Database) -> dict[str, KeySet]:
+    """Every issuer's keys."""
+    with database.read() as connection:
+        rows = connection.execute(select(schema.issuers)).all()
+    return {
+        row.iss: KeySet(PublicKey.from_jwk(jwk) for jwk in json.loads(row.keys)) for row in rows
+    }

@@ -1,0 +1,315 @@
+"""Bulk issue: rows of a county's list become beneficiaries and vouchers, each ref once.
+
+A chunk is one transaction under the programme's row lock: what is `unreserved` is looked at before
+anything is written, and the column's CHECK stands behind it (issued ≤ funded). A row is known by
+its `ref`, a keyed hash; a name or an ID number has no place to stand in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal, Self
+
+from sqlalchemy import Connection, insert, select, tuple_, update
+
+from carepos import clock, ids, money, strict_json
+from carepos.basket import MAX_QUANTITY
+from carepos.errors import Malformed
+from carepos.ids import RandomBytes
+from carepos.keys import b64, digest
+from carepos.voucher import Terms, VoucherKind, categories, voucher_kind
+from carepos_ledger import accounts, schema
+from carepos_ledger.book import entry_rows, newest_list_version, read_product_list
+from carepos_ledger.problems import Problem
+
+MAX_ROWS: Final = 500
+
+Issued = Literal["issued", "already_issued", "already_issued_differently"]
+
+_ALWAYS = {"ref", "kind", "label", "categories", "starts_at", "expires_at"}
+
+
+@dataclass(frozen=True, slots=True)
+class IssueRow:
+    """One voucher to issue: `amount_minor` for a value voucher, else `quantity` under `terms`."""
+
+    ref: str
+    kind: VoucherKind
+    label: str
+    categories: frozenset[str]
+    starts_at: datetime
+    expires_at: datetime
+    amount_minor: int
+    quantity: int
+    terms: Terms | None
+
+    @classmethod
+    def from_json(cls, value: object, where: str = "row") -> Self:
+        """Raises Malformed, also for what could never be redeemed in full (protocol §7, §14)."""
+        if not isinstance(value, Mapping):
+            raise Malformed("must be an object", field=where)
+        kind = voucher_kind(value.get("kind"), f"{where}.kind")
+        worth = {"amount_minor"} if kind == "value" else {"quantity", "terms"}
+        names = strict_json.exact_names(value, _ALWAYS | worth, where=where)
+        amount_minor, quantity, terms = 0, 0, None
+        if kind == "value":
+            amount_minor = strict_json.integer(
+                names["amount_minor"],
+                f"{where}.amount_minor",
+                low=1,
+                high=money.MAX_AMOUNT_MINOR,
+            )
+        else:
+            quantity = strict_json.integer(
+                names["quantity"], f"{where}.quantity", low=1, high=MAX_QUANTITY
+            )
+            terms = _terms(names["terms"], kind, quantity, where)
+        row = cls(
+            # The keyed hash and nothing else: an ID number would not fit here.
+            ids.digest_text(names["ref"], f"{where}.ref"),
+            kind,
+            strict_json.text(names["label"], f"{where}.label", low=0, high=60),
+            categories(names["categories"], f"{where}.categories"),
+            clock.from_text(names["starts_at"], f"{where}.starts_at"),
+            clock.from_text(names["expires_at"], f"{where}.expires_at"),
+            amount_minor,
+            quantity,
+            terms,
+        )
+        if row.starts_at >= row.expires_at:
+            raise Malformed("must be after starts_at", field=f"{where}.expires_at")
+        return row
+
+    @property
+    def reserved_minor(self) -> int:
+        """What issuing it takes from the programme's unreserved money."""
+        return self.amount_minor if self.terms is None else self.terms.reserve(self.quantity)
+
+    @property
+    def terms_sha256(self) -> str:
+        """Says whether a ref issued before was issued just like this."""
+        return digest(
+            strict_json.canonical(
+                {
+                    "kind": self.kind,
+                    "label": self.label,
+                    "categories": sorted(self.categories),
+                    "starts_at": clock.to_text(self.starts_at),
+                    "expires_at": clock.to_text(self.expires_at),
+                    "amount_minor": self.amount_minor,
+                    "quantity": self.quantity,
+                    "terms": None if self.terms is None else self.terms.to_json(),
+                }
+            )
+        )
+
+
+def _terms(value: object, kind: VoucherKind, quantity: int, where: str) -> Terms:
+    terms = Terms.from_json(value, f"{where}.terms")
+    if (kind == "fixed_price") != (terms.fixed_minor > 0):
+        raise Malformed("only a fixed-price voucher has a fixed price", field=f"{where}.terms")
+    if terms.portion(quantity) != quantity:
+        raise Malformed("must be whole portions of cap_quantity", field=f"{where}.quantity")
+    if not 1 <= terms.reserve(quantity) <= money.MAX_AMOUNT_MINOR:
+        raise Malformed("can cost nothing, or more than any amount", field=f"{where}.quantity")
+    return terms
+
+
+@dataclass(frozen=True, slots=True)
+class RowAnswer:
+    """`sub` is told for every row issued like this, now or before: enrolment.csv can be written
+    again. Not for a row issued differently, which somebody has to look at."""
+
+    ref: str
+    result: Issued
+    iss: str | None
+    sub: str | None
+
+    def to_json(self) -> dict[str, object]:
+        return {"ref": self.ref, "result": self.result, "iss": self.iss, "sub": self.sub}
+
+
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    terms_sha256: str
+    iss: str
+    sub: str
+
+
+def issue(
+    connection: Connection,
+    programme: str,
+    import_key_id: str,
+    rows: Sequence[IssueRow],
+    *,
+    now: datetime,
+    random_bytes: RandomBytes,
+) -> list[RowAnswer]:
+    """One chunk inside one transaction, an answer per row in order.
+
+    Raises Problem `not_found`, `already_exists_differently` (another import key) or `not_funded`,
+    and Malformed for a category that the product list doesn't have; then nothing was written.
+    """
+    table = schema.programmes
+    held = connection.execute(
+        select(table).where(table.c.programme == programme).with_for_update(key_share=True)
+    ).one_or_none()
+    if held is None:
+        raise Problem("not_found", "no such programme", field="programme")
+    if held.import_key_id not in (None, import_key_id):
+        raise Problem(
+            "already_exists_differently",
+            "this programme was issued with another import key; with a new one every household "
+            "would be issued again. Use the first one, or its backup",
+            field="import_key_id",
+        )
+    rules = json.loads(held.rules)
+    _refuse_unknown_categories(connection, rules["product_list"], rows)
+    known = _issued_before(connection, programme, {row.ref for row in rows})
+    answers: list[RowAnswer] = []
+    chunk = _Chunk(programme, held.currency, rules["issuer"], clock.to_text(now))
+    reserved_minor = 0
+    for row in rows:
+        earlier = known.get(row.ref)
+        if earlier is None:
+            sub = chunk.add(row, random_bytes)
+            known[row.ref] = _Earlier(row.terms_sha256, chunk.iss, sub)
+            reserved_minor += row.reserved_minor
+            answers.append(RowAnswer(row.ref, "issued", chunk.iss, sub))
+        elif earlier.terms_sha256 == row.terms_sha256:
+            answers.append(RowAnswer(row.ref, "already_issued", earlier.iss, earlier.sub))
+        else:
+            answers.append(RowAnswer(row.ref, "already_issued_differently", None, None))
+    if reserved_minor > held.unreserved_minor:
+        raise Problem(
+            "not_funded",
+            f"{money.format_amount(reserved_minor, held.currency)} {held.currency} are needed, "
+            f"{money.format_amount(held.unreserved_minor, held.currency)} are not reserved; "
+            "nothing of these rows was issued",
+            extra={
+                "needed_minor": reserved_minor,
+                "unreserved_minor": held.unreserved_minor,
+                "currency": held.currency,
+            },
+        )
+    if reserved_minor:
+        connection.execute(
+            update(table)
+            .where(table.c.programme == programme)
+            .values(
+                unreserved_minor=table.c.unreserved_minor - reserved_minor,
+                import_key_id=import_key_id,
+            )
+        )
+        chunk.write(connection)
+    return answers
+
+
+class _Chunk:
+    """The rows of every table for the vouchers of one chunk that are new."""
+
+    def __init__(self, programme: str, currency: str, iss: str, recorded_at: str) -> None:
+        self.iss = iss
+        self._programme = programme
+        self._currency = currency
+        self._recorded_at = recorded_at
+        self._beneficiaries: list[dict[str, Any]] = []
+        self._vouchers: list[dict[str, Any]] = []
+        self._issues: list[dict[str, Any]] = []
+        self._postings: list[dict[str, Any]] = []
+        self._entries: list[dict[str, Any]] = []
+
+    def add(self, row: IssueRow, random_bytes: RandomBytes) -> str:
+        """A new beneficiary with one voucher; their `sub`. All names are random: none can be
+        told from a ref, from another programme's, or from each other."""
+        bucket = int.from_bytes(random_bytes(2), "big") >> 4
+        beneficiary, sub, voucher = (b64(random_bytes(16)) for _ in range(3))
+        self._beneficiaries.append(
+            {"bucket": bucket, "beneficiary": beneficiary, "iss": self.iss, "sub": sub}
+        )
+        self._vouchers.append(
+            {
+                "bucket": bucket,
+                "voucher": voucher,
+                "beneficiary": beneficiary,
+                "programme": self._programme,
+                "kind": row.kind,
+                "label": row.label,
+                "categories": json.dumps(sorted(row.categories)),
+                "starts_at": clock.to_text(row.starts_at),
+                "expires_at": clock.to_text(row.expires_at),
+                "frozen": 0,
+                "terms": None if row.terms is None else json.dumps(row.terms.to_json()),
+                "available_minor": row.reserved_minor,
+                "saved_minor": 0,
+                "available_quantity": row.quantity,
+            }
+        )
+        self._issues.append(
+            {
+                "programme": self._programme,
+                "ref": row.ref,
+                "bucket": bucket,
+                "voucher": voucher,
+                "terms_sha256": row.terms_sha256,
+            }
+        )
+        posting = digest(f"carepos/issue/v1|{self._programme}|{row.ref}".encode("ascii"))
+        self._postings.append(
+            {
+                "bucket": bucket,
+                "posting": posting,
+                "kind": "issue",
+                "programme": self._programme,
+                "recorded_at": self._recorded_at,
+            }
+        )
+        legs = accounts.issue(
+            voucher, self._programme, self._currency, row.amount_minor, row.quantity, row.terms
+        )
+        self._entries += entry_rows(bucket, posting, self._programme, legs)
+        return sub
+
+    def write(self, connection: Connection) -> None:
+        connection.execute(insert(schema.beneficiaries), self._beneficiaries)
+        connection.execute(insert(schema.vouchers), self._vouchers)
+        connection.execute(insert(schema.issues), self._issues)
+        connection.execute(insert(schema.postings), self._postings)
+        connection.execute(insert(schema.entries), self._entries)
+
+
+def _refuse_unknown_categories(
+    connection: Connection, product_list: str, rows: Sequence[IssueRow]
+) -> None:
+    """A voucher for a misspelt category would look fine and pay for nothing."""
+    version = newest_list_version(connection, product_list)
+    there = read_product_list(connection, product_list, version).categories
+    for n, row in enumerate(rows, 1):
+        if not row.categories <= there:
+            raise Malformed(
+                "names a category that the programme's product list doesn't have",
+                field=f"rows[{n}].categories",
+            )
+
+
+def _issued_before(connection: Connection, programme: str, refs: set[str]) -> dict[str, _Earlier]:
+    issues, vouchers, people = schema.issues.c, schema.vouchers.c, schema.beneficiaries.c
+    query = (
+        select(issues.ref, issues.terms_sha256, people.iss, people.sub)
+        .join(
+            schema.vouchers,
+            tuple_(vouchers.bucket, vouchers.voucher) == tuple_(issues.bucket, issues.voucher),
+        )
+        .join(
+            schema.beneficiaries,
+            tuple_(people.bucket, people.beneficiary)
+            == tuple_(vouchers.bucket, vouchers.beneficiary),
+        )
+        .where(issues.programme == programme, issues.ref.in_(sorted(refs)))
+    )
+    return {
+        row.ref: _Earlier(row.terms_sha256, row.iss, row.sub) for row in connection.execute(query)
+    }

@@ -1,0 +1,81 @@
+"""The ledger's own secrets: root key, signing key, and the secret behind beneficiaries' pseudonyms.
+
+Files of one folder, each 0600. The root key signs the key set and nothing else; it may be taken
+off the machine once the key set is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from carepos import durable, jws
+from carepos.enrolment import LedgerKeys
+from carepos.errors import Malformed
+from carepos.keys import PublicKey, SigningKey, b64, read_secret, write_secret
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Keyring:
+    """What a running ledger signs and derives with. repr() shows no secret."""
+
+    ledger: str
+    epoch: int
+    signing: SigningKey
+    root: PublicKey
+    keyset: str
+    keys: LedgerKeys
+    _ref_secret: bytes
+
+    @classmethod
+    def create(cls, folder: Path) -> Keyring:
+        """New keys in `folder`. Raises FileExistsError rather than replace a key."""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        root, signing = SigningKey.generate(), SigningKey.generate()
+        root.save(folder / "root.key")
+        signing.save(folder / "signing.key")
+        write_secret(folder / "pseudonym.secret", os.urandom(32))
+        payload = {
+            "v": 1,
+            "ledger": f"ledger-{root.kid[:8].lower().replace('_', 'x').replace('-', 'x')}",
+            "version": 1,
+            "epoch": 1,
+            "keys": [signing.public.to_jwk()],
+        }
+        document = {
+            "root": root.public.to_jwk(),
+            "keyset": jws.sign(payload, typ=jws.KEYSET, key=root),
+        }
+        durable.write(folder / "keyset.json", json.dumps(document, indent=2).encode() + b"\n")
+        return cls.load(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Keyring:
+        """Raises FileNotFoundError when there are no keys, Malformed when they don't fit."""
+        document = json.loads((folder / "keyset.json").read_bytes())
+        root = PublicKey.from_jwk(document["root"])
+        keys = LedgerKeys.read(document, root.kid)
+        signing = SigningKey.load(folder / "signing.key")
+        if signing.kid not in {key.kid for key in keys.keys}:
+            raise Malformed("signing.key is not in the key set")
+        return cls(
+            keys.ledger,
+            keys.epoch,
+            signing,
+            root,
+            keys.keyset,
+            keys,
+            read_secret(folder / "pseudonym.secret"),
+        )
+
+    def beneficiary_ref(self, merchant: str, iss: str, sub: str) -> str:
+        """A family's reference at one merchant (docs/protocol.md §8): 22 characters."""
+        message = f"carepos/beneficiary-ref/v1|{merchant}|{iss}|{sub}".encode()
+        return b64(hmac.digest(self._ref_secret, message, hashlib.sha256))[:22]
+
+    def __repr__(self) -> str:
+        return f"Keyring({self.ledger})"

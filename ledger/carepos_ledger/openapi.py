@@ -1,0 +1,377 @@
+"""The HTTP interface, described for machines: `GET /openapi.json` (OpenAPI 3.1).
+
+Written beside the routes and held against them by a test: every route is here, every path here is a
+route, and real answers validate against it. Meaning stands in docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+Schema = dict[str, Any]
+
+_TEXT: Final[Schema] = {"type": "string"}
+_NAME: Final[Schema] = {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,39}$"}
+_JWS: Final[Schema] = {
+    "type": "string",
+    "pattern": r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}$",
+    "maxLength": 16_384,
+}
+_DIGEST: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9_-]{43}$"}
+_TIME: Final[Schema] = {
+    "type": "string",
+    "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$",
+}
+_CURRENCY: Final[Schema] = {"type": "string", "pattern": "^[A-Z]{3}$"}
+_FLAG: Final[Schema] = {"type": "boolean"}
+
+
+def _whole(low: int = 0, high: int = 10**12) -> Schema:
+    return {"type": "integer", "minimum": low, "maximum": high}
+
+
+def _list(of: Schema, low: int = 0, high: int | None = None) -> Schema:
+    made: Schema = {"type": "array", "items": of, "minItems": low}
+    return made if high is None else {**made, "maxItems": high}
+
+
+def _object(optional: dict[str, Schema] | None = None, **names: Schema) -> Schema:
+    return {
+        "type": "object",
+        "properties": {**names, **(optional or {})},
+        "required": sorted(names),
+        "additionalProperties": False,
+    }
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_UNIT: Final[Schema] = {"enum": ["piece", "g", "ml"]}
+_RULES: Final[dict[str, Schema]] = {
+    "name": {"type": "string", "minLength": 1, "maxLength": 80},
+    "currency": _CURRENCY,
+    "starts_at": _TIME,
+    "ends_at": _TIME,
+    "paused": _FLAG,
+    "product_list": _NAME,
+    "issuer": _TEXT,
+    "classes": _list({"enum": ["once", "card"]}, 1, 2),
+    "amr_any": _list(_TEXT, 0, 20),
+    "limit_per_redemption_minor": {"anyOf": [_whole(1), {"type": "null"}]},
+    "top_up_allowed": _FLAG,
+    "undo_window_s": _whole(0, 2_592_000),
+    "quotas": _list(_object(category=_NAME, quantity=_whole(0, 10**9), unit=_UNIT), 0, 50),
+}
+
+_SCHEMAS: Final[dict[str, Schema]] = {
+    "Problem": {
+        "description": "RFC 9457. Nothing was decided; unsigned, so never a decision.",
+        "type": "object",
+        "properties": {
+            "type": _TEXT,
+            "title": _TEXT,
+            "status": {"type": "integer"},
+            "detail": _TEXT,
+            "code": _TEXT,
+            "field": _TEXT,
+            "server_time": _JWS,
+            "missing": _list({"type": "integer"}),
+        },
+        "required": ["type", "title", "status", "detail", "code"],
+    },
+    "Jwk": _object({"kid": _DIGEST}, kty={"const": "OKP"}, crv={"const": "Ed25519"}, x=_DIGEST),
+    "Envelope": _object(
+        {"token": {"type": "string", "maxLength": 4096}, "evidence": _TEXT}, record=_JWS
+    ),
+    "Result": {"oneOf": [_object(outcome=_JWS), _object(problem=_ref("Problem"))]},
+    "Rules": _object(**_RULES),
+    "Programme": _object(programme=_NAME, rules_version=_whole(1), stores=_list(_NAME), **_RULES),
+    "Terms": _object(
+        unit=_UNIT, cap_minor=_whole(1), fixed_minor=_whole(), cap_quantity=_whole(1, 10**9)
+    ),
+    "IssueRow": _object(
+        {
+            "amount_minor": _whole(1),
+            "quantity": _whole(1, 10**9),
+            "terms": _ref("Terms"),
+        },
+        ref=_DIGEST,
+        kind={"enum": ["value", "item", "fixed_price"]},
+        label={"type": "string", "maxLength": 60},
+        categories=_list(_NAME, 0, 20),
+        starts_at=_TIME,
+        expires_at=_TIME,
+    ),
+    "Done": _object(
+        {"rules_version": _whole(1)}, result={"enum": ["created", "exists", "changed"]}
+    ),
+}
+
+
+def _json(schema: Schema) -> Schema:
+    return {"application/json": {"schema": schema}}
+
+
+def _operation(
+    summary: str,
+    answer: Schema | None,
+    *,
+    who: str,
+    body: Schema | None = None,
+    status: tuple[int, ...] = (200,),
+    query: tuple[str, ...] = (),
+    media_type: str = "application/json",
+) -> Schema:
+    made: Schema = {
+        "summary": summary,
+        "responses": {
+            **{
+                str(code): {
+                    "description": "done",
+                    "content": {media_type: {"schema": answer if answer is not None else _TEXT}},
+                }
+                for code in status
+            },
+            "default": {
+                "description": "nothing was decided",
+                "content": {"application/problem+json": {"schema": _ref("Problem")}},
+            },
+        },
+        "security": [] if who == "anyone" else [{who: []}],
+        "tags": [who],
+    }
+    if body is not None:
+        made["requestBody"] = {"required": True, "content": _json(body)}
+    if query:
+        made["parameters"] = [
+            {"name": name, "in": "query", "required": False, "schema": _TEXT} for name in query
+        ]
+    return made
+
+
+def _operator(summary: str, answer: Schema, **more: Any) -> Schema:
+    return _operation(summary, answer, who="operator", **more)
+
+
+def _put(summary: str, body: Schema | None) -> Schema:
+    return _operator(summary, _ref("Done"), body=body, status=(200, 201))
+
+
+_SETTLEMENT: Final[Schema] = _object(programme=_NAME, batch_no=_whole(1), manifest=_JWS)
+
+_PATHS: Final[dict[str, Schema]] = {
+    "/openapi.json": {"get": _operation("This description", {"type": "object"}, who="anyone")},
+    "/.well-known/jwks.json": {
+        "get": _operation(
+            "The ledger's keys; trust `keyset`, signed by the root",
+            _object(keys=_list(_ref("Jwk"), 1), root=_ref("Jwk"), keyset=_JWS),
+            who="anyone",
+        )
+    },
+    "/v1/terminals": {
+        "post": _operation(
+            "Enrol a terminal's key with a one-time activation code",
+            _object(certificate=_JWS),
+            who="anyone",
+            body=_object(activation=_TEXT, public_key=_ref("Jwk"), proof=_JWS),
+            status=(201,),
+        )
+    },
+    "/v1/records": {
+        "post": _operation(
+            "Records in, one signed outcome or one problem each out, in order",
+            _object(results=_list(_ref("Result"), 1, 500)),
+            who="anyone",
+            body=_object(items=_list(_ref("Envelope"), 1, 500)),
+        )
+    },
+    "/v1/records/{attempt_id}": {
+        "get": _operation(
+            "What became of an attempt of the caller's own",
+            _object(
+                state={"enum": ["posted", "refused", "reversed", "not_found"]},
+                outcomes=_list(_JWS, 1),
+            ),
+            who="terminal",
+        )
+    },
+    "/v1/vouchers/lookup": {
+        "post": _operation(
+            "The vouchers of whoever the token names",
+            _object(lookup=_JWS),
+            who="terminal",
+            body=_object(token=_TEXT),
+        )
+    },
+    "/v1/offline-pack": {
+        "get": _operation(
+            "The signed manifest of the caller's offline pack (ETag, If-None-Match)",
+            _object(manifest=_JWS),
+            who="terminal",
+        )
+    },
+    "/v1/offline-pack/{sha256}": {
+        "get": _operation("The offline pack's file", {"type": "object"}, who="terminal")
+    },
+    "/v1/settlements": {
+        "get": _operation(
+            "The settlement batches of the caller's merchant",
+            _object(settlements=_list(_SETTLEMENT)),
+            who="terminal",
+            query=("after",),
+        )
+    },
+    "/v1/settlements/{programme}/{batch_no}": {
+        "get": _operation("A settlement file", _TEXT, who="terminal", media_type="text/csv")
+    },
+    "/v1/operators/issuers": {
+        "put": _put("An issuer of identity tokens and its keys",
+                    _object(iss=_TEXT, keys=_list(_ref("Jwk"), 1, 20)))
+    },
+    "/v1/operators/funders/{funder}": {"put": _put("A funder", _object(name=_TEXT))},
+    "/v1/operators/merchants/{merchant}": {"put": _put("A merchant", _object(name=_TEXT))},
+    "/v1/operators/stores/{store}": {
+        "put": _put("A merchant's store", _object(merchant=_NAME, name=_TEXT))
+    },
+    "/v1/operators/product-lists/{product_list}": {
+        "put": _put(
+            "A product list; a changed one is a new version",
+            _object(
+                version=_whole(1),
+                entries={"type": "object", "additionalProperties": _NAME, "maxProperties": 20_000},
+            ),
+        )
+    },
+    "/v1/operators/programmes": {
+        "get": _operator("Every programme", _object(programmes=_list(_ref("Programme"))))
+    },
+    "/v1/operators/programmes/{programme}": {
+        "get": _operator("One programme's rules", _ref("Programme")),
+        "put": _put("A programme's rules; changed ones get the next version", _ref("Rules")),
+    },
+    "/v1/operators/programmes/{programme}/stores/{store}": {
+        "put": _put("Let a store take part", None),
+        "delete": _operator("Let a store take part no longer", _ref("Done"), status=(200,)),
+    },
+    "/v1/operators/programmes/{programme}/sums": {
+        "get": _operator(
+            "Where the programme's money is",
+            _object(
+                programme=_NAME,
+                currency=_CURRENCY,
+                funded_minor=_whole(),
+                unreserved_minor=_whole(),
+                loss_reserve_minor=_whole(),
+                issued_minor=_whole(),
+                available_minor=_whole(),
+                saved_minor=_whole(),
+                redeemed_minor=_whole(),
+                vouchers=_whole(),
+                quantities={"type": "object"},
+                differences=_list(_TEXT),
+            ),
+        )
+    },
+    "/v1/operators/programmes/{programme}/funds": {
+        "post": _put(
+            "Money put in by a funder, once per reference",
+            _object(funder=_NAME, amount_minor=_whole(1), reference=_TEXT),
+        )
+    },
+    "/v1/operators/programmes/{programme}/issue": {
+        "post": _operator(
+            "Issue vouchers, once per ref",
+            _object(
+                results=_list(
+                    _object(
+                        ref=_DIGEST,
+                        result={
+                            "enum": ["issued", "already_issued", "already_issued_differently"]
+                        },
+                        iss={"anyOf": [_TEXT, {"type": "null"}]},
+                        sub={"anyOf": [_TEXT, {"type": "null"}]},
+                    )
+                )
+            ),
+            body=_object(import_key_id=_TEXT, rows=_list(_ref("IssueRow"), 1, 500)),
+        )
+    },
+    "/v1/operators/programmes/{programme}/freeze": {
+        "post": _put(
+            "Freeze or free a voucher",
+            _object({"ref": _DIGEST, "voucher": _TEXT}, frozen=_FLAG),
+        )
+    },
+    "/v1/operators/activations": {
+        "post": _operator(
+            "A one-time activation code for a till",
+            _object(activation=_TEXT, expires_at=_TIME),
+            body=_object(store=_NAME, valid_s=_whole(1)),
+            status=(201,),
+        )
+    },
+    "/v1/operators/terminals": {
+        "get": _operator("Every terminal", _object(terminals=_list({"type": "object"})))
+    },
+    "/v1/operators/terminals/{terminal}/status": {
+        "put": _put(
+            "Suspend a terminal, let it in again, or revoke it for ever",
+            _object(status={"enum": ["active", "suspended", "revoked"]}),
+        )
+    },
+    "/v1/operators/alarms": {
+        "get": _operator(
+            "What an operator should look at",
+            _object(alarms=_list({"type": "object"})),
+            query=("after",),
+        )
+    },
+    "/v1/operators/close": {
+        "post": _operator(
+            "Close settlement batches over everything that no batch holds yet",
+            _object(closed=_list({"type": "object"})),
+            body=_object({"merchant": _NAME, "programme": _NAME}),
+        )
+    },
+    "/v1/operators/settlements": {
+        "get": _operator(
+            "Every settlement batch",
+            _object(settlements=_list({"type": "object"})),
+            query=("merchant",),
+        )
+    },
+}  # fmt: skip
+
+
+def document() -> Schema:
+    """The OpenAPI 3.1 document as a JSON object."""
+    paths: dict[str, Schema] = {}
+    for path, operations in _PATHS.items():
+        names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+        parameters = [
+            {"name": name, "in": "path", "required": True, "schema": _TEXT} for name in names
+        ]
+        paths[path] = {**({"parameters": parameters} if parameters else {}), **operations}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "CarePOS ledger",
+            "version": "1",
+            "description": "Redeem digital aid vouchers exactly once. See docs/protocol.md.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": paths,
+        "components": {
+            "schemas": _SCHEMAS,
+            "securitySchemes": {
+                "terminal": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "carepos-read+jwt",
+                },
+                "operator": {"type": "http", "scheme": "bearer"},
+            },
+        },
+    }

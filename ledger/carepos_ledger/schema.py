@@ -1,0 +1,405 @@
+"""The ledger's tables, the same on SQLite (STRICT) and PostgreSQL.
+
+`bucket` (0 to 4095, random per beneficiary) is the first column of every hot key: a posting touches
+the rows of one bucket and no shared row, so the tables distribute unchanged. Merchants' and
+programmes' totals are sums of entries. What the database can hold, it holds: CHECK, NOT NULL,
+UNIQUE.
+
+Only Integer, Text and LargeBinary: STRICT tables know no others (BigInteger stands for PostgreSQL).
+Instants are 24-character ISO 8601 texts, which sort as they should.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+_STRICT: dict[str, Any] = {"sqlite_strict": True}
+_KEYED: dict[str, Any] = {"sqlite_strict": True, "sqlite_with_rowid": False}
+
+
+def _amount() -> BigInteger:
+    return BigInteger().with_variant(Integer, "sqlite")
+
+
+def _bucket() -> Column[int]:
+    return Column("bucket", Integer, CheckConstraint("bucket BETWEEN 0 AND 4095", "range"))
+
+
+def _text(name: str, *, null: bool = False) -> Column[str]:
+    return Column(name, Text, nullable=null)
+
+
+def _number(name: str) -> Column[int]:
+    return Column(name, _amount(), nullable=False)
+
+
+def _counter(name: str) -> Column[int]:
+    """An amount that no posting may drive below zero (INV-2)."""
+    return Column(name, _amount(), CheckConstraint(f"{name} >= 0", name), nullable=False)
+
+
+# ── who takes part ─────────────────────────────────────────────────────────────────────────────
+
+meta = Table("meta", metadata, Column("name", Text, primary_key=True), _text("value"), **_KEYED)
+
+operators = Table(
+    "operators",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("secret_sha256", Text, nullable=False, unique=True),
+    **_KEYED,
+)
+
+funders = Table(
+    "funders", metadata, Column("funder", Text, primary_key=True), _text("name"), **_KEYED
+)
+
+issuers = Table(
+    "issuers",
+    metadata,
+    Column("iss", Text, primary_key=True),
+    _text("keys"),  # JSON list of public JWKs
+    **_KEYED,
+)
+
+product_lists = Table(
+    "product_lists",
+    metadata,
+    _text("product_list"),
+    _number("version"),
+    _text("entries"),  # JSON object: product key → category
+    PrimaryKeyConstraint("product_list", "version"),
+    **_KEYED,
+)
+
+programmes = Table(
+    "programmes",
+    metadata,
+    Column("programme", Text, primary_key=True),
+    _number("rules_version"),
+    _text("rules"),  # JSON: carepos.voucher.Programme without its stores
+    _text("currency"),
+    _text("import_key_id", null=True),
+    _counter("unreserved_minor"),  # may not go below zero: issued ≤ funded
+    _counter("loss_reserve_minor"),
+    **_KEYED,
+)
+
+merchants = Table(
+    "merchants", metadata, Column("merchant", Text, primary_key=True), _text("name"), **_KEYED
+)
+
+stores = Table(
+    "stores",
+    metadata,
+    Column("store", Text, primary_key=True),
+    Column("merchant", Text, ForeignKey("merchants.merchant"), nullable=False),
+    _text("name"),
+    **_KEYED,
+)
+
+programme_stores = Table(
+    "programme_stores",
+    metadata,
+    Column("programme", Text, ForeignKey("programmes.programme")),
+    Column("store", Text, ForeignKey("stores.store")),
+    PrimaryKeyConstraint("programme", "store"),
+    **_KEYED,
+)
+
+activations = Table(
+    "activations",
+    metadata,
+    Column("code_sha256", Text, primary_key=True),
+    Column("store", Text, ForeignKey("stores.store"), nullable=False),
+    _text("made_at"),
+    _text("expires_at"),
+    _text("terminal", null=True),  # who used it; a code is used once
+    **_KEYED,
+)
+
+terminals = Table(
+    "terminals",
+    metadata,
+    Column("terminal", Text, primary_key=True),
+    Column("terminal_no", Integer, nullable=False, unique=True),
+    Column("store", Text, ForeignKey("stores.store"), nullable=False),
+    _text("merchant"),
+    Column("kid", Text, nullable=False, unique=True),
+    _text("x"),
+    Column(
+        "status",
+        Text,
+        CheckConstraint("status IN ('active', 'suspended', 'revoked', 'forked')", "known"),
+        nullable=False,
+    ),
+    _text("certificate"),
+    **_KEYED,
+)
+
+# Which numbers of a terminal's chain have arrived; written in a short transaction of its own.
+terminal_notes = Table(
+    "terminal_notes",
+    metadata,
+    _text("terminal"),
+    _text("incarnation"),
+    _number("sequence"),
+    _text("digest"),
+    _text("prev"),
+    _text("noted_at"),
+    PrimaryKeyConstraint("terminal", "incarnation", "sequence"),
+    **_KEYED,
+)
+
+alarms = Table(
+    "alarms",
+    metadata,
+    Column("n", Integer, primary_key=True),
+    _text("at"),
+    _text("kind"),
+    _text("terminal"),
+    _text("digest"),
+    **_STRICT,
+)
+
+# ── what they hold ─────────────────────────────────────────────────────────────────────────────
+
+beneficiaries = Table(
+    "beneficiaries",
+    metadata,
+    _bucket(),
+    _text("beneficiary"),  # the ledger's own random name
+    _text("iss"),
+    _text("sub"),
+    PrimaryKeyConstraint("bucket", "beneficiary"),
+    UniqueConstraint("iss", "sub"),
+    **_KEYED,
+)
+
+vouchers = Table(
+    "vouchers",
+    metadata,
+    _bucket(),
+    _text("voucher"),
+    _text("beneficiary"),
+    _text("programme"),
+    Column(
+        "kind",
+        Text,
+        CheckConstraint("kind IN ('value', 'item', 'fixed_price')", "known"),
+        nullable=False,
+    ),
+    _text("label"),
+    _text("categories"),  # JSON list
+    _text("starts_at"),
+    _text("expires_at"),
+    Column("frozen", Integer, CheckConstraint("frozen IN (0, 1)", "flag"), nullable=False),
+    _text("terms", null=True),  # JSON, none for a value voucher
+    _counter("available_minor"),
+    _counter("saved_minor"),
+    _counter("available_quantity"),
+    PrimaryKeyConstraint("bucket", "voucher"),
+    Index(None, "bucket", "beneficiary"),
+    UniqueConstraint("voucher"),
+    **_KEYED,
+)
+
+# One row per good row of a county's list, known by a keyed hash: nothing is issued twice.
+issues = Table(
+    "issues",
+    metadata,
+    Column("programme", Text, ForeignKey("programmes.programme")),
+    _text("ref"),
+    _bucket(),
+    _text("voucher"),
+    _text("terms_sha256"),  # what was issued; another wish is already_issued_differently
+    PrimaryKeyConstraint("programme", "ref"),
+    **_KEYED,
+)
+
+# First use of a `once` token: one terminal, one visit. The jti is kept as a hash only.
+visits = Table(
+    "visits",
+    metadata,
+    _bucket(),
+    _text("iss"),
+    _text("jti_sha256"),
+    _text("terminal"),
+    _text("first_at"),
+    PrimaryKeyConstraint("bucket", "iss", "jti_sha256"),
+    **_KEYED,
+)
+
+# ── what happened ──────────────────────────────────────────────────────────────────────────────
+
+attempts = Table(
+    "attempts",
+    metadata,
+    _bucket(),
+    _text("terminal"),
+    _text("id"),
+    Column(
+        "state",
+        Text,
+        CheckConstraint("state IN ('posted', 'refused', 'reversed')", "known"),
+        nullable=False,
+    ),
+    _text("content_sha256", null=True),  # none: a tombstone whose original never came
+    _text(
+        "record_sha256"
+    ),  # digest of the redeem record that was decided, or that a reversal named
+    _text("posting", null=True),
+    PrimaryKeyConstraint("bucket", "terminal", "id"),
+    **_KEYED,
+)
+
+# Every decided record with its answer; ids and outcomes are never pruned (INV-1).
+records = Table(
+    "records",
+    metadata,
+    _bucket(),
+    _text("digest"),
+    _text("terminal"),
+    _text("id"),
+    _text("kind"),
+    _text("incarnation"),
+    _number("sequence"),
+    _text("occurred_at"),
+    _text("recorded_at"),
+    _text("result"),
+    _text("outcome"),
+    PrimaryKeyConstraint("bucket", "digest"),
+    Index(None, "bucket", "terminal", "id"),
+    **_KEYED,
+)
+
+# The signed bytes, which hold GTINs, have a retention of their own: the dispute period.
+record_bytes = Table(
+    "record_bytes",
+    metadata,
+    _bucket(),
+    _text("digest"),
+    Column("jws", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("bucket", "digest"),
+    **_KEYED,
+)
+
+lines = Table(
+    "lines",
+    metadata,
+    _bucket(),
+    _text("posting"),
+    _number("line"),
+    _text("voucher"),
+    _text("category"),
+    _number("quantity"),
+    _number("programme_minor"),
+    _number("beneficiary_minor"),
+    PrimaryKeyConstraint("bucket", "posting", "line", "voucher"),
+    **_KEYED,
+)
+
+postings = Table(
+    "postings",
+    metadata,
+    _bucket(),
+    _text("posting"),
+    Column(
+        "kind",
+        Text,
+        CheckConstraint("kind IN ('fund', 'issue', 'redeem', 'reversal')", "known"),
+        nullable=False,
+    ),
+    _text("programme"),
+    _text("merchant", null=True),
+    _text("store", null=True),
+    _text("terminal", null=True),
+    _text("incarnation", null=True),
+    Column("sequence", _amount()),  # of the redeem record: what the receipt number shows
+    _text("occurred_at", null=True),
+    _text("recorded_at"),
+    PrimaryKeyConstraint("bucket", "posting"),
+    Index(None, "merchant", "programme", "posting"),
+    **_KEYED,
+)
+
+entries = Table(
+    "entries",
+    metadata,
+    _bucket(),
+    _text("posting"),
+    _number("n"),
+    _text("account"),
+    _text("holder"),  # funder, voucher or merchant; empty for the programme's own accounts
+    _text("programme"),
+    _text("unit"),  # an ISO 4217 currency, or piece, g, ml
+    _number("amount"),
+    PrimaryKeyConstraint("bucket", "posting", "n"),
+    **_KEYED,
+)
+
+# ── who was paid ───────────────────────────────────────────────────────────────────────────────
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("merchant", Text, ForeignKey("merchants.merchant")),
+    Column("programme", Text, ForeignKey("programmes.programme")),
+    _number("batch_no"),
+    _text("closed_at"),
+    _text("manifest"),
+    Column("file", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("merchant", "programme", "batch_no"),
+    **_KEYED,
+)
+
+# The primary key is what makes a sweep take each posting exactly once.
+batch_postings = Table(
+    "batch_postings",
+    metadata,
+    _bucket(),
+    _text("posting"),
+    _text("merchant"),
+    _text("programme"),
+    _number("batch_no"),
+    PrimaryKeyConstraint("bucket", "posting"),
+    Index(None, "merchant", "programme", "batch_no"),
+    **_KEYED,
+)
+
+batch_shares = Table(
+    "batch_shares",
+    metadata,
+    _text("merchant"),
+    _text("programme"),
+    _number("batch_no"),
+    _text("funder"),
+    _number("amount_minor"),
+    PrimaryKeyConstraint("merchant", "programme", "batch_no", "funder"),
+    **_KEYED,
+)

@@ -1,0 +1,70 @@
+"""A ledger's settings: one readable file, `ledger.toml`, in the ledger's folder."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from carepos import durable, strict_json
+from carepos.errors import Malformed
+
+FILE = "ledger.toml"
+DEFAULT_AUDIENCE = "urn:carepos:redeem"
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8440
+
+_TEXT = """\
+# Settings of this CarePOS ledger. Keys are in the files beside this one; keep them private.
+
+# Where the book is: an SQLite file (the default, for one server) or PostgreSQL:
+#   postgresql+psycopg://user:password@host/database
+database = "{database}"
+
+# The audience that identity tokens must name.
+audience = "{audience}"
+
+# Where tills and operators reach it. Outside one machine, put TLS in front.
+host = "{host}"
+port = {port}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `ledger.toml` says; `folder` also holds keys and operator secrets."""
+
+    folder: Path
+    database: str
+    audience: str = DEFAULT_AUDIENCE
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+
+    @classmethod
+    def default(cls, folder: Path) -> Settings:
+        return cls(folder, f"sqlite:///{folder.absolute() / 'ledger.db'}")
+
+    @classmethod
+    def load(cls, folder: Path) -> Settings:
+        """Raises FileNotFoundError when there is no ledger here, Malformed naming the setting."""
+        try:
+            found = tomllib.loads((folder / FILE).read_text("utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise Malformed(f"is not TOML: {error}", field=FILE) from None
+        names = strict_json.names_within(
+            found, required={"database"}, optional={"audience", "host", "port"}, where=FILE
+        )
+        return cls(
+            folder,
+            strict_json.text(names["database"], "database", high=500),
+            strict_json.text(names.get("audience", DEFAULT_AUDIENCE), "audience"),
+            strict_json.text(names.get("host", DEFAULT_HOST), "host"),
+            strict_json.integer(names.get("port", DEFAULT_PORT), "port", low=1, high=65_535),
+        )
+
+    def save(self) -> None:
+        """Write the file with its comments; private, because a database URL may hold a password."""
+        text = _TEXT.format(
+            database=self.database, audience=self.audience, host=self.host, port=self.port
+        )
+        durable.write(self.folder / FILE, text.encode(), mode=0o600)

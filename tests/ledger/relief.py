@@ -1,0 +1,140 @@
+"""An operator's desk for tests: a ledger on either database with a small relief programme in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from carepos.keys import SigningKey, digest
+from carepos_ledger import migrations, schema
+from carepos_ledger.database import Database
+from carepos_ledger.keyring import Keyring
+from carepos_ledger.office import Office
+
+AUDIENCE = "https://relief.example"
+ISS = "https://care.example/county"
+IMPORT_KEY_ID = "0123456789abcdef"
+STARTS, ENDS = "2026-11-01T00:00:00.000Z", "2027-03-01T00:00:00.000Z"
+
+RULES: dict[str, Any] = {
+    "programme": "flood-dairy",
+    "name": "奶制品援助",
+    "currency": "CNY",
+    "starts_at": STARTS,
+    "ends_at": ENDS,
+    "paused": False,
+    "product_list": "dairy-list",
+    "issuer": ISS,
+    "classes": ["once", "card"],
+    "amr_any": [],
+    "limit_per_redemption_minor": None,
+    "top_up_allowed": False,
+    "undo_window_s": 1800,
+    "quotas": [],
+}
+ENTRIES = {
+    "06913046198782": "dairy",
+    "06923867151224": "infant-formula",
+    "cat:rice-loose": "staples",
+}
+
+
+@dataclass
+class SetClock:
+    """A clock that stands still until it is told otherwise."""
+
+    at: datetime = datetime(2026, 11, 22, 8, 30, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.at
+
+    def forward(self, **by: int) -> None:
+        self.at += timedelta(**by)
+
+
+@dataclass
+class Desk:
+    """The office, what it works on, and the clock it reads."""
+
+    database: Database
+    keyring: Keyring
+    office: Office
+    clock: SetClock
+    issuer_key: SigningKey = field(default_factory=SigningKey.generate)
+
+    def settle_in(self, *, funded_minor: int = 0) -> None:
+        """An issuer, a product list, a programme, two funders, a shop that takes part."""
+        office = self.office
+        office.put_issuer(ISS, [self.issuer_key.public.to_jwk()])
+        office.put_product_list("dairy-list", 1, ENTRIES)
+        office.put_programme(RULES)
+        office.put_funder("red-cross", "红十字会")
+        office.put_funder("city-fund", "City Fund")
+        office.put_merchant("guzhou", "古州超市")
+        office.put_store("guzhou-1", "guzhou", "古州超市一店")
+        office.admit_store("flood-dairy", "guzhou-1")
+        if funded_minor:
+            office.fund("flood-dairy", "red-cross", funded_minor, "TRANSFER-1")
+
+    def tables(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Every row of every table."""
+        with self.database.read() as connection:
+            return {
+                table.name: sorted(
+                    (tuple(row) for row in connection.execute(select(table))), key=repr
+                )
+                for table in schema.metadata.sorted_tables
+            }
+
+
+@contextmanager
+def open_desk(url: str, folder: Path) -> Iterator[Desk]:
+    """A ledger with its tables made and nothing in them."""
+    database = Database(url)
+    try:
+        migrations.upgrade(database)
+        keyring = Keyring.create(folder / "keys")
+        now = SetClock()
+        yield Desk(database, keyring, Office(database, keyring, now, AUDIENCE), now)
+    finally:
+        database.close()
+
+
+def ref(n: int) -> str:
+    """What an import key makes of household `n`."""
+    return digest(f"household {n}".encode())
+
+
+def value_row(n: int, amount_minor: int = 36_000, **changed: object) -> dict[str, object]:
+    """A row for household `n`: a value voucher for dairy."""
+    return {
+        "ref": ref(n),
+        "kind": "value",
+        "label": "奶制品卡",
+        "categories": ["dairy", "infant-formula"],
+        "starts_at": STARTS,
+        "expires_at": ENDS,
+        "amount_minor": amount_minor,
+        **changed,
+    }
+
+
+def item_row(n: int, quantity: int, **terms: object) -> dict[str, object]:
+    """A row for household `n`: ten-yuan portions of rice, 500 g each."""
+    row = value_row(n)
+    del row["amount_minor"]
+    wanted = {"unit": "g", "cap_minor": 1000, "fixed_minor": 0, "cap_quantity": 500, **terms}
+    kind = "fixed_price" if wanted["fixed_minor"] else "item"
+    return {
+        **row,
+        "kind": kind,
+        "categories": ["staples"],
+        "quantity": quantity,
+        "terms": wanted,
+    }
