@@ -11,6 +11,7 @@ from carepos import clock, ids, jws, outcome, strict_json
 from carepos.clock import Clock
 from carepos.errors import Refused
 from carepos.keys import digest
+from carepos.lookup import MAX_VOUCHERS
 from carepos.token import VISIT
 from carepos_ledger import schema
 from carepos_ledger.auth import Caller
@@ -26,8 +27,6 @@ from carepos_ledger.decide import Terminal, visit_refusal
 from carepos_ledger.intake import Intake, read_issuers
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.problems import Problem
-
-MAX_VOUCHERS = 20
 
 
 class Counter:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from carepos import ids, jws, strict_json
+from carepos import durable, ids, jws, strict_json
 from carepos.errors import Malformed
 from carepos.keys import KeySet, PublicKey, digest
 from carepos.product import ProductList
@@ -85,3 +86,20 @@ def _issuer(value: object) -> tuple[str, KeySet]:
         strict_json.text(names["iss"], "issuer.iss"),
         KeySet(PublicKey.from_jwk(jwk) for jwk in listed),
     )
+
+
+def keep(folder: Path, data: bytes, manifest: str) -> None:
+    """Store a verified pack durably beside the journal."""
+    durable.write(folder / "pack.json", data)
+    durable.write(folder / "pack.manifest", manifest.encode("ascii"))
+
+
+def kept(folder: Path, *, terminal: str, keys: KeySet) -> Pack | None:
+    """The stored pack, verified anew. None when there is none, or a crash left the two files of
+    different packs: it is then fetched again."""
+    try:
+        data = (folder / "pack.json").read_bytes()
+        manifest = (folder / "pack.manifest").read_text("ascii")
+        return read(data, manifest, terminal=terminal, keys=keys)
+    except (OSError, UnicodeDecodeError, Malformed):
+        return None

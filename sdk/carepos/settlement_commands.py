@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from carepos import clock, durable, ids, settlement, strict_json
 from carepos.client import Client, Transport
 from carepos.clock import Clock
 from carepos.enrolment import Enrolment, LedgerKeys
-from carepos.errors import CareposError, EnrolmentFailed, Malformed
+from carepos.errors import EnrolmentFailed, Malformed
 from carepos.journal import JournalView
 from carepos.keys import KeySet, PublicKey, SigningKey
 from carepos.money import format_amount
@@ -86,7 +85,7 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="lines of tills that are not given are differences too",
     )
     one.add_argument("--json", action="store_true", help="for programs instead of people")
-    one.set_defaults(run=_guarded(_reconcile))
+    one.set_defaults(run=_reconcile)
 
     many = subparsers.add_parser(
         "settlement", help="fetch and check settlement files 结算文件"
@@ -94,7 +93,7 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     fetch = many.add_parser("fetch", help="download this merchant's files, verified")
     fetch.add_argument("--till", type=Path, required=True, metavar="FOLDER")
     fetch.add_argument("--to", type=Path, required=True, metavar="DIR")
-    fetch.set_defaults(run=_guarded(_fetch))
+    fetch.set_defaults(run=_fetch)
     check = many.add_parser("check", help="check every file of a folder")
     check.add_argument("dir", type=Path, metavar="DIR")
     check.add_argument(
@@ -103,24 +102,7 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         metavar="FOLDER",
         help="believe this till's ledger; without it the keys kept beside the files",
     )
-    check.set_defaults(run=_guarded(_check))
-
-
-def _guarded(
-    work: Callable[[argparse.Namespace], int],
-) -> Callable[[argparse.Namespace], int]:
-    """Turn what can go wrong into one line on stderr and exit code 2."""
-
-    def run(args: argparse.Namespace) -> int:
-        try:
-            return work(args)
-        except CareposError as error:
-            print(error, file=sys.stderr)
-        except OSError as error:
-            print(f"{error.filename or 'file'}: {error.strerror or 'failed'}", file=sys.stderr)
-        return UNUSABLE
-
-    return run
+    check.set_defaults(run=_check)
 
 
 # ── reconcile ──────────────────────────────────────────────────────────────────────────────────

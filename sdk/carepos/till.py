@@ -14,19 +14,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 from carepos import (
     attempt,
     clock,
-    durable,
+    day_end,
     enrolment,
     ids,
-    jws,
+    lookup,
     outcome,
     pack,
     rules,
     slip,
-    strict_json,
     token,
 )
 from carepos.attempt import Event, State
@@ -47,7 +47,7 @@ from carepos.journal import Attempt, Journal, Visit
 from carepos.keys import SigningKey
 from carepos.outcome import Outcome
 from carepos.pack import Pack
-from carepos.record import DayReport, DaySum, Record, Redeem, envelope
+from carepos.record import DayReport, Record, Redeem, envelope
 from carepos.refusals import Refusal
 from carepos.rules import Proposal, Situation
 from carepos.token import IdentityToken, TokenVerifier
@@ -168,10 +168,9 @@ class Till:
         self._paper = paper
         self._keys = enrolled.ledger_keys.keys
         self._tokens: dict[str, str] = {}
-        self._working: dict[str, threading.Lock] = {}
+        self._working: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._mutex = threading.Lock()
-        self._pack: Pack | None = None
-        self._load_pack()
+        self._pack = pack.kept(folder, terminal=enrolled.terminal, keys=self._keys)
 
     # ── beginning and ending ───────────────────────────────────────────────────────────────────
 
@@ -278,13 +277,18 @@ class Till:
             if error.code.startswith("token_"):
                 raise Refused(Refusal(error.code)) from None
             raise
-        holder, versions = self._read_lookup(answer, jti, identity, text)
+        try:
+            found = lookup.read(
+                answer, request=jti, terminal=self.enrolment.terminal, keys=self._keys
+            )
+        except Malformed as error:
+            raise Unreachable(f"the ledger's answer can't be trusted: {error}") from error
         if any(
             (known := held.programmes.get(programme)) is None or known.rules_version != version
-            for programme, version in versions.items()
+            for programme, version in found.rules.items()
         ):
             self.refresh_pack()
-        return holder
+        return Holder(identity, text, found.beneficiary, found.bucket, found.as_of, found.vouchers)
 
     def propose(
         self,
@@ -330,44 +334,6 @@ class Till:
             nothing = rules.nothing(situation, refusal)
             return Offer(holder, programme, situation, nothing)
         return Offer(holder, programme, situation, rules.propose(situation))
-
-    def _read_lookup(
-        self, answer: object, jti: str, identity: IdentityToken, text: str
-    ) -> tuple[Holder, Mapping[str, int]]:
-        try:
-            signed = jws.verify(answer, typ=jws.LOOKUP, keys=self._keys)
-            names = strict_json.exact_names(
-                signed.payload,
-                {
-                    "v", "request", "terminal", "beneficiary", "bucket", "as_of",
-                    "visit_until", "rules", "vouchers",
-                },
-                where="lookup",
-            )  # fmt: skip
-            if (names["request"], names["terminal"]) != (jti, self.enrolment.terminal):
-                raise Malformed("answers another question", field="lookup")
-            beneficiary = ids.reference(names["beneficiary"], "lookup.beneficiary")
-            vouchers = tuple(
-                Voucher.from_json(each, beneficiary, f"lookup.vouchers[{n}]")
-                for n, each in enumerate(
-                    strict_json.array(names["vouchers"], "lookup.vouchers", high=20), 1
-                )
-            )
-            versions = {
-                ids.name(name, "lookup.rules"): strict_json.integer(version, "lookup.rules")
-                for name, version in strict_json.mapping(names["rules"], "lookup.rules").items()
-            }
-            holder = Holder(
-                identity,
-                text,
-                beneficiary,
-                strict_json.integer(names["bucket"], "lookup.bucket", high=ids.BUCKETS - 1),
-                clock.from_text(names["as_of"], "lookup.as_of"),
-                vouchers,
-            )
-        except Malformed as error:
-            raise Unreachable(f"the ledger's answer can't be trusted: {error}") from error
-        return holder, versions
 
     # ── redeem ─────────────────────────────────────────────────────────────────────────────────
 
@@ -604,41 +570,13 @@ class Till:
         """
         self.settle()
         day = business_date or f"{self._now().astimezone(UTC):%Y-%m-%d}"
-        written = self.journal.write_day_report(lambda last: self._day_report(day, last))
+        written = self.journal.write_day_report(
+            lambda last: day_end.report(self.journal, day, last)
+        )
         problem = self._send_plain()
         report = written.content
         assert isinstance(report, DayReport)
         return DayClose(written, report, bool(self.journal.outcomes_of(written.sequence)), problem)
-
-    def _day_report(self, day: str, last_sequence: int) -> DayReport:
-        earlier = self.journal.records("day_report")
-        begin = earlier[-1].sequence + 1 if earlier else 1
-        today = [a for a in self.journal.attempts() if begin <= a.sequence <= last_sequence]
-        sums: dict[tuple[str, str], tuple[int, int]] = {}
-        for each in today:
-            if each.state == "confirmed":
-                count, amount = sums.get((each.programme, each.currency), (0, 0))
-                sums[each.programme, each.currency] = (count + 1, amount + each.amount_minor)
-
-        def having(*states: State) -> int:
-            return sum(each.state in states for each in today)
-
-        confirmed = having("confirmed")
-        refused, undone = having("refused"), having("reversed", "filling")
-        return DayReport(
-            z_no=len(earlier) + 1,
-            business_date=day,
-            from_sequence=begin,
-            to_sequence=last_sequence,
-            confirmed=confirmed,
-            refused=refused,
-            reversed=undone,
-            open=len(today) - confirmed - refused - undone,
-            sums=tuple(
-                DaySum(programme, currency, count, amount)
-                for (programme, currency), (count, amount) in sorted(sums.items())
-            ),
-        )
 
     def refresh_pack(self) -> Pack:
         """Fetch the offline pack if the ledger has a newer one; keep it durably.
@@ -656,24 +594,13 @@ class Till:
             fresh = pack.read(data, manifest, terminal=self.enrolment.terminal, keys=self._keys)
         except Malformed as error:
             raise Unreachable(f"the ledger's pack can't be trusted: {error}") from error
-        durable.write(self.folder / "pack.json", data)
-        durable.write(self.folder / "pack.manifest", str(manifest).encode("ascii"))
+        pack.keep(self.folder, data, str(manifest))
         self._pack = fresh
         return fresh
 
     @property
     def held_pack(self) -> Pack | None:
         return self._pack
-
-    def _load_pack(self) -> None:
-        try:
-            data = (self.folder / "pack.json").read_bytes()
-            manifest = (self.folder / "pack.manifest").read_text("ascii")
-            self._pack = pack.read(
-                data, manifest, terminal=self.enrolment.terminal, keys=self._keys
-            )
-        except (OSError, UnicodeDecodeError, Malformed):
-            self._pack = None  # absent, or a crash between the two files: fetched anew
 
     # ── inside ─────────────────────────────────────────────────────────────────────────────────
 
