@@ -1,4 +1,4 @@
-"""The sample shop's till software: a register that calls the plugin, as an integrator would write it.
+"""The sample shop's side of the plugin: a register calls it, as an integrator would write it.
 
 Three calls are all there is to it: an offer for a scanned code and a basket, the redemption the
 beneficiary agreed to, and, when no answer came, asking again.
@@ -96,9 +96,7 @@ class Plugin:
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
-            answer = self._session.request(
-                method, self._url + path, json=body, timeout=TIMEOUT_S
-            )
+            answer = self._session.request(method, self._url + path, json=body, timeout=TIMEOUT_S)
         except requests.RequestException as error:
             raise PluginGone(f"the plugin does not answer ({type(error).__name__})") from None
         document: dict[str, Any] = answer.json()

@@ -95,9 +95,9 @@ def build(
     return Ledger(app, database, keyring, office, settlement, desk)
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, *, reached: Reached = pass_by) -> None:
     """Serve until the process is told to stop, behind waitress."""
-    ledger = build(settings)
+    ledger = build(settings, reached=reached)
     try:
         waitress.serve(
             ledger.wsgi,

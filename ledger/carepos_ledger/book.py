@@ -116,9 +116,10 @@ class Book:
         self, connection: Connection, shelf: Shelf, batch: list[Command]
     ) -> dict[str, Decided | Problem]:
         self._read_rules(connection, shelf, batch)
-        decider = Decider(shelf, self._keyring, self._now())
+        now = self._now()
+        decider = Decider(shelf, self._keyring, now)
         answers = {command.record.digest: decider.decide(command) for command in batch}
-        self._write(connection, shelf)
+        self._write(connection, shelf, clock.to_text(now))
         self._reached("written")
         return answers
 
@@ -272,11 +273,11 @@ class Book:
 
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
-    def _write(self, connection: Connection, shelf: Shelf) -> None:
-        """Everything the decisions changed, once."""
-        self._write_records(connection, shelf)
+    def _write(self, connection: Connection, shelf: Shelf, recorded_at: str) -> None:
+        """Everything the decisions changed, once; `recorded_at` is what the outcomes say."""
+        self._write_records(connection, shelf, recorded_at)
         self._write_attempts(connection, shelf)
-        self._write_postings(connection, shelf)
+        self._write_postings(connection, shelf, recorded_at)
         if shelf.new_visits:
             connection.execute(
                 insert(schema.visits),
@@ -321,11 +322,10 @@ class Book:
                 if entry.holder in shelf.touched:
                     yield posting.command.record.bucket, entry.holder
 
-    def _write_records(self, connection: Connection, shelf: Shelf) -> None:
+    def _write_records(self, connection: Connection, shelf: Shelf, recorded_at: str) -> None:
         decided = list(shelf.new_outcomes.values())
         if not decided:
             return
-        recorded_at = clock.to_text(self._now())
         connection.execute(
             insert(schema.records),
             [
@@ -384,10 +384,9 @@ class Book:
                 .values(state=state.state, content_sha256=state.content_sha256)
             )
 
-    def _write_postings(self, connection: Connection, shelf: Shelf) -> None:
+    def _write_postings(self, connection: Connection, shelf: Shelf, recorded_at: str) -> None:
         if not shelf.new_postings:
             return
-        recorded_at = clock.to_text(self._now())
         headers, legs, lines = [], [], []
         for posting in shelf.new_postings:
             record, terminal = posting.command.record, posting.command.terminal

@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -86,17 +85,14 @@ def run(wish: Wish, client: OperatorClient, console: Console) -> bool:
         raise IssueStopped(f"There is no folder for {wish.enrolment}: make it first.")
     rules = client.get(f"/programmes/{wish.programme}")
     currency = strict_json.text(rules.get("currency"), "currency", low=3, high=3)
+    starts_at = clock.from_text(rules.get("starts_at"), "starts_at")
+    ends_at = clock.from_text(rules.get("ends_at"), "ends_at")
     county_list, defaults, key_id = _read(wish, currency)
     show_list(county_list, console)
     if not county_list.rows:
         raise IssueStopped(f"{wish.file.name} has no good row: nothing was issued.")
     bodies = [
-        defaults.row(
-            row.ref,
-            row.amount_minor,
-            starts_at=clock.from_text(rules.get("starts_at"), "starts_at"),
-            ends_at=clock.from_text(rules.get("ends_at"), "ends_at"),
-        )
+        defaults.row(row.ref, row.amount_minor, starts_at=starts_at, ends_at=ends_at)
         for row in county_list.rows
     ]
     done = _issue(wish, client, console, county_list.rows, bodies, key_id)
@@ -225,7 +221,7 @@ def _chunks(
 def show_list(county_list: CountyList, console: Console) -> None:
     """Title, refused rows with line and reason, warnings, and the sums beside the printed ones."""
     if county_list.title:
-        console.print(county_list.title, style="bold", markup=False, highlight=False)
+        console.print(county_list.title, style="bold")
     if county_list.refused:
         table = Table(title="Refused rows 拒收行", title_justify="left")
         table.add_column("line 行", justify="right")
@@ -234,16 +230,12 @@ def show_list(county_list: CountyList, console: Console) -> None:
         table.add_column("原因")
         for row in county_list.refused:
             table.add_row(str(row.line_no), row.code, row.reason, row.reason_zh)
-        console.print(table, markup=False)
+        console.print(table)
     for warning in county_list.warnings:
         lines = ", ".join(map(str, warning.first_lines))
         more = ", …" if warning.count > len(warning.first_lines) else ""
-        console.print(
-            f"Warning 提示: {warning.reason} {warning.reason_zh} (line {lines}{more})",
-            markup=False,
-            highlight=False,
-        )
-    console.print(_sums_table(county_list), markup=False)
+        console.print(f"Warning 提示: {warning.reason} {warning.reason_zh} (line {lines}{more})")
+    console.print(_sums_table(county_list))
 
 
 def _sums_table(county_list: CountyList) -> Table:
@@ -254,7 +246,7 @@ def _sums_table(county_list: CountyList) -> Table:
 
     def sums(name: str, of: Sums) -> None:
         table.add_row(
-            name, f"{of.rows:,}", f"{of.people:,}", _number(of.amount_minor, county_list.currency)
+            name, f"{of.rows:,}", f"{of.people:,}", number(of.amount_minor, county_list.currency)
         )
 
     sums("all rows 全部", county_list.all_rows)
@@ -271,7 +263,7 @@ def _printed_total(table: Table, total: TotalLine, currency: str) -> None:
         f"printed, line {total.line_no} 名册合计",
         "" if printed.rows is None else f"{printed.rows:,}",
         "" if printed.people is None else f"{printed.people:,}",
-        "" if printed.amount_minor is None else _number(printed.amount_minor, currency),
+        "" if printed.amount_minor is None else number(printed.amount_minor, currency),
     )
     for name, difference in (("all", total.against_all), ("good", total.against_good)):
         table.add_row(f"  less {name} rows 差额", *_differences(difference, currency))
@@ -284,7 +276,7 @@ def _differences(difference: Difference, currency: str) -> tuple[str, str, str]:
         ""
         if difference.amount_minor is None
         else ("+" if difference.amount_minor > 0 else "")
-        + _number(difference.amount_minor, currency),
+        + number(difference.amount_minor, currency),
     )
 
 
@@ -302,26 +294,17 @@ def _show_done(done: Done, wish: Wish, written: str, console: Console) -> None:
             f"{lines}{more}"
         )
     console.print(
-        f"{wish.enrolment} {written}: hand it to the issuer on a safe way, then delete it.",
-        markup=False,
+        f"{wish.enrolment} {written}: hand it to the issuer on a safe way, then delete it."
     )
 
 
 def _money(amount_minor: int, currency: str) -> str:
-    return f"{_number(amount_minor, currency)} {currency}"
+    return f"{number(amount_minor, currency)} {currency}"
 
 
-def _number(amount_minor: int, currency: str) -> str:
+def number(amount_minor: int, currency: str) -> str:
     """For people: 14274000 CNY is "142,740.00"."""
     whole, point, part = format_amount(abs(amount_minor), currency).partition(".")
     sign = "-" if amount_minor < 0 else ""
     assert bool(point) == bool(minor_unit_digits(currency))
     return f"{sign}{int(whole):,}{point}{part}"
-
-
-def validity(rules: dict[str, Any]) -> tuple[datetime, datetime]:
-    """A programme's own dates."""
-    return (
-        clock.from_text(rules.get("starts_at"), "starts_at"),
-        clock.from_text(rules.get("ends_at"), "ends_at"),
-    )

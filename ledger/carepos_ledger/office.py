@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
@@ -91,7 +91,7 @@ class Office:
 
     # ── who takes part ─────────────────────────────────────────────────────────────────────────
 
-    def put_issuer(self, iss: str, keys: Sequence[object]) -> Done:
+    def put_issuer(self, iss: str, keys: list[Any]) -> Done:
         """Believe an issuer's public JWKs. Keys may be added, never dropped: tokens signed by an
         old key are still in people's hands. Tills learn of it by their programmes' new rules."""
         if not strict_json.text(iss, "iss").isascii():
@@ -344,7 +344,7 @@ class Office:
 
     # ── vouchers ───────────────────────────────────────────────────────────────────────────────
 
-    def issue(self, programme: str, import_key_id: str, rows: Sequence[object]) -> list[RowAnswer]:
+    def issue(self, programme: str, import_key_id: str, rows: list[Any]) -> list[RowAnswer]:
         """One chunk of 1 to 500 rows, in one transaction; an answer per row in order."""
         ids.name(programme, "programme")
         if not isinstance(import_key_id, str) or not _IMPORT_KEY_ID.fullmatch(import_key_id):
@@ -573,9 +573,19 @@ class Office:
         """The secret of a new operator. It is told once; the ledger keeps its digest."""
         ids.name(name, "operator")
         secret = b64(self._random_bytes(32))
-        wanted = {"secret_sha256": digest(secret.encode("ascii"))}
-        self._write(lambda connection: _put(connection, schema.operators, {"name": name}, wanted))
-        return secret
+        table, wanted = schema.operators, digest(secret.encode("ascii"))
+
+        def work(connection: Connection) -> str:
+            held = _row(connection, table, {"name": name})
+            if held is None:
+                connection.execute(insert(table).values(name=name, secret_sha256=wanted))
+            elif held.secret_sha256 != wanted:
+                raise Problem(
+                    "already_exists_differently", "there is an operator of this name", field="name"
+                )
+            return secret
+
+        return self._write(work)
 
     def operator_named(self, secret: object) -> str | None:
         """Whose secret this is. The look-up is by digest: its time tells nothing of the secret."""
@@ -624,7 +634,9 @@ def _put(
         return "created"
     for name, value in values.items():
         if getattr(held, name) != value:
-            raise Problem("already_exists_differently", field=name)
+            raise Problem(
+                "already_exists_differently", f"it is there with another {name}", field=name
+            )
     return "exists"
 
 

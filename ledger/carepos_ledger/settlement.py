@@ -150,7 +150,7 @@ class Settlement:
         currency: str,
         lines: list[SettlementLine],
     ) -> tuple[Manifest, str, bytes]:
-        """The next batch's manifest, the same signed, and its file, read back as a till would."""
+        """The next batch's manifest, the same signed, and its file; both were read back."""
         batch_no, previous = _follows(connection, merchant, programme)
         file = settlement.render_csv(lines)
         redeemed, undone = settlement.totals(lines)
@@ -171,7 +171,7 @@ class Settlement:
             previous=previous,
         )
         signed = jws.sign(manifest.to_json(), typ=jws.MANIFEST, key=self._keyring.signing)
-        settlement.read_batch(file, signed, self._keyring.keys.keys)
+        settlement.read_manifest(signed, self._keyring.keys.keys)
         return manifest, signed, file
 
     def _lock(self, connection: Connection, programme: str) -> str:

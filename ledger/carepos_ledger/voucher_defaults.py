@@ -1,11 +1,11 @@
 """The `[voucher]` table of a mapping file: what every good row of the list becomes.
 
-    [voucher]
-    kind = "value"                            # lists of amounts are issued as value vouchers
-    label = "奶制品卡"                         # at most 60 characters; may be left out
-    categories = ["dairy"]                    # left out: the programme's whole product list
-    starts_at = "2026-11-01T00:00:00.000Z"    # left out: the programme's own dates
-    expires_at = 2027-03-01T00:00:00+08:00    # TOML's own spelling is taken too
+[voucher]
+kind = "value"                            # lists of amounts are issued as value vouchers
+label = "奶制品卡"                         # at most 60 characters; may be left out
+categories = ["dairy"]                    # left out: the programme's whole product list
+starts_at = "2026-11-01T00:00:00.000Z"    # left out: the programme's own dates
+expires_at = 2027-03-01T00:00:00+08:00    # TOML's own spelling is taken too
 """
 
 from __future__ import annotations

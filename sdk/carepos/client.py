@@ -102,8 +102,11 @@ class Transport:
                     if len(content) > limit:
                         raise Unreachable("the answer is larger than any answer may be")
                 return answer.status_code, answer.headers, bytes(content)
-        except requests.RequestException as error:
-            # The exception's own text can hold the URL; its type says enough.
+        except Unreachable:
+            raise
+        except Exception as error:  # noqa: BLE001
+            # Not RequestException alone: requests lets errors of urllib3 and of reading a bad
+            # Location out. The exception's own text can hold the URL; its type says enough.
             raise Unreachable(f"no answer from the ledger ({type(error).__name__})") from None
 
     def json(

@@ -24,9 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"carepos {version('carepos')}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for entry in sorted(entry_points(group=GROUP), key=lambda found: found.name):
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    found = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
+    # Loading a group costs up to a second: only the one that was named, or all for the help.
+    named = [entry for entry in found if given and entry.name == given[0]]
+    for entry in named or found:
         _add(entry, subparsers)
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_args(given)
     try:
         return int(chosen.run(chosen))
     except CareposError as error:

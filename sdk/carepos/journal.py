@@ -369,14 +369,14 @@ class Journal(JournalView):
             if not self._db.execute("PRAGMA user_version").fetchone()[0]:
                 self._create()
             meta = dict(self._db.execute("SELECT name, value FROM meta"))
-            if meta["schema"] != _SCHEMA_VERSION:
+            if meta.get("schema") != _SCHEMA_VERSION:
                 raise JournalError(
-                    f"the journal has format {meta['schema']}, this software writes "
+                    f"the journal has format {meta.get('schema')}, this software writes "
                     f"{_SCHEMA_VERSION}: use the software that wrote it"
                 )
-            if meta["terminal"] != self._terminal:
+            if meta.get("terminal") != self._terminal:
                 raise JournalCorrupt("the journal belongs to another terminal")
-            self.incarnation = meta["incarnation"]
+            self.incarnation = meta.get("incarnation", "")
             self.sequence, self._head = self._check_chain()
             self._append(Start(software), self._own_id())
             for attempt in self.attempts("open", "unknown", "interrupted"):
@@ -407,7 +407,8 @@ class Journal(JournalView):
         sequence, head, last = 0, record.first_prev(self.incarnation), None
         for row in self._db.execute("SELECT sequence, digest, prev, jws FROM records ORDER BY 1"):
             sequence += 1
-            if (row[0], row[2]) != (sequence, head) or jws.digest_of(row[3]) != row[1]:
+            whole = row[3].isascii() and jws.digest_of(row[3]) == row[1]
+            if (row[0], row[2]) != (sequence, head) or not whole:
                 raise JournalCorrupt("the chain of records does not hold", sequence=sequence)
             head, last = row[1], row[3]
         if last is not None:
@@ -420,23 +421,43 @@ class Journal(JournalView):
         return sequence, head
 
     def verify(self) -> int:
-        """Check every record's signature, number and link; the number of records.
+        """Check every record's signature, number, link and columns; the number of records.
 
-        Raises JournalCorrupt naming the first record that is not what was signed.
+        Raises JournalCorrupt naming the first record that is not what was signed. A tail that was
+        cut off is found only where an attempt or an outcome still tells of it.
         """
         head, count = record.first_prev(self.incarnation), 0
         with self._mutex:
-            for sequence, text in self._db.execute("SELECT sequence, jws FROM records ORDER BY 1"):
-                count += 1
-                try:
-                    found = record.read(text, keys=self._keys)
-                except Malformed as error:
-                    raise JournalCorrupt(f"record {count}: {error}", sequence=count) from error
-                link = (found.sequence, found.prev, found.incarnation, found.terminal)
-                if (count, head, self.incarnation, self._terminal) != link or sequence != count:
-                    raise JournalCorrupt(f"record {count} is not in its place", sequence=count)
-                head = found.digest
+            try:
+                for row in self._db.execute(
+                    "SELECT sequence, kind, id, choice, digest, prev, occurred_at, jws "
+                    "FROM records ORDER BY 1"
+                ):
+                    count += 1
+                    head = self._verified(row, count, head)
+                if self._db.execute("PRAGMA foreign_key_check").fetchone() is not None:
+                    raise JournalCorrupt("records are missing at the end", sequence=count + 1)
+            except sqlite3.Error as error:
+                raise JournalCorrupt(
+                    f"record {count + 1} can't be read: {error}", sequence=count + 1
+                ) from error
         return count
+
+    def _verified(self, row: tuple[Any, ...], count: int, head: str) -> str:
+        """The digest of the record in `row`, if it is the one that belongs after `head`."""
+        sequence, *columns, text = row
+        try:
+            found = record.read(text, keys=self._keys)
+        except Malformed as error:
+            raise JournalCorrupt(f"record {count}: {error}", sequence=count) from error
+        link = (found.sequence, found.prev, found.incarnation, found.terminal)
+        if (count, head, self.incarnation, self._terminal) != link or sequence != count:
+            raise JournalCorrupt(f"record {count} is not in its place", sequence=count)
+        choice = "undo" if found.kind == "reversal" else None
+        at = clock.to_text(found.occurred_at)
+        if columns != [found.kind, found.id, choice, found.digest, found.prev, at]:
+            raise JournalCorrupt(f"record {count} is not what its row says", sequence=count)
+        return found.digest
 
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
@@ -496,7 +517,7 @@ class Journal(JournalView):
     ) -> Attempt:
         """Apply one event of the table, with the outcome that brought it. One fsync.
 
-        Entering `confirmed` queues the receipt (`slip`, or the one made with the intent); a row
+        `slip` replaces the one made with the intent; entering `confirmed` queues the receipt; a row
         that writes a reversal writes it here. Raises WrongState, JournalClosed.
         """
         with self._transaction():
@@ -508,12 +529,13 @@ class Journal(JournalView):
                 original = self.record_of(before)
                 reversal = Reversal(original.digest, taken.writes)
                 self._append(reversal, before.id, choice="undo")
-            if taken.to == "confirmed" and before.state != "confirmed":
+            if slip is not None:
+                # Also when the cashier is asked first: the receipt she releases is this one.
+                self._db.execute(
+                    "UPDATE attempts SET slip = ? WHERE id = ?", (_to_json(slip), attempt_id)
+                )
+            if taken.to == "confirmed":
                 shown = slip or before.slip
-                if slip is not None:
-                    self._db.execute(
-                        "UPDATE attempts SET slip = ? WHERE id = ?", (_to_json(slip), attempt_id)
-                    )
                 self._queue(str(shown["receipt_no"]), 0, shown)
         return self.attempt(attempt_id)
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, Literal, cast
 
 from carepos import clock, ids, jws, money, strict_json
-from carepos.basket import Entry, Line, allocation_from_json, lines_from_json
+from carepos.basket import MAX_ENTRIES, Entry, Line, allocation_from_json, lines_from_json
 from carepos.errors import Malformed
 from carepos.keys import KeySet, PublicKey, SigningKey, b64, digest
 
@@ -275,7 +275,8 @@ def make(
     occurred_at: datetime,
     key: SigningKey,
 ) -> Record:
-    """A new record, signed. Raises Malformed (code basket_too_large) when it is over 12 KiB."""
+    """A new record, signed. Raises Malformed, code basket_too_large when it would be over 16 KiB
+    as it travels or has more entries than a record may."""
     payload = {
         "v": 1,
         "kind": kind_of(content),
@@ -287,12 +288,17 @@ def make(
         "occurred_at": clock.to_text(occurred_at),
         "content": content.to_json(),
     }
+    too_large = Malformed("the basket is too large", code="basket_too_large")
+    if isinstance(content, Redeem) and len(content.allocation) > MAX_ENTRIES:
+        raise too_large
     try:
         text = jws.sign(payload, typ=jws.RECORD, key=key)
     except Malformed as error:
         if isinstance(content, Redeem):
-            raise Malformed("the basket is too large", code="basket_too_large") from error
+            raise too_large from error
         raise
+    if len(text) > jws.MAX_JWS_BYTES:
+        raise too_large
     # Read back what was written: a record the ledger would call malformed never leaves here.
     return read(text, keys=KeySet([key.public]))
 

@@ -352,8 +352,6 @@ def _read_row(values: Sequence[str], line_no: int) -> SettlementLine:
         raise Malformed(f"must be {line_no}", field="line_no")
     line_kind = _line_kind(kind)
     terminal_no, sequence = ids.parse_receipt_no(receipt)
-    if ids.receipt_no(terminal_no, sequence) != receipt:
-        raise Malformed("not the one spelling of this number", field="receipt_no")
     if not terminal_no or not sequence:
         raise Malformed("numbers count from 1", field="receipt_no")
     if _INTEGER.fullmatch(amount) is None:

@@ -418,8 +418,9 @@ class Till:
 
     def _send_sale(self, sale: Attempt, written: Record) -> Sale:
         """Send the intent with whatever must go before it; read one outcome."""
-        first = self.journal.unanswered("start", "day_report")[: MAX_BATCH - 1]
-        items = [envelope(each) for each in first if each.sequence < written.sequence]
+        waiting = self.journal.unanswered("start", "day_report")
+        first = [each for each in waiting if each.sequence < written.sequence][: MAX_BATCH - 1]
+        items = [envelope(each) for each in first]
         items.append(envelope(written, self._tokens.get(sale.id)))
         self._reached("before_send")
         try:
@@ -637,6 +638,7 @@ def _checked(lines: Sequence[Line]) -> tuple[Line, ...]:
 
 
 def _preference(offer: Offer) -> tuple[bool, datetime]:
-    """Offers that redeem something first, then the one whose voucher expires first."""
-    expiries = [v.expires_at for v in offer.situation.vouchers.values()]
-    return offer.refusal is not None, min(expiries)
+    """Offers that redeem something first, then the one whose used voucher expires first."""
+    held = offer.situation.vouchers
+    used = {entry.voucher for entry in offer.proposal.allocation} or held.keys()
+    return offer.refusal is not None, min(held[voucher].expires_at for voucher in used)

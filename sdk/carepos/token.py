@@ -32,7 +32,7 @@ VISIT = timedelta(minutes=15)
 _FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 _AMR = re.compile(r"[a-z0-9:]{1,40}")
-_SCANNER_PREFIX = re.compile(r"\A(?:\\000026|\][A-Za-z][0-9A-Za-z])")
+_SCANNER_PREFIX = re.compile(r"\A(?:\][A-Za-z][0-9A-Za-z])?(?:\\000026)?")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -71,7 +71,8 @@ class TokenVerifier:
         """The token in `scanned` (scanner prefixes allowed). Raises Refused with a token_* code."""
         text = strip_scanner_prefix(scanned)
         header, unverified = self._form(text)
-        keys = self._issuers.get(str(unverified.get("iss")))
+        iss = unverified.get("iss")
+        keys = self._issuers.get(iss) if isinstance(iss, str) else None
         if keys is None:
             raise Refused(Refusal("token_issuer"))
         key = self._key(keys, header)

@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.vectors import second
 from tests.vectors.second import b64, jcs, jws_digest, sign, sign_raw
+from tests.vectors.settlement_vectors import settlement_file
 
 Json = dict[str, Any]
 HERE = Path(__file__).parent
@@ -1376,6 +1377,7 @@ def refusals_file() -> Json:
 
 
 FILES = {
+    "settlement.json": settlement_file,
     "json.json": json_file,
     "split.json": split_file,
     "jws.json": jws_file,

@@ -1,0 +1,652 @@
+"""`carepos ledger …`: found a ledger, serve it, and do an operator's work over HTTP.
+
+Exit codes: 0 done; 1 done or asked, but the answer is no (refused rows in a dry run, rows issued
+differently, sums that do not hold, a call the ledger refused); 2 used wrongly, or it failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib
+import io
+import json
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
+
+from carepos import clock, ids, strict_json
+from carepos.errors import CareposError, Malformed, NotDecided
+from carepos.keys import PublicKey
+from carepos.money import MAX_AMOUNT_MINOR, format_amount, minor_unit_digits
+from carepos.product import normalise_gtin, parse_category, parse_product_key
+from carepos_ledger import issue_command, migrations
+from carepos_ledger.database import Database, LedgerInUse
+from carepos_ledger.issue_command import IMPORT_KEY_FILE, MAX_CHUNK, MIN_CHUNK, Wish
+from carepos_ledger.keyring import Keyring
+from carepos_ledger.office import Office
+from carepos_ledger.operator_client import SECRET_FILE, OperatorClient
+from carepos_ledger.private_file import write_private_file
+from carepos_ledger.problems import Problem
+from carepos_ledger.settings import DEFAULT_AUDIENCE, DEFAULT_HOST, DEFAULT_PORT, FILE, Settings
+from carepos_ledger.voucher_defaults import instant_text
+
+DONE, NO, FAILED = 0, 1, 2
+
+_RULES_WITHOUT_A_WORD: dict[str, object] = {
+    "paused": False,
+    "classes": ["once", "card"],
+    "amr_any": [],
+    "limit_per_redemption_minor": None,
+    "top_up_allowed": False,
+    "undo_window_s": 1800,
+    "quotas": [],
+}
+_AMOUNT = re.compile(r"([0-9]{1,13}|[0-9]{1,3}(?:,[0-9]{3}){1,4})(?:\.([0-9]{1,3}))?")
+_PUBLIC_JWK = {"kty", "crv", "x", "kid"}
+_HINTS = {
+    "not_found": "check the name, or make it first",
+    "already_exists_differently": "what is there is kept; look at it before you go on",
+    "not_funded": "fund the programme first",
+    "try_again": "try again in a moment",
+}
+
+_Work = Callable[[argparse.Namespace], int]
+
+
+class CommandStopped(CareposError):
+    """A command that can't go on; the message says what happened and what to do."""
+
+
+def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `ledger` to the carepos command."""
+    commands = subparsers.add_parser(
+        "ledger", help="found, serve and operate a ledger 账本"
+    ).add_subparsers(required=True, metavar="COMMAND")
+    _here(commands)
+    _who_takes_part(commands)
+    _money_and_vouchers(commands)
+    _tills(commands)
+
+
+# ── on this machine ────────────────────────────────────────────────────────────────────────────
+
+
+def _here(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    init = _leaf(
+        commands, "init", "found a ledger: settings, keys, empty book, first operator", _init
+    )
+    init.add_argument("--folder", type=Path, required=True, metavar="FOLDER")
+    init.add_argument("--database", metavar="URL", help="default: an SQLite file in the folder")
+    init.add_argument("--audience", default=DEFAULT_AUDIENCE, help="what identity tokens must name")
+    init.add_argument("--host", default=DEFAULT_HOST)
+    init.add_argument("--port", type=int, default=DEFAULT_PORT)
+    init.add_argument("--operator", default="office", metavar="NAME", help="the first operator")
+
+    serve = _leaf(commands, "serve", "serve this folder's ledger until stopped", _serve)
+    serve.add_argument("--folder", type=Path, default=Path(), metavar="FOLDER")
+    serve.add_argument("--host", help="instead of the one in ledger.toml")
+    serve.add_argument("--port", type=int, help="instead of the one in ledger.toml")
+
+    migrate = _leaf(commands, "migrate", "bring the database to this version's schema", _migrate)
+    migrate.add_argument("--folder", type=Path, default=Path(), metavar="FOLDER")
+
+    operator = _leaf(
+        commands, "operator", "a new operator's secret (the ledger stopped)", _operator
+    )
+    operator.add_argument("name", metavar="NAME")
+    operator.add_argument("--folder", type=Path, default=Path(), metavar="FOLDER")
+    operator.add_argument(
+        "--to", type=Path, metavar="FILE", help="default: operator.secret in the folder"
+    )
+
+
+def _init(args: argparse.Namespace) -> int:
+    folder: Path = args.folder
+    ids.name(args.operator, "--operator")
+    default = Settings.default(folder)
+    settings = Settings(
+        folder,
+        args.database or default.database,
+        strict_json.text(args.audience, "--audience"),
+        args.host,
+        strict_json.integer(args.port, "--port", low=1, high=65_535),
+    )
+    if (folder / FILE).exists():
+        raise CommandStopped(f"There is a ledger in {folder} already: nothing was changed.")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # The database first: a wrong address should leave no keys behind that stand in the way.
+    with closing(Database(settings.database)) as database, database.read():
+        pass
+    app = _app()
+    app.create(folder, settings)
+    secret_file = _new_operator(settings, args.operator, folder / SECRET_FILE)
+    print(
+        f"A ledger is founded in {folder}. 账本已建立。\n"
+        f"  {FILE}: settings, to be read and changed\n"
+        f"  {secret_file.name}: the secret of the operator {args.operator}; keep it private\n"
+        "  root.key: take a copy to a safe place; the ledger serves without it\n"
+        f"Next: carepos ledger serve --folder {folder}"
+    )
+    return DONE
+
+
+def _serve(args: argparse.Namespace) -> int:
+    settings = _settings(args.folder)
+    settings = Settings(
+        settings.folder,
+        settings.database,
+        settings.audience,
+        args.host or settings.host,
+        strict_json.integer(args.port or settings.port, "--port", low=1, high=65_535),
+    )
+    print(f"Serving on http://{settings.host}:{settings.port}, stop with Ctrl-C", flush=True)
+    _app().serve(settings)
+    return DONE
+
+
+def _migrate(args: argparse.Namespace) -> int:
+    with closing(Database(_settings(args.folder).database)) as database:
+        applied = migrations.upgrade(database)
+    print(f"Applied: {', '.join(applied)}" if applied else "Nothing to do: the schema is current.")
+    return DONE
+
+
+def _operator(args: argparse.Namespace) -> int:
+    path = args.to or args.folder / SECRET_FILE
+    if path.exists():
+        raise CommandStopped(f"{path} is there already: name another file with --to.")
+    _new_operator(_settings(args.folder), args.name, path)
+    print(f"The secret of {args.name} is in {path}. Hand it over on a safe way.")
+    return DONE
+
+
+def _new_operator(settings: Settings, name: str, path: Path) -> Path:
+    with closing(Database(settings.database)) as database:
+        keyring = Keyring.load(settings.folder)
+        office = Office(database, keyring, clock.system_clock, settings.audience)
+        secret = office.new_operator(name)
+    write_private_file(path, secret.encode("ascii") + b"\n", replace=False)
+    return path
+
+
+def _settings(folder: Path) -> Settings:
+    try:
+        return Settings.load(folder)
+    except FileNotFoundError:
+        raise CommandStopped(
+            f"There is no ledger in {folder}: found one with `carepos ledger init`, or name its "
+            "folder with --folder."
+        ) from None
+
+
+def _app() -> Any:
+    # Only founding and serving need the server; every other command starts without it.
+    return importlib.import_module("carepos_ledger.app")
+
+
+# ── who takes part ─────────────────────────────────────────────────────────────────────────────
+
+
+def _who_takes_part(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    issuer = _remote(commands, "issuer", "believe an issuer's public keys", _issuer)
+    issuer.add_argument("iss", metavar="ISS", help="as its tokens name it")
+    issuer.add_argument(
+        "--keys", type=Path, required=True, metavar="FILE", help="a JWK, a list or a JWK set"
+    )
+
+    funder = _remote(commands, "funder", "a funder", _funder)
+    funder.add_argument("funder", metavar="NAME")
+    funder.add_argument("title", metavar="TITLE")
+
+    merchant = _remote(commands, "merchant", "a merchant", _merchant)
+    merchant.add_argument("merchant", metavar="NAME")
+    merchant.add_argument("title", metavar="TITLE")
+
+    store = _remote(commands, "store", "a store of a merchant", _store)
+    store.add_argument("store", metavar="NAME")
+    store.add_argument("title", metavar="TITLE")
+    store.add_argument("--merchant", required=True, metavar="NAME")
+
+    products = _remote(commands, "product-list", "a new version of a product list", _product_list)
+    products.add_argument("product_list", metavar="NAME")
+    products.add_argument("version", type=int, metavar="VERSION", help="versions only grow")
+    products.add_argument("file", type=Path, metavar="FILE.csv", help="columns key,category")
+
+    programme = _remote(commands, "programme", "a programme, or new rules of one", _programme)
+    programme.add_argument("file", type=Path, metavar="FILE", help="TOML or JSON")
+
+    admit = _remote(commands, "admit", "let a store take a programme's vouchers", _admit)
+    admit.add_argument("programme", metavar="PROGRAMME")
+    admit.add_argument("store", metavar="STORE")
+    admit.add_argument("--remove", action="store_true", help="no longer")
+
+
+def _issuer(client: OperatorClient, args: argparse.Namespace) -> int:
+    found = strict_json.read(args.keys.read_bytes())
+    if isinstance(found, dict):
+        found = found.get("keys", [found])
+    keys = [_public_jwk(each) for each in strict_json.array(found, "keys", low=1, high=20)]
+    return _tell(client.put("/issuers", {"iss": args.iss, "keys": keys}), args.iss)
+
+
+def _public_jwk(jwk: object) -> dict[str, str]:
+    if not isinstance(jwk, dict):
+        raise Malformed("must be JWKs", field="keys")
+    if "d" in jwk:
+        raise CommandStopped(
+            "The file holds a private key. The ledger needs the public one only; ask the issuer "
+            "for that, and to replace the one that got out."
+        )
+    return PublicKey.from_jwk({k: v for k, v in jwk.items() if k in _PUBLIC_JWK}).to_jwk()
+
+
+def _funder(client: OperatorClient, args: argparse.Namespace) -> int:
+    return _tell(client.put(f"/funders/{_segment(args.funder)}", {"name": args.title}), args.funder)
+
+
+def _merchant(client: OperatorClient, args: argparse.Namespace) -> int:
+    path = f"/merchants/{_segment(args.merchant)}"
+    return _tell(client.put(path, {"name": args.title}), args.merchant)
+
+
+def _store(client: OperatorClient, args: argparse.Namespace) -> int:
+    body = {"merchant": args.merchant, "name": args.title}
+    return _tell(client.put(f"/stores/{_segment(args.store)}", body), args.store)
+
+
+def _product_list(client: OperatorClient, args: argparse.Namespace) -> int:
+    entries = read_product_csv(args.file)
+    path = f"/product-lists/{_segment(args.product_list)}"
+    answer = client.put(path, {"version": args.version, "entries": entries})
+    return _tell(answer, f"{args.product_list} version {args.version}, {len(entries)} products")
+
+
+def read_product_csv(path: Path) -> dict[str, str]:
+    """Product key → category of a UTF-8 CSV with the columns `key,category`.
+
+    A GTIN may be written with 8, 12, 13 or 14 digits. Raises CommandStopped naming the line.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise CommandStopped(f"{path} is not UTF-8: save it as UTF-8.") from None
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    entries: dict[str, str] = {}
+    try:
+        if next(rows, None) != ["key", "category"]:
+            raise CommandStopped(f"{path} must begin with the line key,category.")
+        for row in rows:
+            if not any(row):
+                continue
+            if len(row) != 2:
+                raise Malformed("must have two columns")
+            key = normalise_gtin(row[0]) if row[0].isdigit() else parse_product_key(row[0])
+            if key in entries:
+                raise Malformed("stands twice", field="key")
+            entries[key] = parse_category(row[1])
+    except (Malformed, csv.Error) as error:
+        raise CommandStopped(f"{path}, line {rows.line_num}: {error}.") from None
+    return entries
+
+
+def _programme(client: OperatorClient, args: argparse.Namespace) -> int:
+    rules = read_rules(args.file)
+    programme = ids.name(rules.pop("programme", None), "programme")
+    answer = client.put(f"/programmes/{programme}", rules)
+    return _tell(answer, f"{programme}, rules version {answer.get('rules_version')}")
+
+
+def read_rules(path: Path) -> dict[str, Any]:
+    """A programme's rules from TOML or JSON; what may be left out is filled in.
+
+    Raises CommandStopped, Malformed, OSError.
+    """
+    data = path.read_bytes()
+    if path.suffix.lower() == ".json":
+        found = strict_json.read_object(data)
+    else:
+        try:
+            found = tomllib.loads(data.decode("utf-8-sig"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise CommandStopped(f"{path} is not TOML: {error}.") from None
+    return {
+        **_RULES_WITHOUT_A_WORD,
+        **{name: instant_text(value, name) for name, value in found.items()},
+    }
+
+
+def _admit(client: OperatorClient, args: argparse.Namespace) -> int:
+    path = f"/programmes/{_segment(args.programme)}/stores/{_segment(args.store)}"
+    answer = client.delete(path) if args.remove else client.put(path)
+    return _tell(answer, f"{args.store}, rules version {answer.get('rules_version')}")
+
+
+# ── money and vouchers ─────────────────────────────────────────────────────────────────────────
+
+
+def _money_and_vouchers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    fund = _remote(commands, "fund", "book a funder's money to a programme, once", _fund)
+    fund.add_argument("programme", metavar="PROGRAMME")
+    fund.add_argument("--funder", required=True, metavar="NAME")
+    fund.add_argument("--amount", required=True, help="as money is written: 142740 or 142,740.00")
+    fund.add_argument("--reference", required=True, help="the transfer's; known ones book nothing")
+
+    issue = _leaf(commands, "issue", "issue a list's vouchers 批量发放", _issue)
+    _address(issue)
+    issue.add_argument("file", type=Path, metavar="FILE.csv")
+    issue.add_argument("--mapping", type=Path, required=True, metavar="FILE.toml")
+    issue.add_argument("--programme", required=True, metavar="NAME")
+    issue.add_argument(
+        "--enrolment", type=Path, metavar="FILE.csv", default=Path("enrolment.csv"),
+        help="written for the issuer: line, iss, sub",
+    )  # fmt: skip
+    issue.add_argument(
+        "--import-key", type=Path, metavar="FILE", help=f"default: {IMPORT_KEY_FILE} in the folder"
+    )
+    issue.add_argument("--chunk", type=int, default=250, help="rows per request, 100 to 500")
+    issue.add_argument("--dry-run", action="store_true", help="read and judge only; 1 if refused")
+    issue.add_argument("--currency", help="with --dry-run: judge without asking the ledger")
+    issue.add_argument("--replace", action="store_true", help="overwrite another enrolment file")
+
+    freeze = _remote(commands, "freeze", "freeze a voucher", _freeze)
+    freeze.add_argument("programme", metavar="PROGRAMME")
+    which = freeze.add_mutually_exclusive_group(required=True)
+    which.add_argument("--voucher", metavar="ID")
+    which.add_argument("--ref", metavar="REF")
+    freeze.add_argument("--thaw", action="store_true", help="no longer")
+
+    status = _remote(commands, "status", "a programme's money, and whether it adds up", _status)
+    status.add_argument("programme", metavar="PROGRAMME")
+    status.add_argument("--json", action="store_true", help="for programs instead of people")
+
+
+def _fund(client: OperatorClient, args: argparse.Namespace) -> int:
+    path = f"/programmes/{_segment(args.programme)}"
+    currency = strict_json.text(client.get(path).get("currency"), "currency", low=3, high=3)
+    amount_minor = read_amount(args.amount, currency)
+    answer = client.post(
+        f"{path}/funds",
+        {"funder": args.funder, "amount_minor": amount_minor, "reference": args.reference},
+    )
+    shown = f"{format_amount(amount_minor, currency)} {currency} of {args.funder}"
+    return _tell(answer, shown)
+
+
+def read_amount(text: str, currency: str) -> int:
+    """Minor units of an amount as people write it. Raises CommandStopped."""
+    digits = minor_unit_digits(currency)
+    match = _AMOUNT.fullmatch(text)
+    part = (match[2] or "") if match else ""
+    if match is None or len(part) > digits:
+        raise CommandStopped(f"{text!r} is no amount of {currency}: write it like 142740.00.")
+    amount_minor = int(match[1].replace(",", "") + part.ljust(digits, "0"))
+    return strict_json.integer(amount_minor, "--amount", low=1, high=MAX_AMOUNT_MINOR)
+
+
+def _issue(args: argparse.Namespace) -> int:
+    strict_json.integer(args.chunk, "--chunk", low=MIN_CHUNK, high=MAX_CHUNK)
+    wish = Wish(
+        file=args.file,
+        mapping=args.mapping,
+        programme=ids.name(args.programme, "--programme"),
+        enrolment=args.enrolment,
+        import_key=args.import_key or args.folder / IMPORT_KEY_FILE,
+        chunk=args.chunk,
+        dry_run=args.dry_run,
+        replace=args.replace,
+    )
+    console = _console()
+    if args.dry_run and args.currency:
+        return DONE if issue_command.dry_run(wish, args.currency, console) else NO
+    with closing(OperatorClient.of_folder(args.folder, args.url)) as client:
+        if args.dry_run:
+            currency = str(client.get(f"/programmes/{wish.programme}").get("currency"))
+            return DONE if issue_command.dry_run(wish, currency, console) else NO
+        return DONE if issue_command.run(wish, client, console) else NO
+
+
+def _freeze(client: OperatorClient, args: argparse.Namespace) -> int:
+    named = {"voucher": args.voucher} if args.voucher else {"ref": args.ref}
+    path = f"/programmes/{_segment(args.programme)}/freeze"
+    answer = client.post(path, {**named, "frozen": not args.thaw})
+    return _tell(answer, "thawed" if args.thaw else "frozen")
+
+
+def _status(client: OperatorClient, args: argparse.Namespace) -> int:
+    sums = client.get(f"/programmes/{_segment(args.programme)}/sums")
+    if args.json:
+        print(json.dumps(sums, ensure_ascii=False))
+        return NO if sums.get("differences") else DONE
+    currency = strict_json.text(sums.get("currency"), "currency", low=3, high=3)
+    table = Table(title=f"{args.programme} ({currency})", title_justify="left")
+    table.add_column("")
+    table.add_column("amount", justify="right")
+    for name, title in (
+        ("funded_minor", "funded 资金"),
+        ("unreserved_minor", "  unreserved 未发放"),
+        ("loss_reserve_minor", "  loss reserve 损失准备"),
+        ("issued_minor", "  issued 已发放"),
+        ("available_minor", "    available 可用"),
+        ("saved_minor", "    saved 结余"),
+        ("redeemed_minor", "    redeemed 已核销"),
+    ):
+        amount = strict_json.integer(sums.get(name), name, low=-strict_json.MAX_INTEGER)
+        table.add_row(title, issue_command.number(amount, currency))
+    table.add_row("vouchers 券", str(sums.get("vouchers")))
+    console = _console()
+    console.print(table)
+    differences = strict_json.array(sums.get("differences"), "differences")
+    for sentence in differences:
+        console.print(f"DOES NOT ADD UP 账不平: {sentence}")
+    if differences:
+        return NO
+    console.print("Both sums hold. 两项合计均平。")
+    return DONE
+
+
+# ── tills ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _tills(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    activate = _remote(commands, "activate", "a one-time code for a new till of a store", _activate)
+    activate.add_argument("store", metavar="STORE")
+    activate.add_argument("--hours", type=int, default=72, help="how long it may be used")
+    activate.add_argument("--no-qr", action="store_true", help="the code as text only")
+
+    _remote(commands, "terminals", "every till", _terminals)
+
+    suspend = _remote(commands, "suspend", "suspend a till", _suspend)
+    suspend.add_argument("terminal", metavar="TERMINAL")
+    instead = suspend.add_mutually_exclusive_group()
+    instead.add_argument("--resume", action="store_true", help="let it redeem again")
+    instead.add_argument("--revoke", action="store_true", help="for ever")
+
+    alarms = _remote(commands, "alarms", "what somebody should look at; 1 if there is any", _alarms)
+    alarms.add_argument("--after", type=int, default=0, metavar="N", help="only later ones")
+
+    close = _remote(commands, "close", "close settlement batches 日结", _close)
+    close.add_argument("--merchant", metavar="NAME", help="only this one's")
+    close.add_argument("--programme", metavar="NAME", help="only of this one")
+
+
+def _activate(client: OperatorClient, args: argparse.Namespace) -> int:
+    answer = client.post("/activations", {"store": args.store, "valid_s": args.hours * 3600})
+    code = str(answer.get("activation"))
+    if not args.no_qr:
+        _print_qr(code)
+    print(code)
+    print(f"For one till of {args.store}, until {answer.get('expires_at')}.", file=sys.stderr)
+    return DONE
+
+
+def _print_qr(text: str) -> None:
+    """As block characters, where the package that draws them is installed."""
+    try:
+        qrcode = importlib.import_module("qrcode")
+    except ModuleNotFoundError:
+        return
+    drawing = qrcode.QRCode(border=2)
+    drawing.add_data(text)
+    # Beside the output, not in it: a script reads the code from there.
+    drawing.print_ascii(out=sys.stderr, invert=True)
+
+
+def _terminals(client: OperatorClient, _: argparse.Namespace) -> int:
+    found = client.get("/terminals").get("terminals")
+    columns = ("terminal_no", "terminal", "merchant", "store", "status")
+    _console().print(_table(columns, strict_json.array(found, "terminals", high=10**6)))
+    return DONE
+
+
+def _suspend(client: OperatorClient, args: argparse.Namespace) -> int:
+    status = "revoked" if args.revoke else "active" if args.resume else "suspended"
+    path = f"/terminals/{_segment(args.terminal)}/status"
+    return _tell(client.put(path, {"status": status}), f"{args.terminal} is {status}")
+
+
+def _alarms(client: OperatorClient, args: argparse.Namespace) -> int:
+    found = client.get(f"/alarms?after={args.after}").get("alarms")
+    alarms = strict_json.array(found, "alarms")
+    if not alarms:
+        print("No alarms. 无告警。")
+        return DONE
+    _console().print(_table(("n", "at", "kind", "terminal", "digest"), alarms))
+    return NO
+
+
+def _close(client: OperatorClient, args: argparse.Namespace) -> int:
+    only = {"merchant": args.merchant, "programme": args.programme}
+    body = {name: value for name, value in only.items() if value is not None}
+    closed = strict_json.array(client.post("/close", body).get("closed"), "closed", high=10**6)
+    if not closed:
+        print("Nothing to close: every booking is in a batch. 无待结算。")
+        return DONE
+    columns = ("merchant", "programme", "batch_no", "rows", "net", "currency")
+    for each in closed:
+        each["net"] = issue_command.number(each["net_minor"], each["currency"])
+    _console().print(_table(columns, closed))
+    return DONE
+
+
+# ── every command ──────────────────────────────────────────────────────────────────────────────
+
+
+def _leaf(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    summary: str,
+    work: _Work,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=summary, description=summary)
+    parser.set_defaults(run=_guarded(work))
+    return parser
+
+
+def _remote(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    summary: str,
+    work: Callable[[OperatorClient, argparse.Namespace], int],
+) -> argparse.ArgumentParser:
+    """A command that talks to a ledger over HTTP."""
+
+    def run(args: argparse.Namespace) -> int:
+        with closing(OperatorClient.of_folder(args.folder, args.url)) as client:
+            return work(client, args)
+
+    parser = _leaf(commands, name, summary, run)
+    _address(parser)
+    return parser
+
+
+def _address(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(),
+        metavar="FOLDER",
+        help=f"the operator's folder, which holds {SECRET_FILE}; default: this one",
+    )
+    parser.add_argument("--url", help=f"the ledger's address; default: the one in {FILE}")
+
+
+def _guarded(work: _Work) -> _Work:
+    """What can go wrong becomes one sentence on stderr: what happened, and what to do."""
+
+    def run(args: argparse.Namespace) -> int:
+        try:
+            return work(args)
+        except NotDecided as error:
+            print(f"The ledger refused: {_refusal(error)}.", file=sys.stderr)
+            return NO
+        except Problem as error:
+            print(f"Refused: {error.detail or error.code}.", file=sys.stderr)
+            return NO
+        except CareposError as error:
+            print(error, file=sys.stderr)
+        except LedgerInUse as error:
+            print(f"The ledger is running: {error}.", file=sys.stderr)
+        except OSError as error:
+            print(f"{error.filename or 'A file'}: {error.strerror or 'failed'}.", file=sys.stderr)
+        except ModuleNotFoundError as error:
+            extra = "postgres" if error.name == "psycopg" else "ledger"
+            print(f"{error.name} is missing: pip install 'carepos[{extra}]'.", file=sys.stderr)
+        except SQLAlchemyError as error:
+            # Its text may show the address with its password, or a row.
+            print(
+                f"The database can't be used ({type(error).__name__}): look at `database` in "
+                f"{FILE}, and whether its server runs.",
+                file=sys.stderr,
+            )
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
+        return FAILED
+
+    return run
+
+
+def _refusal(error: NotDecided) -> str:
+    hint = _HINTS.get(error.code)
+    said = error.detail or error.code.replace("_", " ")
+    return f"{said} — {hint}" if hint else said
+
+
+def _tell(answer: dict[str, Any], what: str) -> int:
+    words = {
+        "created": "Made 已建立",
+        "exists": "There already 已存在",
+        "changed": "Changed 已更改",
+    }
+    print(f"{words.get(str(answer.get('result')), 'Done')}: {what}")
+    return DONE
+
+
+def _segment(text: str) -> str:
+    """One part of an address; what is no name the ledger refuses with its reason."""
+    return quote(text, safe="") or "-"
+
+
+def _console() -> Console:
+    # Piped into a file there is no width to keep to, unless COLUMNS names one.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    return Console(markup=False, highlight=False, width=width)
+
+
+def _table(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> Table:
+    table = Table()
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(str(row.get(column, "")) for column in columns))
+    return table

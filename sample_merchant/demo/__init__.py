@@ -1,0 +1,1 @@
+"""The demo: the relief of a flooded township, played with real processes over real HTTP."""
