@@ -1,0 +1,305 @@
+"""Rows of the till: token, journal, one checkout, receipt, reconciliation, weight, rest."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import jwt
+from escpos.printer import Dummy
+
+from benchmarks.measure import Row, in_turn, percentile
+from carepos import (
+    Line,
+    Paper,
+    Till,
+    clock,
+    jws,
+    outcome,
+    pack,
+    record,
+    settlement,
+    strict_json,
+    token,
+)
+from carepos.basket import Entry
+from carepos.client import Client
+from carepos.enrolment import Enrolment, LedgerKeys
+from carepos.journal import Journal
+from carepos.keys import KeySet, SigningKey, digest
+from carepos.outcome import VoucherState
+from carepos.record import Redeem
+from carepos.token import TokenVerifier
+from carepos_plugin.printing.escpos_receipt import ReceiptEncoder
+from tests.receipt_samples import sample_receipt
+
+ISSUER, AUDIENCE, MILK = "https://issuer.bench", "urn:carepos:redeem", "06913046198782"
+VOUCHER, REFERENCE = "v" * 22, "b" * 22
+
+
+def rows(folder: Path) -> Iterator[Row]:
+    yield _token()
+    yield _journal(folder)
+    yield from _checkout()
+    yield from _receipt()
+    yield _settlement_file()
+    yield _weight()
+    yield _memory_of_import()
+
+
+def _token() -> Row:
+    key = SigningKey.generate()
+    now = datetime.now(UTC)
+    text = token.mint(key, iss=ISSUER, aud=AUDIENCE, sub="s", jti="j", issued_at=now)
+    verifier = TokenVerifier({ISSUER: KeySet([key.public])}, AUDIENCE)
+    jwk = jwt.PyJWK(key.public.to_jwk(), algorithm="EdDSA")
+    ours, floor = in_turn(
+        lambda: verifier.verify(text, now),
+        lambda: jwt.decode(text, jwk, algorithms=["EdDSA"], audience=AUDIENCE),
+    )
+    return Row(
+        "verify an identity token, EdDSA (floor: bare PyJWT decode)", ours, floor, "1/s",
+        "ratio >= 0.9", True, ours >= 0.9 * floor,
+    )  # fmt: skip
+
+
+def _content(n: int) -> Redeem:
+    return Redeem(
+        checkout=f"B-{n}", cashier="c01", programme="bench", rules_version=1, currency="CNY",
+        beneficiary=REFERENCE, token_sha256="t" * 43,
+        basket=(Line(MILK, 1, "piece", 100),), allocation=(Entry(1, VOUCHER, 0, 100, 0),),
+    )  # fmt: skip
+
+
+def _journal(folder: Path) -> Row:
+    journal = Journal.start(
+        folder / "journal.db", key=SigningKey.generate(), terminal="t-bench", software="bench"
+    )
+    db = sqlite3.connect(folder / "bare.db", isolation_level=None)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("CREATE TABLE r (n INTEGER PRIMARY KEY, jws TEXT NOT NULL) STRICT")
+    number = 0
+
+    def intent() -> None:
+        nonlocal number
+        number += 1
+        journal.write_intent(
+            _content(number), bucket=7, visit=None, slip=lambda _: {"receipt_no": "0001-000001-1"}
+        )
+
+    ours, floor = in_turn(
+        intent, lambda: db.execute("INSERT INTO r (jws) VALUES (?)", ("r" * 1300,))
+    )
+    journal.close()
+    db.close()
+    return Row(
+        "till journal, one intent (floor: a bare insert, WAL, FULL)", ours, floor, "1/s",
+        "ratio >= 0.7", True, ours >= 0.7 * floor,
+    )  # fmt: skip
+
+
+class _InstantLedger:
+    """Answers at once and with a good signature: what is left is the till's own time."""
+
+    def __init__(self, key: SigningKey, terminal: str, terminal_key: SigningKey) -> None:
+        self._key, self._terminal = key, terminal
+        self._keys = KeySet([terminal_key.public])
+
+    def look_up(self, _: str) -> tuple[str, str]:
+        now = datetime.now(UTC)
+        voucher = {
+            "voucher": VOUCHER, "programme": "bench", "kind": "value", "label": "券",
+            "categories": [], "starts_at": clock.to_text(now - timedelta(days=1)),
+            "expires_at": clock.to_text(now + timedelta(days=1)), "frozen": False,
+            "available_minor": 10**9, "available_quantity": 0, "terms": None,
+        }  # fmt: skip
+        payload = {
+            "v": 1, "request": "r" * 22, "terminal": self._terminal, "beneficiary": REFERENCE,
+            "bucket": 7, "as_of": clock.to_text(now), "visit_until": clock.to_text(now),
+            "rules": {"bench": 1}, "vouchers": [voucher],
+        }  # fmt: skip
+        return jws.sign(payload, typ=jws.LOOKUP, key=self._key), "r" * 22
+
+    def send(self, items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        return [{"outcome": self._answer(item["record"])} for item in items]
+
+    def _answer(self, text: str) -> str:
+        written = record.read(text, keys=self._keys)
+        booked: dict[str, Any] = {}
+        if written.kind == "redeem":
+            minor = written.redeem.programme_minor
+            state = VoucherState(VOUCHER, minor, 0, None, 10**9 - minor, 0)
+            booked = {"currency": "CNY", "amount_minor": minor, "vouchers": (state,)}
+        body = outcome.payload("posted", written, recorded_at=datetime.now(UTC), epoch=1, **booked)
+        return outcome.sign(body, self._key)
+
+    def close(self) -> None:
+        pass
+
+
+def _checkout() -> Iterator[Row]:
+    """Scan, propose, redeem, ten lines; on a file system in memory, so that no fsync counts."""
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+    folder = Path(tempfile.mkdtemp(dir=memory))
+    try:
+        till, issuer = _bench_till(folder)
+        times = []
+        lines = [Line(MILK, 1, "piece", 100 + n, "纯牛奶") for n in range(10)]
+        for n in range(200):
+            code = token.mint(
+                issuer, iss=ISSUER, aud=AUDIENCE, sub="s", jti=f"j{n}", issued_at=datetime.now(UTC)
+            )
+            began = time.perf_counter()
+            sale = till.redeem(till.propose(code, lines), checkout=f"B-{n}", cashier="c01")
+            times.append((time.perf_counter() - began) * 1000)
+            assert sale.state == "confirmed"
+        till.close()
+    finally:
+        shutil.rmtree(folder)
+    p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
+    yield Row(
+        "till overhead of one checkout of 10 lines, p50", p50, None, "ms", "<= 5", False, p50 <= 5
+    )
+    yield Row("the same, p99", p99, None, "ms", "<= 15", False, p99 <= 15)
+
+
+def _bench_till(folder: Path) -> tuple[Till, SigningKey]:
+    ledger_key, key, issuer = (SigningKey.generate() for _ in range(3))
+    now = datetime.now(UTC)
+    document = {
+        "v": 1, "terminal": "t-bench", "store": "s", "audience": AUDIENCE,
+        "issuers": [{"iss": ISSUER, "keys": [issuer.public.to_jwk()]}],
+        "programmes": [{
+            "programme": "bench", "name": "bench", "currency": "CNY", "rules_version": 1,
+            "starts_at": clock.to_text(now - timedelta(days=1)),
+            "ends_at": clock.to_text(now + timedelta(days=1)),
+            "paused": False, "stores": ["s"], "product_list": "all", "issuer": ISSUER,
+            "classes": ["once"], "amr_any": [], "limit_per_redemption_minor": None,
+            "top_up_allowed": True, "undo_window_s": 0, "quotas": [],
+        }],
+        "product_lists": [{"product_list": "all", "version": 1, "entries": {MILK: "dairy"}}],
+    }  # fmt: skip
+    data = strict_json.canonical(document)
+    manifest = jws.sign(
+        {
+            "v": 1, "kind": "offline-pack", "terminal": "t-bench", "issued_at": clock.to_text(now),
+            "epoch": 1, "file": {"sha256": digest(data), "length": len(data)},
+        },
+        typ=jws.MANIFEST, key=ledger_key,
+    )  # fmt: skip
+    pack.keep(folder, data, manifest)
+    keys = LedgerKeys("ledger", 1, 1, KeySet([ledger_key.public]), "", ledger_key.public)
+    enrolled = Enrolment(
+        "http://127.0.0.1", keys, "", "t-bench", 1, "m", "merchant", "s", "store", AUDIENCE
+    )
+    journal = Journal.start(folder / "journal.db", key=key, terminal="t-bench", software="bench")
+    till = Till(
+        folder,
+        enrolled=enrolled,
+        journal=journal,
+        client=cast(Client, _InstantLedger(ledger_key, "t-bench", key)),
+        now=clock.system_clock,
+        reached=lambda _: None,
+        paper=Paper(),
+    )
+    return till, issuer
+
+
+def _receipt() -> Iterator[Row]:
+    encoder = ReceiptEncoder(32)
+    slip = sample_receipt()
+    data = encoder.encode(slip)
+
+    def bare() -> bytes:
+        printer = Dummy()
+        for line in slip.lines:
+            printer.text(f"{line.description} {line.line_amount_minor}\n")
+        printer.qr(slip.qr_text, native=True)
+        return cast(bytes, printer.output)
+
+    ours, floor = in_turn(lambda: encoder.encode(slip), bare)
+    yield Row(
+        "receipt to ESC/POS (floor: bare python-escpos text + QR)", 1000 / ours, 1000 / floor, "ms",
+        "<= 1 ms", False, 1000 / ours <= 1,
+    )  # fmt: skip
+    yield Row("its size", len(data), None, "bytes", "<= 1200", False, len(data) <= 1200)
+
+
+def _settlement_file(count: int = 20_000) -> Row:
+    """Reading a settlement file strictly; the floor is the csv module reading it into a dict."""
+    now = datetime.now(UTC)
+    lines = [
+        settlement.SettlementLine("redeem", 1, n, "0" * 32, "t-bench", "s", now, now, 100, "CNY")
+        for n in range(1, count + 1)
+    ]
+    data = settlement.render_csv(lines)
+    key = SigningKey.generate()
+    manifest = jws.sign(
+        {
+            "v": 1, "kind": "settlement", "merchant": "m", "programme": "p", "currency": "CNY",
+            "batch_no": 1, "closed_at": clock.to_text(now), "epoch": 1,
+            "file": {
+                "name": settlement.file_name("m", "p", 1), "sha256": digest(data),
+                "length": len(data), "rows": count,
+            },
+            "redeemed": {"count": count, "amount_minor": 100 * count},
+            "reversed": {"count": 0, "amount_minor": 0}, "net_minor": 100 * count,
+            "funders": [{"funder": "f", "amount_minor": 100 * count}],
+            "previous": settlement.first_previous("m", "p"),
+        },
+        typ=jws.MANIFEST, key=key,
+    )  # fmt: skip
+    keys = KeySet([key.public])
+    ours, floor = in_turn(
+        lambda: settlement.read_batch(data, manifest, keys),
+        lambda: {
+            row["receipt_no"]: int(row["amount_minor"])
+            for row in csv.DictReader(io.StringIO(data.decode()))
+        },
+        rounds=3,
+    )
+    return Row(
+        "read a settlement file of 20,000 rows (floor: csv + dict)", count * ours, count * floor,
+        "rows/s", "no goal yet", True, True,
+    )  # fmt: skip
+
+
+def _seconds(code: str) -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return time.perf_counter() - began
+
+
+def _weight() -> Row:
+    pairs = [(_seconds("import carepos"), _seconds("import requests, jwt")) for _ in range(7)]
+    ours = statistics.median(a for a, _ in pairs)
+    floor = statistics.median(b for _, b in pairs)
+    return Row(
+        "import carepos, whole process (floor: import requests, jwt)", ours * 1000, floor * 1000,
+        "ms", "ratio <= 1.3", False, ours <= 1.3 * floor,
+    )  # fmt: skip
+
+
+def _memory_of_import() -> Row:
+    code = (
+        "import resource; from carepos_plugin import app; "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=os.environ
+    )
+    mib = int(said.stdout) / 1024
+    return Row("plugin loaded, memory", mib, None, "MiB", "<= 100", False, mib <= 100)
