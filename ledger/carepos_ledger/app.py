@@ -115,13 +115,14 @@ def create(folder: Path, settings: Settings | None = None) -> Settings:
     """A new ledger in `folder`: settings, keys, empty book. Raises FileExistsError."""
     folder.mkdir(parents=True, exist_ok=True)
     made = settings or Settings.default(folder)
-    Keyring.create(folder)
-    made.save()
+    # The database first: a wrong URL must not leave keys that block the next try.
     database = Database(made.database)
     try:
         migrations.upgrade(database)
     finally:
         database.close()
+    Keyring.create(folder)
+    made.save()
     return made
 
 

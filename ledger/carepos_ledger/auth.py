@@ -1,10 +1,10 @@
-"""Who is calling: a terminal's short-lived read token (docs/protocol.md §9)."""
+"""Who is calling: a terminal with a short-lived read token (docs/protocol.md §9), an operator."""
 
 from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from carepos_ledger.problems import Problem
 LIFE_S = 60
 MAX_CHARACTERS = 2048
 
+_SECRET = re.compile(r"Bearer ([\x21-\x7e]{1,200})")
 _BEARER = re.compile(r"Bearer ([A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86})")
 
 
@@ -100,6 +101,15 @@ class Authenticator:
     def _signed_time(self, now: datetime, request: str) -> str:
         payload = {"v": 1, "server_time": clock.to_text(now), "request": request}
         return jws.sign(payload, typ=jws.TIME, key=self._keyring.signing)
+
+
+def require_operator(operator_named: Callable[[str], str | None], authorization: str | None) -> str:
+    """The name of the operator whose secret this is. Raises Problem `unauthorised`."""
+    match = _SECRET.fullmatch(authorization or "")
+    name = operator_named(match[1]) if match else None
+    if name is None:
+        raise Problem("unauthorised", "send an operator's secret as Authorization: Bearer")
+    return name
 
 
 def find_terminal(database: Database, kid: str) -> Terminal | None:

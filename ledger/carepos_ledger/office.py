@@ -418,14 +418,17 @@ class Office:
 
         def work(connection: Connection) -> Activation:
             _need(connection, schema.stores, "store", store)
-            connection.execute(
-                insert(schema.activations).values(
-                    code_sha256=digest(made.code.encode("ascii")),
-                    store=store,
-                    made_at=clock.to_text(now),
-                    expires_at=clock.to_text(made.expires_at),
+            code_sha256 = digest(made.code.encode("ascii"))
+            # It is there already only when this is the repetition after a lost COMMIT.
+            if _row(connection, schema.activations, {"code_sha256": code_sha256}) is None:
+                connection.execute(
+                    insert(schema.activations).values(
+                        code_sha256=code_sha256,
+                        store=store,
+                        made_at=clock.to_text(now),
+                        expires_at=clock.to_text(made.expires_at),
+                    )
                 )
-            )
             return made
 
         return self._write(work)

@@ -15,6 +15,10 @@ SECRET_FILE = "operator.secret"
 ANSWER_TIMEOUT_S = 30.0
 
 
+class CommandStopped(CareposError):
+    """A command that can't go on; the message says what happened and what to do."""
+
+
 class OfficeUnreachable(CareposError):
     """There is no ledger to talk to, or no secret to show it; the message says what to do."""
 

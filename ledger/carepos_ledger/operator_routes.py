@@ -14,21 +14,12 @@ from flask import Blueprint, Response, request
 
 from carepos import clock, strict_json
 from carepos.errors import Malformed
+from carepos_ledger.auth import require_operator
 from carepos_ledger.http import json_body, json_response, no_body, problem_response
 from carepos_ledger.office import RULE_NAMES, Done, Office, RulesPut
 from carepos_ledger.problems import Problem
 
-_BEARER = re.compile(r"Bearer ([\x21-\x7e]{1,200})")
 _COUNT = re.compile(r"0|[1-9][0-9]{0,15}")
-
-
-def require_operator(office: Office, authorization: str | None) -> str:
-    """The operator's name. Raises Problem `unauthorised`."""
-    match = _BEARER.fullmatch(authorization or "")
-    name = office.operator_named(match[1]) if match else None
-    if name is None:
-        raise Problem("unauthorised", "send an operator's secret as Authorization: Bearer")
-    return name
 
 
 def blueprint(office: Office) -> Blueprint:
@@ -37,7 +28,7 @@ def blueprint(office: Office) -> Blueprint:
 
     @routes.before_request
     def authorise() -> None:
-        require_operator(office, request.headers.get("Authorization"))
+        require_operator(office.operator_named, request.headers.get("Authorization"))
         if request.endpoint != "operators.alarms" and request.args:
             raise Malformed("this call takes no query")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,13 @@ _TEXT = """\
 
 # Where the book is: an SQLite file (the default, for one server) or PostgreSQL:
 #   postgresql+psycopg://user:password@host/database
-database = "{database}"
+database = {database}
 
 # The audience that identity tokens must name.
-audience = "{audience}"
+audience = {audience}
 
 # Where tills and operators reach it. Outside one machine, put TLS in front.
-host = "{host}"
+host = {host}
 port = {port}
 """
 
@@ -64,7 +65,11 @@ class Settings:
 
     def save(self) -> None:
         """Write the file with its comments; private, because a database URL may hold a password."""
+        # JSON spells these strings as TOML's basic strings do; a Windows path has backslashes.
         text = _TEXT.format(
-            database=self.database, audience=self.audience, host=self.host, port=self.port
+            database=json.dumps(self.database),
+            audience=json.dumps(self.audience),
+            host=json.dumps(self.host),
+            port=self.port,
         )
         durable.write(self.folder / FILE, text.encode(), mode=0o600)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from flask import Blueprint, Response, request
@@ -10,12 +9,11 @@ from flask import Blueprint, Response, request
 from carepos import ids, strict_json
 from carepos.errors import Malformed
 from carepos.settlement import file_name
+from carepos_ledger.auth import require_operator
 from carepos_ledger.decide import Terminal
 from carepos_ledger.http import json_body, json_response, no_body, problem_response
 from carepos_ledger.problems import Problem
 from carepos_ledger.settlement import Settlement, read_after, read_batch_no
-
-_BEARER = re.compile(r"Bearer ([\x21-\x7e]{1,200})")
 
 
 def terminal_blueprint(settlement: Settlement, authenticate: Callable[[], Terminal]) -> Blueprint:
@@ -69,9 +67,7 @@ def operator_blueprint(
 
     @routes.before_request
     def authorise() -> None:
-        match = _BEARER.fullmatch(request.headers.get("Authorization") or "")
-        if match is None or operator_named(match[1]) is None:
-            raise Problem("unauthorised", "send an operator's secret as Authorization: Bearer")
+        require_operator(operator_named, request.headers.get("Authorization"))
 
     @routes.post("/close")
     def close() -> Response:

@@ -21,7 +21,8 @@ def system_clock() -> datetime:
 def to_text(instant: datetime) -> str:
     """`2026-11-22T08:30:00.000Z`; microseconds are cut, never rounded into the future."""
     at = instant.astimezone(UTC)
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+    # %Y does not pad years before 1000 everywhere.
+    return f"{at.year:04d}-{at:%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
 
 
 def from_text(value: object, field: str = "time") -> datetime:

@@ -1,0 +1,132 @@
+"""Commands on the ledger's own machine: found it, serve it, migrate it, name an operator.
+
+They open the database, so all but `serve` want the ledger stopped when it is an SQLite file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from carepos import clock, ids, strict_json
+from carepos_ledger import app, migrations
+from carepos_ledger.database import Database, LedgerInUse
+from carepos_ledger.keyring import Keyring
+from carepos_ledger.office import Office
+from carepos_ledger.operator_client import SECRET_FILE, CommandStopped
+from carepos_ledger.private_file import write_private_file
+from carepos_ledger.problems import Problem
+from carepos_ledger.settings import FILE, Settings
+
+DONE, NO = 0, 1
+
+_Work = Callable[[argparse.Namespace], int]
+
+
+def _plain_failures(work: _Work) -> _Work:
+    """What the database says becomes one sentence; its own text may show a password or a row."""
+
+    @functools.wraps(work)
+    def run(args: argparse.Namespace) -> int:
+        try:
+            return work(args)
+        except Problem as error:
+            print(f"Refused: {error.detail or error.code}.", file=sys.stderr)
+            return NO
+        except LedgerInUse as error:
+            raise CommandStopped(f"The ledger is running: {error}.") from error
+        except SQLAlchemyError as error:
+            raise CommandStopped(
+                f"The database can't be used ({type(error).__name__}): look at `database` in "
+                f"{FILE}, and whether its server runs."
+            ) from None
+
+    return run
+
+
+@_plain_failures
+def init(args: argparse.Namespace) -> int:
+    folder: Path = args.folder
+    ids.name(args.operator, "--operator")
+    default = Settings.default(folder)
+    settings = Settings(
+        folder,
+        args.database or default.database,
+        strict_json.text(args.audience, "--audience"),
+        args.host,
+        strict_json.integer(args.port, "--port", low=1, high=65_535),
+    )
+    if (folder / FILE).exists():
+        raise CommandStopped(f"There is a ledger in {folder} already: nothing was changed.")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # The database first: a wrong address should leave no keys behind that stand in the way.
+    with closing(Database(settings.database)) as database, database.read():
+        pass
+    app.create(folder, settings)
+    secret_file = _new_operator(settings, args.operator, folder / SECRET_FILE)
+    print(
+        f"A ledger is founded in {folder}. 账本已建立。\n"
+        f"  {FILE}: settings, to be read and changed\n"
+        f"  {secret_file.name}: the secret of the operator {args.operator}; keep it private\n"
+        "  root.key: take a copy to a safe place; the ledger serves without it\n"
+        f"Next: carepos ledger serve --folder {folder}"
+    )
+    return DONE
+
+
+@_plain_failures
+def serve(args: argparse.Namespace) -> int:
+    settings = _settings(args.folder)
+    settings = Settings(
+        settings.folder,
+        settings.database,
+        settings.audience,
+        args.host or settings.host,
+        strict_json.integer(args.port or settings.port, "--port", low=1, high=65_535),
+    )
+    print(f"Serving on http://{settings.host}:{settings.port}, stop with Ctrl-C", flush=True)
+    app.serve(settings)
+    return DONE
+
+
+@_plain_failures
+def migrate(args: argparse.Namespace) -> int:
+    with closing(Database(_settings(args.folder).database)) as database:
+        applied = migrations.upgrade(database)
+    print(f"Applied: {', '.join(applied)}" if applied else "Nothing to do: the schema is current.")
+    return DONE
+
+
+@_plain_failures
+def operator(args: argparse.Namespace) -> int:
+    path = args.to or args.folder / SECRET_FILE
+    if path.exists():
+        raise CommandStopped(f"{path} is there already: name another file with --to.")
+    _new_operator(_settings(args.folder), args.name, path)
+    print(f"The secret of {args.name} is in {path}. Hand it over on a safe way.")
+    return DONE
+
+
+def _new_operator(settings: Settings, name: str, path: Path) -> Path:
+    with closing(Database(settings.database)) as database:
+        keyring = Keyring.load(settings.folder)
+        office = Office(database, keyring, clock.system_clock, settings.audience)
+        secret = office.new_operator(name)
+    write_private_file(path, secret.encode("ascii") + b"\n", replace=False)
+    return path
+
+
+def _settings(folder: Path) -> Settings:
+    try:
+        return Settings.load(folder)
+    except FileNotFoundError:
+        raise CommandStopped(
+            f"There is no ledger in {folder}: found one with `carepos ledger init`, or name its "
+            "folder with --folder."
+        ) from None
