@@ -122,7 +122,7 @@ class World:
     def issue(
         self, rows: Sequence[Mapping[str, Any]], programme: str = PROGRAMME["programme"]
     ) -> list[Family]:
-        answers = self.ledger.office.issue(programme, IMPORT_KEY_ID, rows)
+        answers = self.ledger.office.issue(programme, IMPORT_KEY_ID, list(rows))
         assert [answer.result for answer in answers] == ["issued"] * len(rows), answers
         return [Family(str(answer.sub), self) for answer in answers]
 

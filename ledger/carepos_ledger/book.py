@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, insert, select, tuple_, update
@@ -43,6 +44,7 @@ Reached = Callable[[str], None]
 
 POINTS = ("noted", "written", "committed")
 TRIES = 5
+MISSING_SHOWN = 100
 
 
 def pass_by(_: str) -> None:
@@ -67,8 +69,8 @@ class Book:
         When this returns, every `Decided` in it is committed. Raises only what the database raises
         for a failure that trying again does not mend.
         """
-        batch = list({command.record.digest: command for command in commands}.values())
-        answers = self._note(batch)
+        batch = _collapsed(commands)
+        answers = self._noted(batch)
         batch = [command for command in batch if command.record.digest not in answers]
         self._reached("noted")
         try:
@@ -76,31 +78,34 @@ class Book:
         except DBAPIError as error:
             if not is_conflict(error):
                 raise
+            waited = is_lock_timeout(error)
         for command in batch:
-            answers |= self._alone(command)
+            answers |= self._alone(command, wait=not waited)
         return answers
 
-    def _alone(self, command: Command) -> dict[str, Decided | Problem]:
+    def _alone(self, command: Command, *, wait: bool) -> dict[str, Decided | Problem]:
         """One record by itself, again while it loses races. A lost COMMIT is looked up like this:
-        the record's digest is either stored by now, or it is decided anew."""
-        problem = Problem("try_again")
+        the record's digest is either stored by now, or it is decided anew.
+
+        Without `wait` (the batch has waited its time) it only looks whether its rows are free.
+        """
         for _ in range(TRIES):
             try:
-                return self._together([command])
+                return self._together([command], wait=wait)
             except DBAPIError as error:
                 if not is_conflict(error):
                     raise
                 if is_lock_timeout(error):
                     return {command.record.digest: Problem("in_flight")}
-        return {command.record.digest: problem}
+        return {command.record.digest: Problem("try_again")}
 
-    def _together(self, batch: list[Command]) -> dict[str, Decided | Problem]:
+    def _together(self, batch: list[Command], *, wait: bool = True) -> dict[str, Decided | Problem]:
         if not batch:
             return {}
         wanted = needed_vouchers(Shelf(), batch)
         answers: dict[str, Decided | Problem] = {}
         while not answers:
-            with self._database.write() as connection:
+            with self._database.write(wait=wait) as connection:
                 shelf = Shelf()
                 self._lock_vouchers(connection, shelf, wanted)
                 self._read_stored(connection, shelf, batch)
@@ -125,10 +130,25 @@ class Book:
 
     # ── the terminal's own short transaction ───────────────────────────────────────────────────
 
+    def _noted(self, batch: list[Command]) -> dict[str, Decided | Problem]:
+        """`_note`, again while it loses races: noting the same records twice changes nothing."""
+        code = "try_again"
+        for _ in range(TRIES):
+            try:
+                return self._note(batch)
+            except DBAPIError as error:
+                if not is_conflict(error):
+                    raise
+                if is_lock_timeout(error):
+                    code = "in_flight"
+                    break
+        return {command.record.digest: Problem(code) for command in batch}
+
     def _note(self, batch: list[Command]) -> dict[str, Decided | Problem]:
-        """Note which numbers arrived. Two different records at one number: neither is decided."""
+        """Note which numbers arrived. Two records at one number: the later one is not decided."""
         if not batch:
             return {}
+        noted_at = clock.to_text(self._now())
         rows = [
             {
                 "terminal": c.record.terminal,
@@ -136,10 +156,12 @@ class Book:
                 "sequence": c.record.sequence,
                 "digest": c.record.digest,
                 "prev": c.record.prev,
-                "noted_at": clock.to_text(self._now()),
+                "noted_at": noted_at,
             }
             for c in batch
         ]
+        # In one order everywhere, like all rows that two transactions may both want.
+        rows.sort(key=lambda row: (row["terminal"], row["incarnation"], row["sequence"]))
         notes = schema.terminal_notes.c
         with self._database.write() as connection:
             connection.execute(_insert_or_ignore(connection, schema.terminal_notes), rows)
@@ -191,9 +213,11 @@ class Book:
         keys = sorted({(c.record.bucket, c.record.terminal, c.record.id) for c in batch})
         postings = set()
         for row in connection.execute(
-            select(schema.attempts).where(
-                tuple_(attempts.bucket, attempts.terminal, attempts.id).in_(keys)
-            )
+            select(schema.attempts)
+            .where(tuple_(attempts.bucket, attempts.terminal, attempts.id).in_(keys))
+            .order_by(attempts.bucket, attempts.terminal, attempts.id)
+            # A tombstone has no voucher: only its own row can keep two late originals apart.
+            .with_for_update()
         ):
             shelf.attempts[row.terminal, row.id] = AttemptState(
                 row.state, row.content_sha256, row.record_sha256, row.posting
@@ -251,9 +275,9 @@ class Book:
                 )
             )
             if len(arrived) < record.sequence:
-                shelf.gaps[record.digest] = [
-                    n for n in range(1, record.sequence) if n not in arrived
-                ]
+                # Never all of them: a till may claim any number up to 2^53 - 1.
+                missing = (n for n in range(1, record.sequence) if n not in arrived)
+                shelf.gaps[record.digest] = list(islice(missing, MISSING_SHOWN))
 
     def _read_rules(self, connection: Connection, shelf: Shelf, batch: list[Command]) -> None:
         names = sorted(
@@ -311,7 +335,7 @@ class Book:
                         "b_saved": shelf.holdings[voucher].balance.saved_minor,
                         "b_quantity": shelf.holdings[voucher].balance.available_quantity,
                     }
-                    for bucket, voucher in sorted(self._touched(shelf))
+                    for bucket, voucher in sorted(set(self._touched(shelf)))
                 ],
             )
         self._raise_alarms(connection, shelf.alarms)
@@ -448,6 +472,17 @@ class Book:
                     for kind, command in alarms
                 ],
             )
+
+
+def _collapsed(commands: Sequence[Command]) -> list[Command]:
+    """One command per record, in the order of its first. One that has its token comes before one
+    that has not: whoever replays a record without its token must not spoil it."""
+    first: dict[str, Command] = {}
+    for command in commands:
+        held = first.get(command.record.digest)
+        if held is None or held.identity is None:
+            first[command.record.digest] = command
+    return list(first.values())
 
 
 # ── rows ───────────────────────────────────────────────────────────────────────────────────────

@@ -37,20 +37,30 @@ class Database:
         if self.url.get_backend_name() == "sqlite":
             self._writer, self._reader = self._open_sqlite(pool_size)
         else:
-            self._writer = self._reader = self._open_postgresql(url, pool_size)
+            self._writer = self._open_postgresql(url, pool_size)
+            # The same connections; each reading transaction sees one snapshot and can't write.
+            self._reader = self._writer.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
 
     @property
     def is_sqlite(self) -> bool:
         return self.url.get_backend_name() == "sqlite"
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction that is durable when the block ends, and absent when it raises."""
+    def write(self, *, wait: bool = True) -> Iterator[Connection]:
+        """A transaction that is durable when the block ends, and absent when it raises.
+
+        Without `wait`, rows that another transaction holds raise a lock timeout at once.
+        """
         if self.is_sqlite:
             with self._writing, self._writer.begin() as connection:
                 yield connection
         else:
             with self._writer.begin() as connection:
+                if not wait:
+                    # The least there is; 0 would be for ever.
+                    connection.exec_driver_sql("SET LOCAL lock_timeout = '1ms'")
                 yield connection
 
     @contextmanager

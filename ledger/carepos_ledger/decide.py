@@ -41,7 +41,7 @@ class Terminal:
 class Command:
     """A verified record with its terminal and, for a redemption, what its token proved.
 
-    `identity` is None when no token came with it; a Refusal when it is no good.
+    `identity` is None when the token that it names did not come; a Refusal when that is no good.
     """
 
     record: Record
@@ -177,14 +177,15 @@ class Decider:
         if known is not None:
             return self._again(command, key, known)
         _require_active(command.terminal)
-        refusal, holder = self._token_refusal(command, redeem)
-        if refusal is not None:
-            return self._refuse(command, refusal)
+        # Before the token, whose first use would be remembered though nothing is decided.
         programme = self._shelf.programmes.get(redeem.programme)
         if programme is None:
             raise Problem("malformed", "no such programme", field="content.programme")
         if programme.currency != redeem.currency:
             raise Problem("malformed", "not the programme's currency", field="content.currency")
+        refusal, holder = self._token_refusal(command, redeem, programme)
+        if refusal is not None:
+            return self._refuse(command, refusal)
         situation = rules.Situation(
             programme=programme,
             products=self._shelf.products[programme.product_list],
@@ -222,15 +223,15 @@ class Decider:
         assert refusal is not None
         return refusal
 
-    def _token_refusal(self, command: Command, redeem: Redeem) -> tuple[Refusal | None, str]:
+    def _token_refusal(
+        self, command: Command, redeem: Redeem, programme: Programme
+    ) -> tuple[Refusal | None, str]:
         """Why the token does not carry this redemption, else the ledger's name of its holder."""
         identity, record = command.identity, command.record
         if identity is None:
-            raise Problem("malformed", "a redeem travels with its token", field="token")
+            raise Problem("malformed", "a redeem travels with the token it names", field="token")
         if isinstance(identity, Refusal):
             return identity, ""
-        if identity.token_sha256 != redeem.token_sha256:
-            raise Problem("malformed", "is not the token the record names", field="token")
         reference = self._keyring.beneficiary_ref(
             command.terminal.merchant, identity.iss, identity.sub
         )
@@ -242,11 +243,9 @@ class Decider:
         bucket, holder = found
         if bucket != record.bucket:
             raise Problem("malformed", "the bucket is not the beneficiary's", field="id")
-        programme = self._shelf.programmes.get(redeem.programme)
-        if programme is not None:
-            refusal = token.check_assurance(identity, programme)
-            if refusal is not None:
-                return refusal, holder
+        refusal = token.check_assurance(identity, programme)
+        if refusal is not None:
+            return refusal, holder
         return self._visit_refusal(identity, command, bucket), holder
 
     def _visit_refusal(
@@ -316,6 +315,7 @@ class Decider:
         posted = self._shelf.posted[known.posting or ""]
         entries = accounts.reversed_entries(posted.entries)
         touched = {entry.holder for entry in entries if entry.account == accounts.AVAILABLE}
+        entries += self._evened(touched, entries)
         self._apply(touched, entries)
         self._shelf.new_postings.append(
             Posting(record.digest, "reversal", posted.programme, command, entries, posted)
@@ -330,8 +330,8 @@ class Decider:
         if record.kind == "day_report" and missing:
             raise Problem(
                 "sequence_gap",
-                f"{len(missing)} records before this one have not arrived",
-                extra={"missing": missing[:100]},
+                "records before this one have not arrived",
+                extra={"missing": missing},
             )
         return self._sign("posted", command)
 
@@ -341,6 +341,27 @@ class Decider:
         for voucher in touched:
             self._shelf.holdings[voucher] = self._shelf.holdings[voucher].after(entries)
         self._shelf.touched |= touched
+
+    def _evened(self, touched: set[str], entries: list[Entry]) -> list[Entry]:
+        """What must move between `available` and `saved` once `entries` are applied.
+
+        Where a cap does not divide, what a redemption left as saved depends on the ones before it.
+        Undone in another order, the negated legs alone would draw `saved` below zero.
+        """
+        legs = []
+        for voucher in sorted(touched):
+            balance = self._shelf.holdings[voucher].balance.after(entries)
+            if balance.terms is None:
+                continue
+            money = balance.available_minor + balance.saved_minor
+            reserve = balance.terms.reserve(balance.available_quantity)
+            shift = min(money, reserve) - balance.available_minor
+            if shift:
+                legs += [
+                    Entry(accounts.AVAILABLE, voucher, balance.currency, shift),
+                    Entry(accounts.SAVED, voucher, balance.currency, -shift),
+                ]
+        return legs
 
     def _begin(self, command: Command, state: AttemptState) -> None:
         key = (command.record.terminal, command.record.id)

@@ -34,6 +34,8 @@ class Desk:
     def __init__(self, book: Book) -> None:
         self._book = book
         self._waiting: queue.Queue[_Job | None] = queue.Queue()
+        self._closing = threading.Lock()
+        self._closed = False
         self._thread = threading.Thread(target=self._run, name="posting", daemon=True)
         self._thread.start()
 
@@ -42,12 +44,18 @@ class Desk:
         if not commands:
             return {}
         job = _Job(commands)
-        self._waiting.put(job)
+        with self._closing:
+            if self._closed:
+                return _undecided(commands)
+            self._waiting.put(job)
         job.done.wait()
         return job.answers
 
     def close(self) -> None:
-        self._waiting.put(None)
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._waiting.put(None)
         self._thread.join()
 
     def _run(self) -> None:
@@ -77,7 +85,11 @@ class Desk:
         except Exception as error:  # noqa: BLE001  the posting thread outlives any failure
             # Nothing is known to be committed: every record may be asked about or sent again.
             _log.error("a batch of %d could not be posted: %s", len(commands), type(error).__name__)
-            answers = {c.record.digest: Problem("try_again") for c in commands}
+            answers = _undecided(commands)
         for job in jobs:
             job.answers = answers
             job.done.set()
+
+
+def _undecided(commands: Sequence[Command]) -> dict[str, Decided | Problem]:
+    return {command.record.digest: Problem("try_again") for command in commands}

@@ -17,7 +17,7 @@ from carepos.clock import Clock
 from carepos.errors import Malformed, Refused, SignatureInvalid
 from carepos.keys import KeySet, PublicKey, unb64
 from carepos.refusals import Refusal
-from carepos.token import IdentityToken, TokenVerifier
+from carepos.token import IdentityToken, TokenVerifier, token_sha256
 from carepos_ledger import auth, schema
 from carepos_ledger.database import Database
 from carepos_ledger.decide import Command, Terminal
@@ -80,6 +80,9 @@ class Intake:
         if token is None or read.kind != "redeem":
             return None
         text = strict_json.text(token, "token", high=MAX_TOKEN_CHARACTERS)
+        if token_sha256(text) != read.redeem.token_sha256:
+            # Nothing signed names this token: it must not decide the fate of the record.
+            return None
         try:
             return verifier().verify(text, self._now())
         except Refused as error:

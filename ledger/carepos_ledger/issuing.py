@@ -133,6 +133,15 @@ class RowAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class _Person:
+    """A beneficiary: the ledger's names, and the issuer's `sub`."""
+
+    bucket: int
+    beneficiary: str
+    sub: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Earlier:
     terms_sha256: str
     iss: str
@@ -168,14 +177,16 @@ def issue(
         )
     rules = json.loads(held.rules)
     _refuse_unknown_categories(connection, rules["product_list"], rows)
-    known = _issued_before(connection, programme, {row.ref for row in rows})
+    refs = sorted({row.ref for row in rows})
+    known = _issued_before(connection, programme, refs)
+    people = _enrolled(connection, rules["issuer"], import_key_id, refs)
     answers: list[RowAnswer] = []
-    chunk = _Chunk(programme, held.currency, rules["issuer"], clock.to_text(now))
+    chunk = _Chunk(programme, held.currency, rules["issuer"], import_key_id, clock.to_text(now))
     reserved_minor = 0
     for row in rows:
         earlier = known.get(row.ref)
         if earlier is None:
-            sub = chunk.add(row, random_bytes)
+            sub = chunk.add(row, people.get(row.ref), random_bytes)
             known[row.ref] = _Earlier(row.terms_sha256, chunk.iss, sub)
             reserved_minor += row.reserved_minor
             answers.append(RowAnswer(row.ref, "issued", chunk.iss, sub))
@@ -211,25 +222,26 @@ def issue(
 class _Chunk:
     """The rows of every table for the vouchers of one chunk that are new."""
 
-    def __init__(self, programme: str, currency: str, iss: str, recorded_at: str) -> None:
+    def __init__(
+        self, programme: str, currency: str, iss: str, import_key_id: str, recorded_at: str
+    ) -> None:
         self.iss = iss
+        self._import_key_id = import_key_id
         self._programme = programme
         self._currency = currency
         self._recorded_at = recorded_at
         self._beneficiaries: list[dict[str, Any]] = []
+        self._enrolments: list[dict[str, Any]] = []
         self._vouchers: list[dict[str, Any]] = []
         self._issues: list[dict[str, Any]] = []
         self._postings: list[dict[str, Any]] = []
         self._entries: list[dict[str, Any]] = []
 
-    def add(self, row: IssueRow, random_bytes: RandomBytes) -> str:
-        """A new beneficiary with one voucher; their `sub`. All names are random: none can be
-        told from a ref, from another programme's, or from each other."""
-        bucket = int.from_bytes(random_bytes(2), "big") >> 4
-        beneficiary, sub, voucher = (b64(random_bytes(16)) for _ in range(3))
-        self._beneficiaries.append(
-            {"bucket": bucket, "beneficiary": beneficiary, "iss": self.iss, "sub": sub}
-        )
+    def add(self, row: IssueRow, person: _Person | None, random_bytes: RandomBytes) -> str:
+        """A voucher for `person`, or for a new beneficiary; their `sub`. All names are random:
+        none can be told from a ref or from each other."""
+        person = person or self._new_person(row.ref, random_bytes)
+        bucket, beneficiary, voucher = person.bucket, person.beneficiary, b64(random_bytes(16))
         self._vouchers.append(
             {
                 "bucket": bucket,
@@ -271,10 +283,34 @@ class _Chunk:
             voucher, self._programme, self._currency, row.amount_minor, row.quantity, row.terms
         )
         self._entries += entry_rows(bucket, posting, self._programme, legs)
-        return sub
+        return person.sub
+
+    def _new_person(self, ref: str, random_bytes: RandomBytes) -> _Person:
+        bucket = int.from_bytes(random_bytes(2), "big") >> 4
+        person = _Person(bucket, b64(random_bytes(16)), b64(random_bytes(16)))
+        self._beneficiaries.append(
+            {
+                "bucket": bucket,
+                "beneficiary": person.beneficiary,
+                "iss": self.iss,
+                "sub": person.sub,
+            }
+        )
+        self._enrolments.append(
+            {
+                "iss": self.iss,
+                "import_key_id": self._import_key_id,
+                "ref": ref,
+                "bucket": bucket,
+                "beneficiary": person.beneficiary,
+            }
+        )
+        return person
 
     def write(self, connection: Connection) -> None:
-        connection.execute(insert(schema.beneficiaries), self._beneficiaries)
+        if self._beneficiaries:
+            connection.execute(insert(schema.beneficiaries), self._beneficiaries)
+            connection.execute(insert(schema.enrolments), self._enrolments)
         connection.execute(insert(schema.vouchers), self._vouchers)
         connection.execute(insert(schema.issues), self._issues)
         connection.execute(insert(schema.postings), self._postings)
@@ -295,7 +331,27 @@ def _refuse_unknown_categories(
             )
 
 
-def _issued_before(connection: Connection, programme: str, refs: set[str]) -> dict[str, _Earlier]:
+def _enrolled(
+    connection: Connection, iss: str, import_key_id: str, refs: Sequence[str]
+) -> dict[str, _Person]:
+    """Who is known already, from whichever programme: a person has one `sub` at an issuer."""
+    table, people = schema.enrolments.c, schema.beneficiaries.c
+    query = (
+        select(table.ref, table.bucket, table.beneficiary, people.sub)
+        .join(
+            schema.beneficiaries,
+            tuple_(people.bucket, people.beneficiary) == tuple_(table.bucket, table.beneficiary),
+        )
+        .where(table.iss == iss, table.import_key_id == import_key_id, table.ref.in_(refs))
+    )
+    return {
+        row.ref: _Person(row.bucket, row.beneficiary, row.sub) for row in connection.execute(query)
+    }
+
+
+def _issued_before(
+    connection: Connection, programme: str, refs: Sequence[str]
+) -> dict[str, _Earlier]:
     issues, vouchers, people = schema.issues.c, schema.vouchers.c, schema.beneficiaries.c
     query = (
         select(issues.ref, issues.terms_sha256, people.iss, people.sub)
@@ -308,7 +364,7 @@ def _issued_before(connection: Connection, programme: str, refs: set[str]) -> di
             tuple_(people.bucket, people.beneficiary)
             == tuple_(vouchers.bucket, vouchers.beneficiary),
         )
-        .where(issues.programme == programme, issues.ref.in_(sorted(refs)))
+        .where(issues.programme == programme, issues.ref.in_(refs))
     )
     return {
         row.ref: _Earlier(row.terms_sha256, row.iss, row.sub) for row in connection.execute(query)

@@ -47,7 +47,12 @@ def _amount() -> BigInteger:
 
 
 def _bucket() -> Column[int]:
-    return Column("bucket", Integer, CheckConstraint("bucket BETWEEN 0 AND 4095", "range"))
+    return Column(
+        "bucket",
+        Integer,
+        CheckConstraint("bucket BETWEEN 0 AND 4095", "range"),
+        nullable=False,
+    )
 
 
 def _text(name: str, *, null: bool = False) -> Column[str]:
@@ -198,6 +203,20 @@ beneficiaries = Table(
     _text("sub"),
     PrimaryKeyConstraint("bucket", "beneficiary"),
     UniqueConstraint("iss", "sub"),
+    **_KEYED,
+)
+
+# Which beneficiary a row of a list is, by keyed hash: one `sub` per person and issuer, in every
+# programme that was issued with the same import key. Erasing a row cuts that tie.
+enrolments = Table(
+    "enrolments",
+    metadata,
+    _text("iss"),
+    _text("import_key_id"),
+    _text("ref"),
+    _bucket(),
+    _text("beneficiary"),
+    PrimaryKeyConstraint("iss", "import_key_id", "ref"),
     **_KEYED,
 )
 

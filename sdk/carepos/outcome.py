@@ -21,6 +21,12 @@ from carepos.refusals import BY_CODE, Refusal
 
 Result = Literal["posted", "refused", "reversed", "not_found", "held"]
 _RESULTS = frozenset({"posted", "refused", "reversed", "not_found", "held"})
+# What each kind of record can be answered with; all others can only be posted or refused.
+_ANSWERS: Mapping[object, frozenset[str]] = {
+    "redeem": frozenset({"posted", "refused", "reversed", "held"}),
+    "reversal": frozenset({"reversed", "refused", "held"}),
+}
+_PLAIN_ANSWERS = frozenset({"posted", "refused", "held"})
 _BASE = frozenset({"v", "result", "id", "terminal", "recorded_at", "epoch"})
 _BOUND = _BASE | {"kind", "record_sha256"}
 _BOOKED = frozenset({"currency", "amount_minor", "vouchers"})
@@ -183,6 +189,10 @@ def _parse(signed: jws.Signed) -> Outcome:
     if not isinstance(result, str) or result not in _RESULTS:
         raise Malformed("no such result", field="outcome.result")
     kind = body.get("kind")
+    if result != "not_found":
+        kind = strict_json.text(kind, "outcome.kind", high=30)
+        if result not in _ANSWERS.get(kind, _PLAIN_ANSWERS):
+            raise Malformed("can't be the answer to this kind", field="outcome.result")
     if result == "not_found":
         expected = _BASE | {"request"}
     elif result == "refused":
@@ -205,7 +215,7 @@ def _parse(signed: jws.Signed) -> Outcome:
         terminal=ids.name(body["terminal"], "outcome.terminal"),
         recorded_at=clock.from_text(body["recorded_at"], "outcome.recorded_at"),
         epoch=strict_json.integer(body["epoch"], "outcome.epoch", low=1),
-        kind=None if result == "not_found" else strict_json.text(kind, "outcome.kind", high=20),
+        kind=None if result == "not_found" else kind,
         record_sha256=(
             None
             if result == "not_found"

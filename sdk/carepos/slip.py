@@ -79,8 +79,14 @@ def draft(
 
 
 def with_outcome(drafted: dict[str, Any], posted: Outcome) -> dict[str, Any]:
-    """The same slip with the balances that the ledger stated after posting."""
+    """The same slip with the balances that the ledger stated after posting.
+
+    An outcome that names another number of vouchers leaves the drafted balances: the sale is
+    posted all the same, and a receipt must never stand in its way.
+    """
     by_voucher = sorted(posted.vouchers, key=lambda state: state.voucher)
+    if len(by_voucher) != len(drafted["balances"]):
+        return drafted
     balances = [
         {
             **shown,

@@ -121,6 +121,7 @@ class Sale:
     problem: str | None
 
     def message(self, language: str = "zh") -> str:
+        """What the cashier reads: the state's sentence and the refusal's; "zh" or "en"."""
         meaning = attempt.MEANING[self.state]
         said = meaning.en if language == "en" else meaning.zh
         if self.refusal is not None:

@@ -142,9 +142,9 @@ def _profile(claims: Mapping[str, Any], text: str, now: datetime) -> IdentityTok
             _amr(value) for value in strict_json.array(claims.get("amr"), "amr", low=1, high=8)
         )
         token_class = claims.get("care_class")
-        if token_class not in LIFETIME_S:
+        if not isinstance(token_class, str) or token_class not in LIFETIME_S:
             raise Malformed("no such class")
-        if not 0 < expires - issued <= LIFETIME_S[str(token_class)]:
+        if not 0 < expires - issued <= LIFETIME_S[token_class]:
             raise Malformed("lives too long")
     except Malformed:
         raise Refused(Refusal("token_malformed")) from None

@@ -7,6 +7,7 @@ what is proved here is what tills get, less the socket.
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -74,6 +75,13 @@ class SetClock:
 
     def forward(self, **by: float) -> None:
         self.at += timedelta(**by)
+
+
+def code(answer: Answer) -> str:
+    """One word for an answer: its refusal's code, else its result; or the problem's code."""
+    if isinstance(answer, str):
+        return answer
+    return answer.refusal.code if answer.refusal else answer.result
 
 
 @dataclass(frozen=True)
@@ -169,7 +177,8 @@ class Rig:
         office.admit_store(PROGRAMME, "zhou-shop")
 
     def empty(self) -> None:
-        """No row in any table; the schema stays."""
+        """No row in any table and the clock back at its start; the schema stays."""
+        self.now.at, self.now.ticks = SetClock().at, False
         with self.database.write() as connection:
             for table in reversed(schema.metadata.sorted_tables):
                 connection.execute(delete(table))
@@ -181,11 +190,11 @@ class Rig:
 
     def signer(self, store: str = "zhou-shop") -> Signer:
         """An enrolled till that has sent nothing yet."""
-        code = self.office.new_activation(store, 3600).code
+        activation = self.office.new_activation(store, 3600).code
         key = SigningKey.generate()
-        payload = {"v": 1, "activation_sha256": digest(code.encode("ascii"))}
+        payload = {"v": 1, "activation_sha256": digest(activation.encode("ascii"))}
         proof = jws.sign(payload, typ=jws.PROOF, key=key)
-        certificate = self.office.enrol(code, key.public.to_jwk(), proof)
+        certificate = self.office.enrol(activation, key.public.to_jwk(), proof)
         signed = jws.verify(certificate, typ=jws.CERTIFICATE, keys=self.keyring.keys.keys)
         return Signer(signed.payload["terminal"], signed.payload["merchant"], key, self.now)
 
@@ -310,6 +319,24 @@ class Rig:
         [answer] = self.send(envelope, book=book)
         assert isinstance(answer, Outcome), answer
         return answer
+
+    def side_by_side(self, envelopes: Sequence[Envelope]) -> list[Answer]:
+        """Each envelope sent at once from a thread of its own, past the desk: every one is posted
+        by a book of its own, as if each came to another server."""
+        answers: list[Answer] = [""] * len(envelopes)
+        at_once = threading.Barrier(len(envelopes))
+
+        def send(n: int) -> None:
+            book = Book(self.database, self.keyring, self.now)
+            at_once.wait()
+            [answers[n]] = self.send(envelopes[n], book=book)
+
+        threads = [threading.Thread(target=send, args=[n]) for n in range(len(envelopes))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return answers
 
     def _answer(self, text: str, answer: Decided | Problem) -> Answer:
         if isinstance(answer, Problem):

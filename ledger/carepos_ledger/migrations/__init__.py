@@ -11,11 +11,19 @@ from alembic.script import ScriptDirectory
 
 from carepos_ledger.database import Database
 
+_LOCK = int.from_bytes(b"CAREPOS", "big")
+"""The advisory lock (PostgreSQL) that a migration holds."""
+
 
 def upgrade(database: Database) -> list[str]:
     """Bring the database to this software's schema; the revisions that were applied, in order."""
     config = _config()
     with database.write() as connection:
+        if not database.is_sqlite:
+            # Several servers may start at once; the later ones find it done. A migration may take
+            # longer than a posting may wait.
+            connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
         before = MigrationContext.configure(connection).get_current_revision()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -17,6 +17,18 @@ depends_on = None
 _AMOUNT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
+def _check(table: str, name: str, condition: str) -> sa.CheckConstraint:
+    return sa.CheckConstraint(condition, name=op.f(f"ck_{table}_{name}"))
+
+
+def _bucket(table: str) -> sa.CheckConstraint:
+    return _check(table, "range", "bucket BETWEEN 0 AND 4095")
+
+
+def _counter(table: str, column: str) -> sa.CheckConstraint:
+    return _check(table, column, f"{column} >= 0")
+
+
 def upgrade() -> None:
     op.create_table(
         "alarms",
@@ -30,10 +42,15 @@ def upgrade() -> None:
     )
     op.create_table(
         "attempts",
-        sa.Column("bucket", sa.Integer(), nullable=False),
+        sa.Column("bucket", sa.Integer(), _bucket("attempts"), nullable=False),
         sa.Column("terminal", sa.Text(), nullable=False),
         sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column(
+            "state",
+            sa.Text(),
+            _check("attempts", "known", "state IN ('posted', 'refused', 'reversed')"),
+            nullable=False,
+        ),
         sa.Column("content_sha256", sa.Text(), nullable=True),
         sa.Column("record_sha256", sa.Text(), nullable=False),
         sa.Column("posting", sa.Text(), nullable=True),
@@ -43,7 +60,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "batch_postings",
-        sa.Column("bucket", sa.Integer(), nullable=False),
+        sa.Column("bucket", sa.Integer(), _bucket("batch_postings"), nullable=False),
         sa.Column("posting", sa.Text(), nullable=False),
         sa.Column("merchant", sa.Text(), nullable=False),
         sa.Column("programme", sa.Text(), nullable=False),
@@ -72,7 +89,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "beneficiaries",
-        sa.Column("bucket", sa.Integer(), nullable=False),
+        sa.Column("bucket", sa.Integer(), _bucket("beneficiaries"), nullable=False),
         sa.Column("beneficiary", sa.Text(), nullable=False),
         sa.Column("iss", sa.Text(), nullable=False),
         sa.Column("sub", sa.Text(), nullable=False),
@@ -82,8 +99,19 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "enrolments",
+        sa.Column("iss", sa.Text(), nullable=False),
+        sa.Column("import_key_id", sa.Text(), nullable=False),
+        sa.Column("ref", sa.Text(), nullable=False),
+        sa.Column("bucket", sa.Integer(), _bucket("enrolments"), nullable=False),
+        sa.Column("beneficiary", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("iss", "import_key_id", "ref", name=op.f("pk_enrolments")),
+        sqlite_strict=True,
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "entries",
-        sa.Column("bucket", sa.Integer(), nullable=False),
+        sa.Column("bucket", sa.Integer(), _bucket("entries"), nullable=False),
         sa.Column("posting", sa.Text(), nullable=False),
         sa.Column("n", _AMOUNT, nullable=False),
         sa.Column("account", sa.Text(), nullable=False),
@@ -113,7 +141,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "lines",
-        sa.Column("bucket", sa.Integer(), nullable=False),
+        sa.Column("bucket", sa.Integer(), _bucket("lines"), nullable=False),
         sa.Column("posting", sa.Text(), nullable=False),
         sa.Column("line", _AMOUNT, nullable=False),
         sa.Column("voucher", sa.Text(), nullable=False),
@@ -152,9 +180,14 @@ def upgrade() -> None:
     )
     op.create_table(
         "postings",
-        sa.Column("bucket", sa.Integer(), nullable=False),
+        sa.Column("bucket", sa.Integer(), _bucket("postings"), nullable=False),
         sa.Column("posting", sa.Text(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column(
+            "kind",
+            sa.Text(),
+            _check("postings", "known", "kind IN ('fund', 'issue', 'redeem', 'reversal')"),
+            nullable=False,
+        ),
         sa.Column("programme", sa.Text(), nullable=False),
         sa.Column("merchant", sa.Text(), nullable=True),
         sa.Column("store", sa.Text(), nullable=True),
@@ -188,15 +221,22 @@ def upgrade() -> None:
         sa.Column("rules", sa.Text(), nullable=False),
         sa.Column("currency", sa.Text(), nullable=False),
         sa.Column("import_key_id", sa.Text(), nullable=True),
-        sa.Column("unreserved_minor", _AMOUNT, nullable=False),
-        sa.Column("loss_reserve_minor", _AMOUNT, nullable=False),
+        sa.Column(
+            "unreserved_minor", _AMOUNT, _counter("programmes", "unreserved_minor"), nullable=False
+        ),
+        sa.Column(
+            "loss_reserve_minor",
+            _AMOUNT,
+            _counter("programmes", "loss_reserve_minor"),
+            nullable=False,
+        ),
         sa.PrimaryKeyConstraint("programme", name=op.f("pk_programmes")),
         sqlite_strict=True,
         sqlite_with_rowid=False,
     )
     op.create_table(
         "record_bytes",
-        sa.Column("bucket", sa.Integer(), nullable=False),
+        sa.Column("bucket", sa.Integer(), _bucket("record_bytes"), nullable=False),
         sa.Column("digest", sa.Text(), nullable=False),
         sa.Column("jws", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("bucket", "digest", name=op.f("pk_record_bytes")),
@@ -205,7 +245,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "records",
-        sa.Column("bucket", sa.Integer(), nullable=False),
+        sa.Column("bucket", sa.Integer(), _bucket("records"), nullable=False),
         sa.Column("digest", sa.Text(), nullable=False),
         sa.Column("terminal", sa.Text(), nullable=False),
         sa.Column("id", sa.Text(), nullable=False),
@@ -237,7 +277,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "visits",
-        sa.Column("bucket", sa.Integer(), nullable=False),
+        sa.Column("bucket", sa.Integer(), _bucket("visits"), nullable=False),
         sa.Column("iss", sa.Text(), nullable=False),
         sa.Column("jti_sha256", sa.Text(), nullable=False),
         sa.Column("terminal", sa.Text(), nullable=False),
@@ -248,20 +288,34 @@ def upgrade() -> None:
     )
     op.create_table(
         "vouchers",
-        sa.Column("bucket", sa.Integer(), nullable=False),
+        sa.Column("bucket", sa.Integer(), _bucket("vouchers"), nullable=False),
         sa.Column("voucher", sa.Text(), nullable=False),
         sa.Column("beneficiary", sa.Text(), nullable=False),
         sa.Column("programme", sa.Text(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column(
+            "kind",
+            sa.Text(),
+            _check("vouchers", "known", "kind IN ('value', 'item', 'fixed_price')"),
+            nullable=False,
+        ),
         sa.Column("label", sa.Text(), nullable=False),
         sa.Column("categories", sa.Text(), nullable=False),
         sa.Column("starts_at", sa.Text(), nullable=False),
         sa.Column("expires_at", sa.Text(), nullable=False),
-        sa.Column("frozen", sa.Integer(), nullable=False),
+        sa.Column(
+            "frozen", sa.Integer(), _check("vouchers", "flag", "frozen IN (0, 1)"), nullable=False
+        ),
         sa.Column("terms", sa.Text(), nullable=True),
-        sa.Column("available_minor", _AMOUNT, nullable=False),
-        sa.Column("saved_minor", _AMOUNT, nullable=False),
-        sa.Column("available_quantity", _AMOUNT, nullable=False),
+        sa.Column(
+            "available_minor", _AMOUNT, _counter("vouchers", "available_minor"), nullable=False
+        ),
+        sa.Column("saved_minor", _AMOUNT, _counter("vouchers", "saved_minor"), nullable=False),
+        sa.Column(
+            "available_quantity",
+            _AMOUNT,
+            _counter("vouchers", "available_quantity"),
+            nullable=False,
+        ),
         sa.PrimaryKeyConstraint("bucket", "voucher", name=op.f("pk_vouchers")),
         sa.UniqueConstraint("voucher", name=op.f("uq_vouchers_voucher")),
         sqlite_strict=True,
@@ -290,7 +344,7 @@ def upgrade() -> None:
         "issues",
         sa.Column("programme", sa.Text(), nullable=False),
         sa.Column("ref", sa.Text(), nullable=False),
-        sa.Column("bucket", sa.Integer(), nullable=True),
+        sa.Column("bucket", sa.Integer(), _bucket("issues"), nullable=False),
         sa.Column("voucher", sa.Text(), nullable=False),
         sa.Column("terms_sha256", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("programme", "ref", name=op.f("pk_issues")),
@@ -346,7 +400,12 @@ def upgrade() -> None:
         sa.Column("merchant", sa.Text(), nullable=False),
         sa.Column("kid", sa.Text(), nullable=False),
         sa.Column("x", sa.Text(), nullable=False),
-        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column(
+            "status",
+            sa.Text(),
+            _check("terminals", "known", "status IN ('active', 'suspended', 'revoked', 'forked')"),
+            nullable=False,
+        ),
         sa.Column("certificate", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("terminal", name=op.f("pk_terminals")),
         sa.ForeignKeyConstraint(["store"], ["stores.store"], name=op.f("fk_terminals_store")),
@@ -380,6 +439,7 @@ def downgrade() -> None:
     op.drop_table("issuers")
     op.drop_table("funders")
     op.drop_table("entries")
+    op.drop_table("enrolments")
     op.drop_table("beneficiaries")
     op.drop_table("batch_shares")
     op.drop_table("batch_postings")

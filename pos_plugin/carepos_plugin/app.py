@@ -1,0 +1,232 @@
+"""The plugin wired together: the one place where its parts meet."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from flask import Flask, Response
+from waitress.server import create_server
+from werkzeug.exceptions import HTTPException
+
+from carepos import Malformed, Paper, Till, clock
+from carepos.clock import Clock
+from carepos.errors import CareposError
+from carepos.ids import RandomBytes
+from carepos.till import Reached, pass_by
+from carepos_plugin import guard, office_routes, pairing, status
+from carepos_plugin.counter import Counter
+from carepos_plugin.http import MAX_BODY_BYTES, problem_response
+from carepos_plugin.offers import OfferBook
+from carepos_plugin.print_queue import NoPrinter, PrintQueue
+from carepos_plugin.printing.escpos_receipt import ReceiptEncoder
+from carepos_plugin.printing.printers import FilePrinter, NetworkPrinter, Printer
+from carepos_plugin.problems import Problem, problem_of
+from carepos_plugin.registers import local_json
+from carepos_plugin.settings import Settings
+from carepos_plugin.upkeep import Chores, Contact, Upkeep
+
+THREADS = 8
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A plugin's parts; `wsgi` is what a WSGI server serves. It does not close the till."""
+
+    wsgi: Flask
+    settings: Settings
+    counter: Counter
+    chores: Chores
+    print_queue: PrintQueue
+    upkeep: Upkeep
+    read_status: Callable[[], dict[str, Any]]
+
+    def start(self) -> None:
+        """Print and settle in the background from now on."""
+        self.print_queue.start()
+        self.upkeep.start()
+
+    def close(self) -> None:
+        """End what runs in the background; what is queued waits for the next start."""
+        self.upkeep.close()
+        self.print_queue.close()
+
+
+def build(
+    till: Till,
+    settings: Settings,
+    secret: str,
+    *,
+    printer: Printer | None = None,
+    now: Clock = clock.system_clock,
+    monotonic: Callable[[], float] = time.monotonic,
+    random_bytes: RandomBytes = os.urandom,
+    reached: Reached = pass_by,
+) -> Plugin:
+    """Wire a plugin around an open till. Nothing runs in the background before `start()`.
+
+    `secret` is what registers must show (`pairing.read`); `printer` stands in for the one that the
+    settings name; `reached` is told the points that a print job passes.
+    """
+    encoder = ReceiptEncoder(
+        settings.columns, font_path=settings.font, cache_dir=settings.folder / "cache"
+    )
+    printing = PrintQueue(
+        till.journal,
+        printer or printer_of(settings),
+        encoder.encode,
+        columns=settings.columns,
+        reached=reached,
+    )
+    offers = OfferBook(life_s=settings.offer_life_s, monotonic=monotonic, random_bytes=random_bytes)
+    contact = Contact(now, back=lambda: upkeep.wake())
+
+    def afterwards() -> None:
+        offers.forget_expired()
+        printing.wake()
+
+    chores = Chores(till, contact, now=now, monotonic=monotonic, afterwards=afterwards)
+    upkeep = Upkeep(chores, every_s=settings.settle_every_s, random=random.random)
+    counter = Counter(till, settings, offers, contact, now=now, after_sale=printing.wake)
+
+    def read_status() -> dict[str, Any]:
+        return status.of_plugin(
+            settings,
+            till.enrolment,
+            till.journal,
+            contact=contact,
+            chores=chores,
+            printing=printing,
+        )
+
+    app = Flask("carepos_plugin", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    guard.install(app, names={*guard.LOOPBACK_NAMES, host.lower()}, secret=secret)
+    app.register_blueprint(local_json.blueprint(counter))
+    app.register_blueprint(office_routes.blueprint(counter, chores, read_status))
+    _answer_errors(app)
+    return Plugin(app, settings, counter, chores, printing, upkeep, read_status)
+
+
+def printer_of(settings: Settings) -> Printer:
+    """The printer that the settings name."""
+    address = settings.printer
+    if address.kind == "tcp":
+        return NetworkPrinter(address.host, address.port)
+    if address.folder is not None:
+        return FilePrinter(address.folder)
+    return NoPrinter()
+
+
+@contextmanager
+def opened(
+    folder: Path, *, now: Clock = clock.system_clock, reached: Reached = pass_by
+) -> Iterator[Plugin]:
+    """The till of `folder`, open and wired as its settings want it; closed again afterwards.
+
+    Raises Malformed for a wrong setting, FileNotFoundError, EnrolmentFailed, JournalLocked.
+    """
+    settings = Settings.load(folder)
+    secret = pairing.read(folder)
+    with Till.open(
+        folder,
+        now=now,
+        reached=reached,
+        software=f"carepos-plugin/{version('carepos')}",
+        paper=Paper(settings.language, settings.zone),
+        answer_timeout_s=settings.answer_timeout_s,
+    ) as till:
+        plugin = build(till, settings, secret, now=now, reached=reached)
+        try:
+            yield plugin
+        finally:
+            plugin.close()
+
+
+def serve(
+    folder: Path,
+    *,
+    now: Clock = clock.system_clock,
+    reached: Reached = pass_by,
+    ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve the till in `folder` until the process is told to stop (Ctrl-C, SIGTERM).
+
+    `ready` is told the address once it answers. Raises as `opened`, and OSError when the port is
+    taken.
+    """
+    settings = Settings.load(folder)
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    # The port first: where it is taken, the till is not even opened.
+    with (
+        socket.create_server((settings.host, settings.port), family=family) as listener,
+        opened(folder, now=now, reached=reached) as plugin,
+    ):
+        server = create_server(
+            plugin.wsgi,
+            sockets=[listener],
+            threads=THREADS,
+            max_request_body_size=2 * MAX_BODY_BYTES,
+            channel_timeout=30,
+            ident=None,
+        )
+        try:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, _stop)
+            plugin.start()
+            ready(settings.url)
+            server.run()  # returns after KeyboardInterrupt and SystemExit
+        finally:
+            server.close()
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+def _answer_errors(app: Flask) -> None:
+    """Whatever goes wrong becomes a problem document; no text of a foreign exception gets out."""
+
+    @app.errorhandler(Problem)
+    def problem(error: Problem) -> Response:
+        return problem_response(error)
+
+    @app.errorhandler(CareposError)
+    def ours(error: CareposError) -> Response:
+        return problem_response(problem_of(error))
+
+    @app.errorhandler(HTTPException)
+    def http(error: HTTPException) -> Response:
+        codes = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+        status_code = error.code or 500
+        if status_code in codes:
+            answer = problem_response(Problem(codes[status_code]))
+        elif status_code < 500:
+            answer = problem_response(problem_of(Malformed("the request is not of its form")))
+        else:
+            answer = problem_response(Problem("internal"))
+        for name, value in error.get_headers():
+            if name == "Allow":
+                answer.headers[name] = value
+        return answer
+
+    @app.errorhandler(Exception)
+    def failed(error: Exception) -> Response:
+        # The type only: an exception's text may hold a token.
+        _log.error("a request failed: %s", type(error).__name__)
+        return problem_response(Problem("internal"))

@@ -1,0 +1,355 @@
+"""`carepos till …`: set up a till, run it, and look after it.
+
+While the plugin runs, its journal is its own and these commands go through it; else they open the
+till themselves. Exit codes: 0 done; 1 the answer is no; 2 wrong usage, or it failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from carepos import (
+    CareposError,
+    EnrolmentFailed,
+    JournalCorrupt,
+    Malformed,
+    Till,
+    WrongState,
+    ids,
+    outcome,
+    record,
+)
+from carepos.enrolment import Enrolment
+from carepos.journal import JournalView
+from carepos.keys import KeySet, SigningKey
+from carepos.money import format_amount
+from carepos_plugin import app, pairing, status
+from carepos_plugin.client import PluginClient, PluginProblem, is_running
+from carepos_plugin.problems import Problem, problem_of
+from carepos_plugin.settings import FILE, Settings
+
+DONE, NO, FAILED = 0, 1, 2
+
+
+def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `till` to the carepos command."""
+    till = subparsers.add_parser(
+        "till",
+        help="the till beside the cash register 收银终端",
+        description="Set up a till, run its plugin, and look after it.",
+    )
+    commands = till.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(
+        name: str, summary: str, work: Callable[[argparse.Namespace], int]
+    ) -> argparse.ArgumentParser:
+        parser = commands.add_parser(name, help=summary, description=summary)
+        parser.add_argument(
+            "--folder",
+            type=Path,
+            default=Path(),
+            help="the till's folder (default: the one you are in)",
+        )
+        parser.set_defaults(run=_guarded(work))
+        return parser
+
+    enrol = add("enrol", "make a folder a till, with the code from the office 注册终端", _enrol)
+    enrol.add_argument("--url", required=True, help="the ledger's address, https://…")
+    enrol.add_argument("--code", required=True, help="the activation code; - reads it from stdin")
+    add("serve", "run the plugin until it is stopped 运行插件", _serve)
+    shown = add("status", "what is open, and what happens next 状态", _status)
+    shown.add_argument("--json", action="store_true", help="for programs instead of people")
+    add("verify", "check every record and every outcome of the journal 校验流水", _verify)
+    add("settle", "settle with the ledger what is open 处理未完成的单", _settle)
+    close = add("close-day", "write the day report (Z) and send it 日结", _close_day)
+    close.add_argument("--date", metavar="YYYY-MM-DD", help="the business date (default: today)")
+    reprint = add("reprint", "print a receipt again, marked COPY 补打小票", _reprint)
+    reprint.add_argument("receipt_no", metavar="RECEIPT_NO")
+    goods = add("goods", "say whether the goods of a sale were handed over 商品是否已交付", _goods)
+    goods.add_argument("checkout", metavar="CHECKOUT")
+    either = goods.add_mutually_exclusive_group(required=True)
+    either.add_argument("--handed-over", action="store_true", help="the customer has them")
+    either.add_argument("--kept", action="store_true", help="the shop has them: give back")
+    cancel = add("cancel", "cancel a sale whose outcome is not known 撤销未知结果的单", _cancel)
+    cancel.add_argument("checkout", metavar="CHECKOUT")
+
+
+def _guarded(
+    work: Callable[[argparse.Namespace], int],
+) -> Callable[[argparse.Namespace], int]:
+    """Turn what can go wrong into one sentence on stderr and an exit code."""
+
+    def run(args: argparse.Namespace) -> int:
+        try:
+            return work(args)
+        except PluginProblem as error:
+            return _said_no(error.document)
+        except Problem as error:
+            return _said_no(error.to_json())
+        except WrongState as error:
+            return _said_no(problem_of(error).to_json())
+        except (CareposError, FileNotFoundError) as error:
+            print(f"carepos till: {_sentence(error, args)}", file=sys.stderr)
+        except OSError as error:
+            what = f"{error.filename}: " if error.filename else ""
+            print(f"carepos till: {what}{error.strerror or error}", file=sys.stderr)
+        return FAILED
+
+    return run
+
+
+def _said_no(document: dict[str, Any]) -> int:
+    """Print a problem document; 1 where the plugin is fine and the answer is no, else 2."""
+    detail = document.get("detail")
+    more = f" ({detail})" if detail else ""
+    print(f"carepos till: {document.get('en')} {document.get('zh')}{more}", file=sys.stderr)
+    return NO if document.get("status") in (404, 409, 410) else FAILED
+
+
+def _sentence(error: Exception, args: argparse.Namespace) -> str:
+    if isinstance(error, FileNotFoundError):
+        missing = Path(error.filename or "").name
+        return (
+            f"{missing} is not in {args.folder}: enrol the till first (carepos till enrol), "
+            "or name its folder with --folder"
+        )
+    return str(error)
+
+
+# ── setting up and running ─────────────────────────────────────────────────────────────────────
+
+
+def _enrol(args: argparse.Namespace) -> int:
+    folder: Path = args.folder
+    code = sys.stdin.readline() if args.code == "-" else args.code
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Before the code is spent, so that a till that is enrolled never lacks them.
+    wrote_settings = Settings.write_default(folder)
+    wrote_secret = pairing.make(folder)
+    if (folder / "enrolment.json").exists():
+        print(f"{folder} is enrolled already; nothing was changed.", file=sys.stderr)
+        return NO
+    enrolled = Till.enrol(folder, url=args.url, activation=code)
+    print(f"Enrolled as till {enrolled.terminal_no:04d} of {enrolled.store_name}.")
+    print(f"已注册为 {enrolled.store_name} 的 {enrolled.terminal_no:04d} 号终端。")
+    print("Next:")
+    if wrote_settings:
+        print(f"  1. Look through {folder / FILE}: printer, paper width, language.")
+    else:
+        print(f"  1. {folder / FILE} was there and stays as it is.")
+    kept = "made" if wrote_secret else "kept"
+    print(f"  2. Give the register the pairing secret in {folder / pairing.FILE} ({kept});")
+    print(f"     it sends it with every call, in the header {pairing.HEADER}.")
+    print(f"  3. carepos till serve --folder {folder}")
+    return DONE
+
+
+def _serve(args: argparse.Namespace) -> int:
+    settings = Settings.load(args.folder)
+    if not settings.loopback:
+        print(
+            f"Warning: {settings.host} can be reached from other computers, and the pairing "
+            "secret travels there in the clear. Use a cable of its own.",
+            file=sys.stderr,
+        )
+
+    def ready(url: str) -> None:
+        print(f"The plugin answers at {url} (Ctrl-C stops it). 插件已启动。", flush=True)
+
+    try:
+        app.serve(args.folder, ready=ready)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        print(
+            f"carepos till: {settings.url} can't be used ({error.strerror or error}): is another "
+            f"plugin running? Stop it, or give another port in {args.folder / FILE}.",
+            file=sys.stderr,
+        )
+        return FAILED
+    return DONE
+
+
+# ── looking ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _status(args: argparse.Namespace) -> int:
+    if is_running(args.folder):
+        found = PluginClient(args.folder).get("/api/status")
+    else:
+        enrolled, view = _beside(args.folder)
+        with closing(view):
+            found = status.of_journal(args.folder, enrolled, view)
+    if args.json:
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+    else:
+        _print_status(found)
+    return DONE
+
+
+def _print_status(found: dict[str, Any]) -> None:
+    terminal, ledger, printer = found["terminal"], found.get("ledger"), found.get("printer")
+    print(f"Till 终端 {terminal['terminal_no']}, {terminal['store_name']}")
+    if ledger is None:
+        print("Plugin 插件: not running 未运行")
+    else:
+        heard = ledger["last_heard_at"] or "not since the start 启动后尚未联系"
+        print(f"Ledger 账本: {ledger['url']}, last heard 最近联系 {heard}")
+        if ledger["problem"]:
+            print(f"  {ledger['problem']}")
+    print(f"Pack 离线包: {found['pack']['issued_at'] or 'none 无'}")
+    print(f"Not uploaded 未上传: {found['not_uploaded']}")
+    if printer is not None:
+        print(f"Printer 打印机: {printer['printer']}, waiting 待打印 {printer['waiting']}")
+        for slip in printer["unsure"]:
+            print(f"  {slip['en']} {slip['zh']}")
+    if not found["open"]:
+        print("Nothing is open. 没有未完成的单。")
+    for sale in found["open"]:
+        _print_sale(sale)
+
+
+def _print_sale(sale: dict[str, Any]) -> None:
+    amount = format_amount(sale["amount_minor"], sale["currency"])
+    print(f"{sale['checkout']}  {sale['receipt_no']}  {amount} {sale['currency']}  {sale['state']}")
+    for language in ("en", "zh"):
+        print(f"  {sale['message'][language]} {sale['next'][language]}")
+
+
+def _verify(args: argparse.Namespace) -> int:
+    enrolled, view = _beside(args.folder)
+    with closing(view):
+        try:
+            records, outcomes = verify(view, enrolled)
+        except JournalCorrupt as error:
+            print(f"NOT GOOD 校验失败: {error}. Keep the folder and call the programme's office.")
+            return NO
+    print(f"good 有效: {records} records, {outcomes} outcomes; chain and signatures hold")
+    return DONE
+
+
+def verify(view: JournalView, enrolled: Enrolment) -> tuple[int, int]:
+    """Check every record's signature and place and every outcome's: (records, outcomes).
+
+    Can be done beside a running plugin. Raises JournalCorrupt.
+    """
+    about = view.about()
+    head, outcomes, count = record.first_prev(about["incarnation"]), 0, 0
+    try:
+        for count, found in enumerate(view.records(), 1):
+            place = (found.sequence, found.prev, found.incarnation, found.terminal)
+            if place != (count, head, about["incarnation"], enrolled.terminal):
+                raise JournalCorrupt(f"record {count} is not in its place", sequence=count)
+            head = found.digest
+            for text in view.outcomes_of(found.sequence):
+                said = outcome.read_any(text, keys=enrolled.ledger_keys.keys)
+                if said.record_sha256 != found.digest:
+                    raise JournalCorrupt(f"record {count} has another's outcome", sequence=count)
+                outcomes += 1
+    except Malformed as error:
+        raise JournalCorrupt(f"after record {count}: {error}") from error
+    return count, outcomes
+
+
+def _beside(folder: Path) -> tuple[Enrolment, JournalView]:
+    """The till of a folder to be looked at only, whether or not a plugin runs it."""
+    try:
+        key = SigningKey.load(folder / "terminal.key")
+    except FileNotFoundError:
+        raise EnrolmentFailed(
+            f"{folder} is not the folder of an enrolled till: enrol it (carepos till enrol), "
+            "or name another with --folder"
+        ) from None
+    enrolled = Enrolment.load(folder / "enrolment.json", key.public)
+    return enrolled, JournalView.open(folder / "journal.db", KeySet([key.public]))
+
+
+# ── acting ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _settle(args: argparse.Namespace) -> int:
+    if is_running(args.folder):
+        answered = PluginClient(args.folder).post("/api/settle")
+        reached, still_open = answered["ledger_answered"], answered["open"]
+    else:
+        with app.opened(args.folder) as plugin:
+            reached, still_open = plugin.chores(), plugin.read_status()["open"]
+            plugin.print_queue.print_waiting()
+    if not reached:
+        print("The ledger did not answer; try again later. 账本未答复，请稍后再试。")
+    for sale in still_open:
+        _print_sale(sale)
+    if not still_open:
+        print("Nothing is open. 没有未完成的单。")
+    return DONE if reached and not still_open else NO
+
+
+def _close_day(args: argparse.Namespace) -> int:
+    if is_running(args.folder):
+        body = {} if args.date is None else {"business_date": args.date}
+        closed = PluginClient(args.folder).post("/api/day-close", body)
+    else:
+        with app.opened(args.folder) as plugin:
+            closed = plugin.counter.close_day(args.date)
+    print(
+        f"Z {closed['z_no']}  {closed['business_date']}: "
+        f"{closed['confirmed']} redeemed 已核销, {closed['refused']} refused 已拒绝, "
+        f"{closed['reversed']} cancelled 已撤销, {closed['open']} open 未完成"
+    )
+    for each in closed["sums"]:
+        amount = format_amount(each["amount_minor"], each["currency"])
+        print(f"  {each['programme']}: {each['count']} × = {amount} {each['currency']}")
+    if closed["acknowledged"]:
+        print("The ledger has it. 账本已收到。")
+    else:
+        print("The ledger does not have it yet; it goes up by itself. 账本尚未收到，将自动上传。")
+    return DONE
+
+
+def _reprint(args: argparse.Namespace) -> int:
+    number = args.receipt_no
+    ids.parse_receipt_no(number)
+    if is_running(args.folder):
+        PluginClient(args.folder).post(f"/api/receipts/{number}/print")
+        print("Queued, marked COPY. 已加入打印队列（副本）。")
+        return DONE
+    with app.opened(args.folder) as plugin:
+        plugin.counter.reprint(number)
+        plugin.print_queue.print_waiting()
+        last = plugin.print_queue.last
+    if last is None or last.state != "printed":
+        why = "" if last is None else f" ({last.state}: {last.reason})"
+        print(f"It may not be on paper{why}; look at the printer. 可能未打出，请检查打印机。")
+        return NO
+    print("Printed, marked COPY. 已打印（副本）。")
+    return DONE
+
+
+def _goods(args: argparse.Namespace) -> int:
+    handed_over = bool(args.handed_over)
+    if is_running(args.folder):
+        target = f"/api/checkouts/{ids.label(args.checkout, 'CHECKOUT')}/goods"
+        sale = PluginClient(args.folder).post(target, {"handed_over": handed_over})
+    else:
+        with app.opened(args.folder) as plugin:
+            sale = plugin.counter.answer_goods(args.checkout, handed_over=handed_over)
+            plugin.print_queue.print_waiting()
+    _print_sale(sale)
+    return DONE
+
+
+def _cancel(args: argparse.Namespace) -> int:
+    if is_running(args.folder):
+        target = f"/api/checkouts/{ids.label(args.checkout, 'CHECKOUT')}/cancel"
+        sale = PluginClient(args.folder).post(target)
+    else:
+        with app.opened(args.folder) as plugin:
+            sale = plugin.counter.cancel(args.checkout)
+    _print_sale(sale)
+    return DONE

@@ -1,0 +1,227 @@
+"""What happens at the counter, whatever register stands on it: offer, redeem, retry, undo, close.
+
+Register adapters translate their own protocol into these calls and back; no rule is in them.
+Everything returned is a JSON object of `shown`. Raises Problem and CareposError.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from datetime import date, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from carepos import Holder, Line, Malformed, NotDecided, Refused, Sale, Till, Unreachable, ids
+from carepos.clock import Clock
+from carepos.journal import PrintJob
+from carepos.record import DayReport
+from carepos_plugin import shown
+from carepos_plugin.offers import Held, OfferBook
+from carepos_plugin.problems import Problem
+from carepos_plugin.settings import Settings
+from carepos_plugin.upkeep import Contact
+
+MAX_CODE_CHARACTERS = 4096
+
+
+class Counter:
+    """One till's counter. `after_sale` is called when a sale may have made a slip or is unknown."""
+
+    def __init__(
+        self,
+        till: Till,
+        settings: Settings,
+        offers: OfferBook,
+        contact: Contact,
+        *,
+        now: Clock,
+        after_sale: Callable[[], None],
+    ) -> None:
+        self._till = till
+        self._settings = settings
+        self._offers = offers
+        self._contact = contact
+        self._now = now
+        self._after_sale = after_sale
+        self._closing = threading.Lock()
+
+    # ── scan and offer ─────────────────────────────────────────────────────────────────────────
+
+    def offer(
+        self, checkout: str, code: str, lines: Sequence[Line], programme: str | None
+    ) -> dict[str, Any]:
+        """What could be redeemed; takes nothing. `lines` after discounts, `code` as scanned.
+
+        Raises Problem already_redeemed or sale_not_over when this sale has a live redemption.
+        """
+        live = self._till.journal.live_attempt(checkout)
+        if live is not None:
+            code_of = "already_redeemed" if live.state == "confirmed" else "sale_not_over"
+            raise Problem(code_of, more={"sale": self.sale(checkout)})
+        try:
+            offer = self._till.propose(self._scan(code), lines, programme=programme)
+        except Refused as error:
+            return shown.not_offered(checkout, lines, error.refusal)
+        offer_id = None
+        if offer.refusal is None:
+            offer_id = self._offers.put(checkout, offer)
+        until = self._now() + timedelta(seconds=self._settings.offer_life_s)
+        return shown.offered(checkout, offer, offer_id, until)
+
+    def _scan(self, code: str) -> Holder:
+        """Who presents the code; notes whether the ledger answered."""
+        try:
+            holder = self._till.scan(code)
+        except (Unreachable, NotDecided) as error:
+            self._contact.missed(str(error))
+            raise
+        self._contact.heard()
+        return holder
+
+    # ── redeem ─────────────────────────────────────────────────────────────────────────────────
+
+    def redeem(self, offer_id: str, checkout: str, cashier: str) -> dict[str, Any]:
+        """Redeem what was offered and accepted. Repeated, it answers the same and does nothing.
+
+        Raises Problem offer_gone, offer_of_other_checkout.
+        """
+        held = self._offers.get(offer_id)
+        if held is None:
+            return self._without_offer(checkout)
+        if held.checkout != checkout:
+            raise Problem("offer_of_other_checkout")
+        with held.working:  # a double click waits for the first
+            if held.sale is not None:
+                return self._of_spent(held, held.sale)
+            if held.offer is None:
+                raise Problem("offer_gone")
+            offer = held.offer
+            try:
+                sale = self._till.redeem(offer, checkout=checkout, cashier=cashier)
+            except Refused as error:
+                return shown.refused_before(checkout, offer, error.refusal)
+            self._offers.spend(held, sale)
+        return self._told(sale)
+
+    def _without_offer(self, checkout: str) -> dict[str, Any]:
+        """The till was restarted, or the register repeats itself late: what the journal says."""
+        if self._till.journal.live_attempt(checkout) is None:
+            raise Problem("offer_gone")
+        return self.sale(checkout)
+
+    def _of_spent(self, held: Held, became: Sale) -> dict[str, Any]:
+        newest = self._till.status(held.checkout)
+        # Another scan may have begun the sale's next attempt; this offer's stays what it was.
+        return self._shown(newest if newest.receipt_no == became.receipt_no else became)
+
+    # ── afterwards ─────────────────────────────────────────────────────────────────────────────
+
+    def sale(self, checkout: str) -> dict[str, Any]:
+        """Where the sale's newest attempt stands. Raises Problem checkout_unknown."""
+        return self._shown(self._known(checkout, self._till.status))
+
+    def sale_with_attempts(self, checkout: str) -> dict[str, Any]:
+        """As `sale`, with every attempt of it."""
+        number = self._till.enrolment.terminal_no
+        attempts = shown.attempts_of(self._till.journal, checkout, number)
+        return {**self.sale(checkout), "attempts": attempts}
+
+    def retry(self, checkout: str) -> dict[str, Any]:
+        """Ask again, and send the same record again while the code is still in memory."""
+        return self._told(self._known(checkout, self._till.retry))
+
+    def cancel(self, checkout: str) -> dict[str, Any]:
+        """Reverse a sale whose outcome is unknown. Raises WrongState."""
+        return self._told(self._known(checkout, self._till.cancel))
+
+    def answer_goods(self, checkout: str, *, handed_over: bool) -> dict[str, Any]:
+        """The cashier's answer after a restart. Raises WrongState when nobody asked."""
+        return self._told(
+            self._known(
+                checkout, lambda known: self._till.answer_goods(known, handed_over=handed_over)
+            )
+        )
+
+    def _known(self, checkout: str, ask: Callable[[str], Sale]) -> Sale:
+        try:
+            return ask(ids.label(checkout, "checkout"))
+        except KeyError:
+            raise Problem("checkout_unknown") from None
+
+    def _told(self, sale: Sale) -> dict[str, Any]:
+        if sale.problem is not None:
+            self._contact.missed(sale.problem)
+        self._after_sale()
+        return self._shown(sale)
+
+    def _shown(self, sale: Sale) -> dict[str, Any]:
+        text = None
+        if sale.state == "confirmed":
+            text = shown.receipt_text(
+                self._till.journal.of_checkout(sale.checkout)[-1].slip,
+                self._settings.columns,
+                copy=False,
+            )
+        return shown.sold(sale, text)
+
+    # ── receipts ───────────────────────────────────────────────────────────────────────────────
+
+    def receipt(self, receipt_no: str) -> dict[str, Any]:
+        """A receipt as data and as text (marked COPY), and what became of each slip."""
+        jobs = self._jobs(receipt_no)
+        text = shown.receipt_text(jobs[0].slip, self._settings.columns, copy=True)
+        return {
+            "receipt_no": receipt_no,
+            "slips": [{"copy_no": job.copy_no, "state": job.state} for job in jobs],
+            "text": text,
+            "receipt": {**jobs[0].slip, "is_copy": True},
+        }
+
+    def reprint(self, receipt_no: str) -> dict[str, Any]:
+        """Queue one more slip, marked COPY."""
+        self._jobs(receipt_no)
+        job = self._till.journal.queue_copy(receipt_no)
+        self._after_sale()
+        return {"receipt_no": receipt_no, "copy_no": job.copy_no, "state": job.state}
+
+    def _jobs(self, receipt_no: str) -> list[PrintJob]:
+        """The slips of a redeemed sale; before that there is none (INV-4)."""
+        ids.parse_receipt_no(receipt_no)
+        jobs = self._till.journal.print_jobs(receipt_no)
+        if not jobs:
+            raise Problem("receipt_unknown")
+        return jobs
+
+    # ── the day ────────────────────────────────────────────────────────────────────────────────
+
+    def close_day(self, business_date: str | None) -> dict[str, Any]:
+        """Write and send the till's Z, by default for today on the shop's clock.
+
+        The same day again with no sale since gives the same Z, so a double click makes one.
+        """
+        day = business_date or f"{self._now().astimezone(ZoneInfo(self._settings.zone)):%Y-%m-%d}"
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", day) is None:
+            raise Malformed("must look like 2026-11-22", field="business_date")
+        try:
+            date.fromisoformat(day)
+        except ValueError:
+            raise Malformed("no such day", field="business_date") from None
+        journal = self._till.journal
+        with self._closing:
+            reports = journal.records("day_report")
+            content = reports[-1].content if reports else None
+            if (
+                isinstance(content, DayReport)
+                and content.business_date == day
+                and not any(a.sequence > reports[-1].sequence for a in journal.attempts())
+            ):
+                self._till.settle()
+                acknowledged = bool(journal.outcomes_of(reports[-1].sequence))
+                closed, problem = content, None
+            else:
+                made = self._till.close_day(day)
+                closed, acknowledged, problem = made.report, made.acknowledged, made.problem
+        self._after_sale()
+        return {**closed.to_json(), "acknowledged": acknowledged, "problem": problem}

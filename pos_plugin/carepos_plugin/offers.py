@@ -1,0 +1,101 @@
+"""Offers on the screen: shown once, redeemed at most once, gone after a while.
+
+They live in memory only, because each holds a scanned code (INV-10). A sale has one offer: the next
+scan replaces it, so that nobody pays from the voucher of the customer before. A redeemed offer
+forgets the code at once and remembers only what became of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from carepos import Offer, Sale
+from carepos.ids import RandomBytes
+from carepos.keys import b64
+
+MOST: Final = 200
+"""Offers held at once; the oldest makes room."""
+
+
+@dataclass(slots=True)
+class Held:
+    """One offer. Exactly one of `offer` and `sale` is there; `working` while it is redeemed."""
+
+    id: str
+    checkout: str
+    offer: Offer | None
+    until: float
+    sale: Sale | None = None
+    working: threading.Lock = field(default_factory=threading.Lock)
+
+    def __repr__(self) -> str:
+        return f"Held({self.id})"
+
+
+class OfferBook:
+    """The offers of one till. `life_s` counts from the scan; safe to use from several threads."""
+
+    def __init__(
+        self, *, life_s: float, monotonic: Callable[[], float], random_bytes: RandomBytes
+    ) -> None:
+        self._life_s = life_s
+        self._monotonic = monotonic
+        self._random_bytes = random_bytes
+        self._held: dict[str, Held] = {}
+        self._mutex = threading.Lock()
+
+    def put(self, checkout: str, offer: Offer) -> str:
+        """The offer's id. A double scan that offers the same again keeps its id."""
+        with self._mutex:
+            self._forget_expired()
+            until = self._monotonic() + self._life_s
+            for before in [h for h in self._held.values() if h.checkout == checkout]:
+                if before.offer is not None and _same(before.offer, offer):
+                    # In place: it may be in the middle of being redeemed.
+                    before.offer, before.until = offer, until
+                    return before.id
+                if before.offer is not None:
+                    del self._held[before.id]
+            while len(self._held) >= MOST:
+                del self._held[next(iter(self._held))]
+            made = Held(b64(self._random_bytes(16)), checkout, offer, until)
+            self._held[made.id] = made
+            return made.id
+
+    def get(self, offer_id: str) -> Held | None:
+        """None when there is none of this id any more."""
+        with self._mutex:
+            self._forget_expired()
+            return self._held.get(offer_id)
+
+    def spend(self, held: Held, sale: Sale) -> None:
+        """Note what became of the offer and forget the code in it."""
+        with self._mutex:
+            held.sale = sale
+            held.offer = None
+
+    def forget_expired(self) -> None:
+        """Called every so often, so that no code stays in memory over night."""
+        with self._mutex:
+            self._forget_expired()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def _forget_expired(self) -> None:
+        now = self._monotonic()
+        for offer_id in [held.id for held in self._held.values() if held.until <= now]:
+            del self._held[offer_id]
+
+
+def _same(one: Offer, other: Offer) -> bool:
+    """Whether the same code was offered the same for the same goods."""
+    return (
+        one.holder.identity.token_sha256 == other.holder.identity.token_sha256
+        and one.programme == other.programme
+        and one.situation.lines == other.situation.lines
+        and one.proposal.allocation == other.proposal.allocation
+    )

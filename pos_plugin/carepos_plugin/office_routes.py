@@ -1,0 +1,44 @@
+"""What the shop asks about the till itself: status, settling, the end of the day.
+
+GET  /api/status       what is open and what happens next; ledger, pack, printer
+POST /api/settle       do the next thing for everything that is open, now
+POST /api/day-close    write the till's Z and send it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint, Response, request
+
+from carepos import strict_json
+from carepos_plugin.counter import Counter
+from carepos_plugin.http import empty_body, json_body, json_response
+from carepos_plugin.upkeep import Chores
+
+
+def blueprint(counter: Counter, chores: Chores, status: Callable[[], dict[str, Any]]) -> Blueprint:
+    routes = Blueprint("office", __name__, url_prefix="/api")
+
+    @routes.get("/status")
+    def read_status() -> Response:
+        return json_response(status())
+
+    @routes.post("/settle")
+    def settle() -> Response:
+        empty_body(request)
+        reached = chores()
+        return json_response({"ledger_answered": reached, "open": status()["open"]})
+
+    @routes.post("/day-close")
+    def close_day() -> Response:
+        names = strict_json.names_within(
+            json_body(request), required=frozenset(), optional={"business_date"}, where="body"
+        )
+        day = names.get("business_date")
+        if day is not None:
+            day = strict_json.text(day, "business_date", high=10)
+        return json_response(counter.close_day(day))
+
+    return routes

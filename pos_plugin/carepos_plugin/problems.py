@@ -1,0 +1,187 @@
+"""Answers for what was not done: RFC 9457 problem documents with a code and both languages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from carepos.errors import (
+    CareposError,
+    JournalClosed,
+    JournalError,
+    Malformed,
+    NotDecided,
+    Refused,
+    Unreachable,
+    WrongState,
+)
+from carepos.refusals import BY_CODE
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One problem: its HTTP status and what the cashier can do."""
+
+    status: int
+    en: str
+    zh: str
+
+
+_AGAIN_EN = "Nothing was taken. Try again, or let the customer pay another way."
+_AGAIN_ZH = "未扣款。请稍后重试，或改用其他方式付款。"
+
+KINDS: Final[dict[str, Kind]] = {
+    "host_not_allowed": Kind(
+        400, "The plugin does not answer under this name.", "插件不接受此主机名的请求。"
+    ),
+    "unauthorised": Kind(
+        401,
+        "The register is not paired: its pairing secret is missing or wrong.",
+        "收银机未配对：缺少配对密钥或密钥不正确。",
+    ),
+    "foreign_origin": Kind(
+        403, "Other web pages may not use the plugin.", "不允许其他网页调用插件。"
+    ),
+    "not_found": Kind(404, "There is nothing at this address.", "此地址无内容。"),
+    "checkout_unknown": Kind(
+        404, "No redemption was begun for this sale.", "此单没有核销记录。"
+    ),
+    "receipt_unknown": Kind(404, "There is no receipt of this number.", "没有此单号的小票。"),
+    "method_not_allowed": Kind(
+        405, "This address does not take this method.", "此地址不支持该方法。"
+    ),
+    "already_redeemed": Kind(
+        409,
+        "This sale is redeemed already. Begin a new sale for more goods.",
+        "本单已核销，如需再次核销请重新开单。",
+    ),
+    "sale_not_over": Kind(
+        409,
+        "This sale has a redemption that is not over. Finish or cancel it first.",
+        "本单有未完成的核销，请先完成或撤销。",
+    ),
+    "offer_of_other_checkout": Kind(
+        409,
+        "This offer was made for another sale. Scan again.",
+        "此核销方案属于另一单，请重新扫码。",
+    ),
+    "nothing_offered": Kind(
+        409,
+        "Nothing was offered for this sale. Let the customer pay another way.",
+        "本单没有可核销的金额，请改用其他方式付款。",
+    ),
+    "wrong_state": Kind(
+        409,
+        "This can't be done with the sale as it stands now.",
+        "本单目前的状态不能执行此操作。",
+    ),
+    "offer_gone": Kind(
+        410,
+        "The offer is over or was replaced. Nothing was taken. Scan again.",
+        "核销方案已失效或已被替换，未扣款，请重新扫码。",
+    ),
+    "too_large": Kind(413, "The request is too large.", "请求过大。"),
+    "unsupported_media_type": Kind(
+        415, "The body must be application/json.", "请求正文必须是 application/json。"
+    ),
+    "internal": Kind(
+        500,
+        "The plugin failed. Look at the sale's state before you try again.",
+        "插件出错，重试前请先查看本单状态。",
+    ),
+    "journal_closed": Kind(
+        503,
+        "The till can't write to its disk, so no voucher can be taken. Restart the plugin.",
+        "终端无法写入磁盘，暂不能核销。请重启插件。",
+    ),
+    "unreachable": Kind(
+        503, f"No connection to the ledger. {_AGAIN_EN}", f"连不上账本，{_AGAIN_ZH}"
+    ),
+    "clock_skew": Kind(
+        503,
+        "This computer's clock is wrong. Set it right, then try again. Nothing was taken.",
+        "本机时钟不准，请校准后重试，未扣款。",
+    ),
+    "ledger_problem": Kind(
+        503, f"The ledger could not answer now. {_AGAIN_EN}", f"账本暂时无法处理，{_AGAIN_ZH}"
+    ),
+}  # fmt: skip
+
+_CODE = re.compile(r"[a-z][a-z_]{0,39}")
+
+
+class Problem(Exception):
+    """One problem document. `more` stands beside the standard members."""
+
+    def __init__(
+        self,
+        code: str,
+        detail: str = "",
+        *,
+        status: int | None = None,
+        field: str | None = None,
+        kind: Kind | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(code)
+        self.code = code
+        self.detail = detail
+        self.kind = kind or KINDS[code]
+        self.status = status or self.kind.status
+        self.field = field
+        self.more = dict(more or {})
+
+    def to_json(self) -> dict[str, Any]:
+        """The members of RFC 9457, then `code`, `en`, `zh`, and `field` where one is at fault."""
+        document: dict[str, Any] = {
+            "type": f"urn:carepos:problem:{self.code}",
+            "title": self.kind.en,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            "en": self.kind.en,
+            "zh": self.kind.zh,
+        }
+        if self.field is not None:
+            document["field"] = self.field
+        return {**document, **self.more}
+
+
+def problem_of(error: CareposError) -> Problem:
+    """The problem that an error of the SDK is. Its texts hold no token and no name (INV-10)."""
+    match error:
+        case Malformed():
+            return Problem(
+                error.code, str(error), field=error.field, kind=_of_list(error.code, 400)
+            )
+        case Refused():
+            return Problem(error.code, kind=_of_list(error.code, 409))
+        case NotDecided():
+            return _of_ledger(error)
+        case Unreachable():
+            return Problem("unreachable", str(error))
+        case WrongState():
+            return Problem("wrong_state", str(error))
+        case JournalClosed():
+            return Problem("journal_closed")
+        case JournalError():
+            return Problem("wrong_state", str(error))
+    return Problem("internal")
+
+
+def _of_ledger(error: NotDecided) -> Problem:
+    """What the ledger did not decide. Its document is unsigned: only its code is passed on."""
+    code = error.code if _CODE.fullmatch(error.code) else "unknown_problem"
+    if code in BY_CODE:
+        return Problem(code, "the ledger said so", kind=_of_list(code, 403))
+    if code == "clock_skew":
+        return Problem(code)
+    return Problem("ledger_problem", f"the ledger said {code}")
+
+
+def _of_list(code: str, status: int) -> Kind:
+    """A code of the SDK's one list as a problem."""
+    listed = BY_CODE.get(code) or BY_CODE["malformed"]
+    return Kind(status, listed.en, listed.zh)

@@ -1,0 +1,122 @@
+"""The plain register adapter: JSON over HTTP on the shop's own PC.
+
+    POST /api/offers                          scan → what could be redeemed
+    POST /api/redemptions                     the offer was accepted → redeemed, refused or unknown
+    GET  /api/checkouts/{checkout}            where a sale stands
+    POST /api/checkouts/{checkout}/retry      ask and send again
+    POST /api/checkouts/{checkout}/cancel     undo what is unknown
+    POST /api/checkouts/{checkout}/goods      were the goods handed over?
+    GET  /api/receipts/{receipt_no}           as JSON, or as text/plain
+    POST /api/receipts/{receipt_no}/print     once more on paper, marked COPY
+
+200 is an answer, a no of the rules too; what could not be done is an RFC 9457 problem. Every `en`
+and `zh` beside each other are one sentence for people.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from flask import Blueprint, Response, request
+
+from carepos import Line, Malformed, ids, receipt, spread_discount, strict_json
+from carepos.basket import MAX_LINES, lines_from_json
+from carepos.product import normalise_gtin
+from carepos_plugin.counter import MAX_CODE_CHARACTERS, Counter
+from carepos_plugin.http import empty_body, json_body, json_response
+from carepos_plugin.problems import Problem
+
+_SHORT_GTIN = re.compile(r"[0-9]{8}|[0-9]{12,13}")
+
+
+def blueprint(counter: Counter) -> Blueprint:
+    routes = Blueprint("local_json", __name__, url_prefix="/api")
+
+    @routes.post("/offers")
+    def offer() -> Response:
+        names = strict_json.names_within(
+            json_body(request),
+            required={"checkout", "code", "lines"},
+            optional={"discount_minor", "programme"},
+            where="body",
+        )
+        checkout = ids.label(names["checkout"], "checkout")
+        code = names["code"]
+        if not isinstance(code, str) or not 1 <= len(code) <= MAX_CODE_CHARACTERS:
+            raise Malformed(f"must be 1 to {MAX_CODE_CHARACTERS} characters", field="code")
+        programme = names.get("programme")
+        if programme is not None:
+            programme = ids.name(programme, "programme")
+        lines = _lines(names["lines"])
+        discount_minor = strict_json.integer(names.get("discount_minor", 0), "discount_minor")
+        return json_response(
+            counter.offer(checkout, code, spread_discount(lines, discount_minor), programme)
+        )
+
+    @routes.post("/redemptions")
+    def redeem() -> Response:
+        names = strict_json.exact_names(
+            json_body(request), {"offer", "checkout", "cashier"}, where="body"
+        )
+        checkout = ids.label(names["checkout"], "checkout")
+        cashier = ids.label(names["cashier"], "cashier")
+        if names["offer"] is None:
+            raise Problem("nothing_offered")
+        offer_id = ids.reference(names["offer"], "offer")
+        return json_response(counter.redeem(offer_id, checkout, cashier))
+
+    @routes.get("/checkouts/<checkout>")
+    def checkout_state(checkout: str) -> Response:
+        return json_response(counter.sale_with_attempts(ids.label(checkout, "checkout")))
+
+    @routes.post("/checkouts/<checkout>/retry")
+    def retry(checkout: str) -> Response:
+        empty_body(request)
+        return json_response(counter.retry(checkout))
+
+    @routes.post("/checkouts/<checkout>/cancel")
+    def cancel(checkout: str) -> Response:
+        empty_body(request)
+        return json_response(counter.cancel(checkout))
+
+    @routes.post("/checkouts/<checkout>/goods")
+    def goods(checkout: str) -> Response:
+        names = strict_json.exact_names(json_body(request), {"handed_over"}, where="body")
+        handed_over = strict_json.boolean(names["handed_over"], "handed_over")
+        return json_response(counter.answer_goods(checkout, handed_over=handed_over))
+
+    @routes.get("/receipts/<receipt_no>")
+    def read_receipt(receipt_no: str) -> Response:
+        found = counter.receipt(receipt_no)
+        wanted = request.accept_mimetypes.best_match(["application/json", "text/plain"])
+        if wanted == "text/plain":
+            return Response(found["text"], content_type="text/plain; charset=utf-8")
+        return json_response(found)
+
+    @routes.post("/receipts/<receipt_no>/print")
+    def print_receipt(receipt_no: str) -> Response:
+        empty_body(request)
+        return json_response(counter.reprint(receipt_no), 202)
+
+    return routes
+
+
+def _lines(value: object) -> tuple[Line, ...]:
+    """The basket as registers have it: any GTIN as printed, descriptions with anything in them."""
+    if not isinstance(value, list) or len(value) > MAX_LINES:
+        return lines_from_json(value, "lines")
+    return lines_from_json([_line(line) for line in value], "lines")
+
+
+def _line(line: object) -> Any:
+    if not isinstance(line, dict):
+        return line
+    made = dict(line)
+    key, description = line.get("key"), line.get("description")
+    if isinstance(key, str) and _SHORT_GTIN.fullmatch(key):
+        made["key"] = normalise_gtin(key)
+    if isinstance(description, str):
+        # Only shown, never recorded: a tab in a product's name must not stop a sale.
+        made["description"] = receipt.scrub(description, 96)
+    return made

@@ -1,0 +1,73 @@
+"""What happens next with a sale, as one sentence in each language for each state."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from carepos.attempt import MEANING, State
+from carepos.refusals import Refusal
+
+NEXT: Final[dict[State, tuple[str, str]]] = {
+    "open": ("The ledger's answer is awaited.", "等待账本答复。"),
+    "unknown": (
+        "The till keeps asking the ledger. Try again to send the same sale once more, or cancel.",
+        "终端会继续向账本查询；可重试（同一笔，不会重复扣款）或撤销。",
+    ),
+    "interrupted": (
+        (
+            "The till asks the ledger. Not known there: the sale is cancelled. Booked there: "
+            "answer whether the goods were handed over."
+        ),
+        "终端正在向账本查询：若账本无此单则自动撤销；若已入账，请回答商品是否已交付。",
+    ),
+    "goods_asked": (
+        "Answer whether the goods were handed over: yes keeps the sale, no gives the voucher back.",
+        "请回答商品是否已交付：已交付则保留本单，未交付则退回券额。",
+    ),
+    "confirmed": ("Hand over the goods.", "请交付商品。"),
+    "refused": (
+        "Tell the customer why; scan again or let the customer pay another way.",
+        "请告知顾客原因；可重新扫码或改用其他方式付款。",
+    ),
+    "reversing": (
+        "The cancellation is sent until the ledger has decided it. You may begin the sale again.",
+        "终端会持续发送撤销，直到账本确认；可以重新开始本单。",
+    ),
+    "filling": (
+        "Nothing for you to do: the till reports the cancelled number to the ledger.",
+        "无需操作：终端会向账本补报该单号。",
+    ),
+    "reversed": ("Nothing is open. You may begin the sale again.", "已了结，可以重新开始本单。"),
+    "review": (
+        "Call the programme's office and give them the receipt number.",
+        "请联系项目办公室并提供单号。",
+    ),
+}
+
+
+def said(en: str, zh: str) -> dict[str, str]:
+    return {"en": en, "zh": zh}
+
+
+def message_of(state: State) -> dict[str, str]:
+    """What the cashier reads for a state, without the reason of a refusal."""
+    return said(MEANING[state].en, MEANING[state].zh)
+
+
+def next_of(state: State) -> dict[str, str]:
+    return said(*NEXT[state])
+
+
+def refusal_of(refusal: Refusal | None) -> dict[str, Any] | None:
+    """`{"code", "en", "zh", "line"}`; `line` is the basket line at fault, or null.
+
+    A voucher at fault is not named: its id would link one family's purchases in several shops.
+    """
+    if refusal is None:
+        return None
+    line = refusal.at if isinstance(refusal.at, int) else None
+    return {
+        "code": refusal.code,
+        **said(refusal.sentence("en"), refusal.sentence("zh")),
+        "line": line,
+    }

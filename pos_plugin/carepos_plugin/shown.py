@@ -1,0 +1,185 @@
+"""What a register is shown of offers and sales, as JSON objects.
+
+`{"en", "zh"}` stands for every sentence that a person reads. No token, no id of an attempt, voucher
+or beneficiary is in any of them; a sale is named by its `checkout` and its `receipt_no`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from carepos import Line, Offer, Refusal, Sale, attempt, clock, ids, receipt
+from carepos.attempt import State
+from carepos.journal import Attempt, JournalView
+from carepos.rules import LineProposal
+from carepos.voucher import Voucher
+from carepos_plugin.sentences import message_of, next_of, refusal_of, said
+
+
+def offered(checkout: str, offer: Offer, offer_id: str | None, until: datetime) -> dict[str, Any]:
+    """An offer; `offer` is null when nothing can be redeemed, and then `refusal` says why."""
+    proposal = offer.proposal
+    used = [v for v in proposal.before if any(e.voucher == v for e in proposal.allocation)]
+    rest = [v for v in proposal.before if v not in used]
+    numbers = {voucher: n for n, voucher in enumerate([*used, *rest], 1)}
+    return {
+        "checkout": checkout,
+        "offer": offer_id,
+        "expires_at": None if offer_id is None else clock.to_text(until),
+        "programme": {"programme": offer.programme.programme, "name": offer.programme.name},
+        "currency": offer.programme.currency,
+        "lines": [
+            _line(n, line, proposal.before, numbers) for n, line in enumerate(proposal.lines, 1)
+        ],
+        "totals": {
+            "basket_minor": sum(line.line.line_amount_minor for line in proposal.lines),
+            "programme_minor": proposal.programme_minor,
+            "beneficiary_minor": proposal.beneficiary_minor,
+            "rest_minor": proposal.rest_minor,
+            "to_pay_minor": proposal.beneficiary_minor + proposal.rest_minor,
+        },
+        "vouchers": [
+            _balance(numbers[v], proposal.before[v], proposal.after[v]) for v in [*used, *rest]
+        ],
+        "refusal": refusal_of(offer.refusal),
+    }
+
+
+def not_offered(checkout: str, lines: Sequence[Line], refusal: Refusal) -> dict[str, Any]:
+    """The same shape for a code that is no good or a holder without vouchers."""
+    total_minor = sum(line.line_amount_minor for line in lines)
+    return {
+        "checkout": checkout,
+        "offer": None,
+        "expires_at": None,
+        "programme": None,
+        "currency": None,
+        "lines": [
+            _line(n, LineProposal(line, (), line.line_amount_minor, refusal.code), {}, {})
+            for n, line in enumerate(lines, 1)
+        ],
+        "totals": {
+            "basket_minor": total_minor,
+            "programme_minor": 0,
+            "beneficiary_minor": 0,
+            "rest_minor": total_minor,
+            "to_pay_minor": total_minor,
+        },
+        "vouchers": [],
+        "refusal": refusal_of(refusal),
+    }
+
+
+def _line(
+    number: int, line: LineProposal, vouchers: Any, numbers: dict[str, int]
+) -> dict[str, Any]:
+    return {
+        "line": number,
+        "key": line.line.key,
+        "description": line.line.description,
+        "quantity": line.line.quantity,
+        "unit": line.line.unit,
+        "line_amount_minor": line.line.line_amount_minor,
+        "programme_minor": sum(entry.programme_minor for entry in line.entries),
+        "beneficiary_minor": sum(entry.beneficiary_minor for entry in line.entries),
+        "rest_minor": line.rest_minor,
+        "vouchers": [
+            {
+                "voucher": numbers[entry.voucher],
+                "label": _label(vouchers[entry.voucher]),
+                "quantity": entry.quantity,
+                "programme_minor": entry.programme_minor,
+                "beneficiary_minor": entry.beneficiary_minor,
+            }
+            for entry in line.entries
+        ],
+        "reason": None if line.reason is None else _reason(line.reason),
+    }
+
+
+def _reason(code: str) -> dict[str, str]:
+    refusal = Refusal(code)
+    return {"code": code, **said(refusal.sentence("en"), refusal.sentence("zh"))}
+
+
+def _balance(number: int, before: Voucher, after: Voucher) -> dict[str, Any]:
+    """`unit` null: `before` and `after` are minor units of money, else they count that unit."""
+    money = before.terms is None
+    return {
+        "voucher": number,
+        "label": _label(before),
+        "unit": None if before.terms is None else before.terms.unit,
+        "before": before.available_minor if money else before.available_quantity,
+        "after": after.available_minor if money else after.available_quantity,
+        "expires_at": clock.to_text(before.expires_at),
+    }
+
+
+def _label(voucher: Voucher) -> str:
+    return voucher.label or voucher.kind
+
+
+def sold(sale: Sale, receipt_text: str | None) -> dict[str, Any]:
+    """Where one attempt of a sale stands. Goods may leave only when `state` is `confirmed`.
+
+    `problem` says in English what a technician wants to know, or null.
+    """
+    return {
+        **_standing(sale.checkout, sale.receipt_no, sale.state, sale.currency, sale.amount_minor),
+        "refusal": refusal_of(sale.refusal),
+        "problem": sale.problem,
+        "receipt_text": receipt_text,
+    }
+
+
+def refused_before(checkout: str, offer: Offer, refusal: Refusal) -> dict[str, Any]:
+    """The till's own no: nothing was written, so there is no number."""
+    return {
+        **_standing(checkout, None, "refused", offer.programme.currency, 0),
+        "refusal": refusal_of(refusal),
+        "problem": None,
+        "receipt_text": None,
+    }
+
+
+def open_sales(journal: JournalView, terminal_no: int) -> list[dict[str, Any]]:
+    """Every attempt that is not over, oldest first, with what is open and what happens next.
+
+    One that a person must look at stays in the list.
+    """
+    listed = [a for a in journal.attempts() if a.state not in attempt.FINAL or a.state == "review"]
+    return [_of_attempt(each, terminal_no) for each in listed]
+
+
+def attempts_of(journal: JournalView, checkout: str, terminal_no: int) -> list[dict[str, Any]]:
+    """Every attempt of a sale, oldest first."""
+    return [_of_attempt(each, terminal_no) for each in journal.of_checkout(checkout)]
+
+
+def _of_attempt(each: Attempt, terminal_no: int) -> dict[str, Any]:
+    number = ids.receipt_no(terminal_no, each.sequence)
+    return _standing(each.checkout, number, each.state, each.currency, each.amount_minor)
+
+
+def _standing(
+    checkout: str, receipt_no: str | None, state: State, currency: str, amount_minor: int
+) -> dict[str, Any]:
+    return {
+        "checkout": checkout,
+        "receipt_no": receipt_no,
+        "state": state,
+        "final": state in attempt.FINAL,
+        "goods_may_leave": state == "confirmed",
+        "currency": currency,
+        "amount_minor": amount_minor,
+        "message": message_of(state),
+        "next": next_of(state),
+    }
+
+
+def receipt_text(slip: dict[str, Any], columns: int, *, copy: bool) -> str:
+    """The receipt as plain text. Raises Malformed when the slip is of a format not known here."""
+    shown = {**slip, "is_copy": copy}
+    return receipt.render_text(receipt.from_json_object(shown), columns)

@@ -1,0 +1,141 @@
+"""What the plugin does by itself: settle what is open, keep the pack fresh, forget old offers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+from carepos import NotDecided, Till, Unreachable, clock
+from carepos.clock import Clock
+from carepos.errors import CareposError
+
+PACK_EVERY_S: Final = 600
+LONGEST_S: Final = 120
+
+_log = logging.getLogger(__name__)
+
+
+class Contact:
+    """When the ledger was last heard in this run, and why not since.
+
+    `back` is called when it is heard again.
+    """
+
+    def __init__(self, now: Clock, back: Callable[[], None]) -> None:
+        self._now = now
+        self._back = back
+        self.last_heard_at: datetime | None = None
+        self.problem: str | None = None
+
+    def heard(self) -> None:
+        self.last_heard_at = self._now()
+        was_away, self.problem = self.problem is not None, None
+        if was_away:
+            self._back()
+
+    def missed(self, problem: str) -> None:
+        self.problem = problem
+
+    def to_json(self) -> dict[str, str | None]:
+        at = self.last_heard_at
+        return {
+            "last_heard_at": None if at is None else clock.to_text(at),
+            "problem": self.problem,
+        }
+
+
+class Chores:
+    """One pass over what is open. `pack_checked_at`: when the pack was last known to be current."""
+
+    def __init__(
+        self,
+        till: Till,
+        contact: Contact,
+        *,
+        now: Clock,
+        monotonic: Callable[[], float],
+        afterwards: Callable[[], None],
+    ) -> None:
+        self._till = till
+        self._contact = contact
+        self._now = now
+        self._monotonic = monotonic
+        self._afterwards = afterwards
+        self._pack_due = monotonic()
+        self.pack_checked_at: datetime | None = None
+
+    def __call__(self) -> bool:
+        """Whether the ledger answered, as far as it was asked."""
+        try:
+            problems = [sale.problem for sale in self._till.settle() if sale.problem is not None]
+            if self._contact.problem is not None or self._monotonic() >= self._pack_due:
+                self._till.refresh_pack()
+                self._pack_due = self._monotonic() + PACK_EVERY_S
+                self.pack_checked_at = self._now()
+                self._contact.heard()
+        except (Unreachable, NotDecided) as error:
+            problems = [str(error)]
+        finally:
+            self._afterwards()
+        if problems:
+            self._contact.missed(problems[0])
+        return not problems
+
+
+class Upkeep:
+    """Runs `chores` at the start, then every `every_s`, less often while the ledger is away.
+
+    `random` gives 0 ≤ r < 1, so that a township's tills don't all call in the same second.
+    """
+
+    def __init__(
+        self, chores: Callable[[], bool], *, every_s: float, random: Callable[[], float]
+    ) -> None:
+        self._chores = chores
+        self._every_s = every_s
+        self._random = random
+        self._soon = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._missed = 0
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self.run, name="upkeep", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stopping = True
+        self._soon.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def wake(self) -> None:
+        """Do the next pass now."""
+        self._soon.set()
+
+    def one_pass(self) -> float:
+        """Do the chores once; seconds until the next time."""
+        try:
+            reached = self._chores()
+        except CareposError as error:
+            # A closed journal, say. The till itself tells the cashier.
+            _log.error("upkeep: %s", type(error).__name__)
+            reached = False
+        self._missed = 0 if reached else self._missed + 1
+        return self.delay_s()
+
+    def delay_s(self) -> float:
+        """Doubled for each pass in vain up to `LONGEST_S`, then shortened by up to a half."""
+        whole = min(self._every_s * 2.0 ** min(self._missed, 10), max(LONGEST_S, self._every_s))
+        return whole * (1 - self._random() / 2)
+
+    def run(self, wait: Callable[[float], object] | None = None) -> None:
+        """Until closed. `wait` sleeps that many seconds or until woken."""
+        wait = wait or self._soon.wait
+        while not self._stopping:
+            delay_s = self.one_pass()
+            wait(delay_s)
+            self._soon.clear()

@@ -1,0 +1,166 @@
+"""Migrations lead to exactly the tables that the code is written for, whoever runs them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from alembic import command
+from sqlalchemy import Connection, text
+
+from carepos_ledger import migrations, schema
+from carepos_ledger.database import Database, LedgerInUse
+from tests.postgres_cluster import PostgresCluster
+
+_UPGRADE = """
+import sys
+from carepos_ledger import migrations
+from carepos_ledger.database import Database
+database = Database(sys.argv[1])
+print(migrations.upgrade(database))
+database.close()
+"""
+
+_CATALOGUE = {
+    "columns": """
+        SELECT table_name, column_name, ordinal_position, data_type, is_nullable, column_default
+        FROM information_schema.columns WHERE table_schema = 'public'""",
+    "constraints": """
+        SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid)
+        FROM pg_constraint WHERE connamespace = 'public'::regnamespace""",
+    "indexes": "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+}
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    opened = Database(database_url)
+    yield opened
+    opened.close()
+
+
+def description(connection: Connection) -> dict[str, list[Any]]:
+    """Everything the database itself says about its tables, Alembic's own apart."""
+    if connection.dialect.name == "sqlite":
+        found = connection.execute(text("SELECT tbl_name, name, sql FROM sqlite_master"))
+        rows = [(table, name, _clauses(ddl)) for table, name, ddl in found]
+        return {"ddl": sorted((r for r in rows if r[0] != "alembic_version"), key=repr)}
+    return {
+        what: sorted(
+            (tuple(row) for row in connection.execute(text(query)) if row[0] != "alembic_version"),
+            key=repr,
+        )
+        for what, query in _CATALOGUE.items()
+    }
+
+
+def _clauses(ddl: str | None) -> tuple[str, list[str], str]:
+    """Head, sorted clauses and tail (STRICT, WITHOUT ROWID) of one DDL statement."""
+    flat = " ".join((ddl or "").split())
+    head, _, rest = flat.partition("(")
+    body, _, tail = rest.rpartition(")")
+    # A comma inside brackets does not end a clause; brackets nest once at most here.
+    return head, sorted(c.strip() for c in re.split(r",(?![^()]*\))", body)), tail.strip()
+
+
+def empty(connection: Connection) -> None:
+    schema.metadata.drop_all(connection)
+    connection.execute(text("DROP TABLE alembic_version"))
+
+
+def test_an_upgrade_makes_the_tables_of_the_schema(database: Database) -> None:
+    """From empty, migrations give the columns, types, NOT NULLs, CHECKs, keys, uniques and
+    indexes of `schema.py`, on SQLite also STRICT and WITHOUT ROWID: nothing more, nothing less."""
+    assert migrations.upgrade(database) == ["0001"]
+    with database.write() as connection:
+        migrated = description(connection)
+        empty(connection)
+    with database.write() as connection:
+        schema.metadata.create_all(connection)
+        made = description(connection)
+    assert migrated == made
+    held = repr(migrated)
+    if database.is_sqlite:
+        assert held.count("'WITHOUT ROWID, STRICT'") == len(schema.metadata.tables) - 1
+    assert "ck_vouchers_saved_minor" in held and "ck_entries_range" in held
+
+
+def test_an_upgrade_twice_changes_nothing(database: Database) -> None:
+    """A second upgrade applies nothing and says so; only then is the schema current."""
+    assert not migrations.is_current(database)
+    migrations.upgrade(database)
+    assert migrations.is_current(database)
+    with database.read() as connection:
+        before = description(connection)
+    assert migrations.upgrade(database) == []
+    with database.read() as connection:
+        assert description(connection) == before
+
+
+def test_an_upgrade_that_fails_leaves_nothing(database: Database) -> None:
+    """A migration and the note that it ran are one transaction: half of one does not exist."""
+    with database.write() as connection:
+        connection.execute(text("CREATE TABLE terminals (there integer)"))
+    with pytest.raises(Exception, match="terminals"):
+        migrations.upgrade(database)
+    with database.read() as connection:
+        assert {row[0] for rows in description(connection).values() for row in rows} == {
+            "terminals"
+        }
+    assert not migrations.is_current(database)
+
+
+def test_the_way_back_leaves_an_empty_database(database: Database) -> None:
+    """A downgrade of the first version takes away every table that it made."""
+    migrations.upgrade(database)
+    config = migrations._config()
+    with database.write() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+    with database.read() as connection:
+        assert not any(description(connection).values())
+
+
+def test_two_servers_that_start_at_once_both_find_it_done(
+    postgres_cluster: PostgresCluster,
+) -> None:
+    """Processes that upgrade one PostgreSQL database at the same moment wait for each other:
+    one applies the migration, the other finds it applied."""
+    with (
+        postgres_cluster.fresh_database() as url,
+        postgres_cluster.connect(url.rpartition("/")[2]) as watcher,
+    ):
+        watcher.execute("SELECT pg_advisory_lock(%s)", [migrations._LOCK])
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", _UPGRADE, url], stdout=subprocess.PIPE, text=True
+            )
+            for _ in range(2)
+        ]
+        waiting = 0
+        while waiting < 2 and not all(p.poll() is not None for p in processes):
+            [[waiting]] = watcher.execute(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            )
+        watcher.execute("SELECT pg_advisory_unlock(%s)", [migrations._LOCK])
+        said = sorted(process.communicate()[0].strip() for process in processes)
+        assert [process.returncode for process in processes] == [0, 0]
+        assert said == ["['0001']", "[]"]
+
+
+def test_a_second_process_on_one_sqlite_ledger_is_refused(database_url: str) -> None:
+    """One process at a time has an SQLite ledger open; PostgreSQL takes any number."""
+    first = Database(database_url)
+    try:
+        if first.is_sqlite:
+            with pytest.raises(LedgerInUse):
+                Database(database_url)
+        else:
+            Database(database_url).close()
+    finally:
+        first.close()
+    Database(database_url).close()

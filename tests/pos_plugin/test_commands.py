@@ -1,0 +1,363 @@
+"""`carepos till …` as a shop types it: beside a running plugin, and without one."""
+
+from __future__ import annotations
+
+import functools
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import requests
+
+from carepos.commands import main
+from carepos_plugin import app, pairing
+from carepos_plugin.client import is_running
+from carepos_plugin.settings import FILE, Settings
+from tests.pos_plugin.rig import Rig, end, rig, write_settings
+from tests.world import World, world
+
+CHECKOUT = "S1-000001"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """(exit code, stdout, stderr) of one command, and never a traceback."""
+
+    def type_in(*words: object) -> tuple[int, str, str]:
+        try:
+            code = main(["till", *map(str, words)])
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return type_in
+
+
+@contextmanager
+def _small_world(folder: Path, now: datetime | None = None) -> Iterator[World]:
+    with world(folder) as made:
+        made.now.at = now or made.now.at
+        try:
+            yield made
+        finally:
+            end(made.server)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    """A shop whose plugin serves; the world's clock is everybody's."""
+    with rig(tmp_path) as opened:
+        folder = opened.till.folder
+        Settings.write_default(folder)
+        write_settings(folder, port=int(opened.url.rsplit(":", 1)[1]))
+        real = functools.partial(app.opened, now=opened.world.now)
+        monkeypatch.setattr(app, "opened", real)
+        yield opened
+
+
+def _stopped(shop: Rig) -> Path:
+    """The plugin is stopped; its port is closed to the commands by the journal's free lock."""
+    shop.till.close()
+    return shop.till.folder
+
+
+def test_enrolment_leaves_everything_that_serving_needs(tmp_path: Path, run: Run) -> None:
+    """One command with the code: key, settings, secret, next steps; twice changes nothing."""
+    with _small_world(tmp_path) as made:
+        code = made.ledger.office.new_activation("zhou-shop", 3600).code
+        folder = tmp_path / "new till"
+        words = ("enrol", "--url", made.url, "--code", code, "--folder", folder)
+        done, out, err = run(*words)
+        assert (done, err) == (0, "")
+        assert "周家超市 古州店" in out
+        assert f"carepos till serve --folder {folder}" in out
+        secret = pairing.read(folder)
+        assert Settings.load(folder).port == 8450
+        assert secret not in out
+        assert code.split(".")[1] not in out
+        kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+        done, out, err = run(*words)
+        assert done == 1
+        assert "enrolled already" in err
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
+
+
+def test_the_code_can_come_from_standard_input(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--code -` keeps the code out of the list of processes."""
+    with _small_world(tmp_path) as made:
+        code = made.ledger.office.new_activation("zhou-shop", 3600).code
+        monkeypatch.setattr("sys.stdin", _Line(code + "\n"))
+        words = ("enrol", "--url", made.url, "--code", "-", "--folder", tmp_path / "t")
+        assert run(*words)[0] == 0
+
+
+class _Line:
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def readline(self) -> str:
+        return self._text
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("hello", "not an activation code"),
+        (f"cp1.{'A' * 22}.{'A' * 43}", "not the ledger this code is for"),
+    ],
+)
+def test_a_wrong_code_says_what_to_do(tmp_path: Path, run: Run, code: str, says: str) -> None:
+    """Enrolling with a wrong code is one sentence, and can be repeated with the right one."""
+    with _small_world(tmp_path) as made:
+        words = ("enrol", "--url", made.url, "--folder", tmp_path / "t", "--code")
+        done, _, err = run(*words, code)
+        assert (done, says in err) == (2, True), err
+        assert len(err.splitlines()) == 1
+        good = made.ledger.office.new_activation("zhou-shop", 3600).code
+        assert run(*words, good)[0] == 0
+
+
+def test_a_ledger_that_is_not_there_says_so(tmp_path: Path, run: Run) -> None:
+    """A wrong address is one sentence with the address in it."""
+    code = f"cp1.{'A' * 22}.{'A' * 43}"
+    words = ("--url", "http://127.0.0.1:1", "--code", code, "--folder", tmp_path)
+    done, _, err = run("enrol", *words)
+    assert done == 2
+    assert "is the address right? (http://127.0.0.1:1)" in err
+
+
+_NEED_A_TILL = [
+    ("serve",),
+    ("status",),
+    ("verify",),
+    ("settle",),
+    ("close-day",),
+    ("reprint", "0001-000002-1"),
+    ("goods", CHECKOUT, "--kept"),
+    ("cancel", CHECKOUT),
+]
+
+
+@pytest.mark.parametrize("words", _NEED_A_TILL)
+def test_a_folder_without_a_till(tmp_path: Path, run: Run, words: tuple[str, ...]) -> None:
+    """Every command says that the folder is no till and what to type."""
+    done, _, err = run(*words, "--folder", tmp_path)
+    assert done == 2
+    assert "carepos till enrol" in err
+    assert len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), ("nonsense",), ("goods", CHECKOUT), ("goods", CHECKOUT, "--kept", "--handed-over")],
+)
+def test_wrong_usage(run: Run, words: tuple[str, ...]) -> None:
+    """Wrong words are exit code 2 with the usage."""
+    done, _, err = run(*words)
+    assert done == 2
+    assert "usage:" in err
+
+
+def test_help_lists_every_command(run: Run) -> None:
+    """`carepos till --help` shows what there is, in both languages."""
+    done, out, _ = run("--help")
+    assert done == 0
+    for name in (
+        *("enrol", "serve", "status", "verify", "settle"),
+        *("close-day", "reprint", "goods", "cancel"),
+    ):
+        assert name in out
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_status_says_what_is_open_and_what_next(shop: Rig, run: Run, running: bool) -> None:
+    """The same sentences whether the plugin runs or not, for people and for programs."""
+    sale = shop.sell_unknown()
+    folder = shop.till.folder if running else _stopped(shop)
+    assert is_running(folder) is running
+    done, out, _ = run("status", "--folder", folder)
+    assert done == 0
+    assert f"{CHECKOUT}  {sale['receipt_no']}  64.90 CNY  unknown" in out
+    assert "No answer yet. Do not hand over goods." in out
+    assert "尚无结果" in out
+    assert ("not running" in out) is not running
+    done, out, _ = run("status", "--json", "--folder", folder)
+    assert [each["checkout"] for each in json.loads(out)["open"]] == [CHECKOUT]
+
+
+def test_looking_writes_nothing(shop: Rig, run: Run) -> None:
+    """Status and verify of a stopped till leave its journal as it is, to the last record."""
+    shop.sell()
+    folder, before = shop.till.folder, shop.till.journal.sequence
+    _stopped(shop)
+    assert run("status", "--folder", folder)[0] == 0
+    assert run("verify", "--folder", folder)[0] == 0
+    assert shop.world.till().journal.sequence == before + 1
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_cancel_and_begin_again(shop: Rig, run: Run, running: bool) -> None:
+    """An unknown sale is cancelled from the command line; twice is a no."""
+    shop.sell_unknown()
+    folder = shop.till.folder if running else _stopped(shop)
+    done, out, err = run("cancel", CHECKOUT, "--folder", folder)
+    assert (done, err) == (0, "")
+    assert "reversed" in out
+    assert shop.world.balance() == 12_000
+    done, _, err = run("cancel", CHECKOUT, "--folder", folder)
+    assert done == 1
+    assert "can't be done" in err
+    done, _, err = run("cancel", "S1-404", "--folder", folder)
+    assert done == 1
+    assert "No redemption was begun" in err
+
+
+@pytest.mark.parametrize(("answer", "state"), [("--handed-over", "confirmed"), ("--kept", "rev")])
+def test_settle_asks_and_goods_answers(shop: Rig, run: Run, answer: str, state: str) -> None:
+    """After a restart settling finds the posting; the cashier's answer ends the sale."""
+    shop.sell_unknown()
+    folder = _stopped(shop)
+    done, out, _ = run("settle", "--folder", folder)
+    assert done == 1  # something is open: the cashier's answer
+    assert "Were the goods handed over?" in out
+    done, out, _ = run("goods", CHECKOUT, answer, "--folder", folder)
+    assert done == 0
+    assert state in out
+    done, out, _ = run("settle", "--folder", folder)
+    assert (done, "Nothing is open" in out) == (0, True)
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_close_day(shop: Rig, run: Run, running: bool) -> None:
+    """The Z with its sums, once however often it is typed."""
+    shop.sell()
+    folder = shop.till.folder if running else _stopped(shop)
+    for _ in range(2):
+        done, out, _ = run("close-day", "--folder", folder)
+        assert done == 0
+        assert "Z 1  2026-11-22: 1 redeemed" in out
+        assert "flood-dairy: 1 × = 64.90 CNY" in out
+        assert "The ledger has it." in out
+    done, _, err = run("close-day", "--date", "2026-02-30", "--folder", folder)
+    assert (done, "no such day" in err) == (2, True)
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_reprint(shop: Rig, run: Run, running: bool) -> None:
+    """A reprint goes to the printer of the settings and says COPY; a wrong number is a no."""
+    number = shop.sell()["receipt_no"]
+    write_settings(shop.till.folder, printer="file:receipts")
+    folder = shop.till.folder if running else _stopped(shop)
+    done, out, _ = run("reprint", number, "--folder", folder)
+    assert (done, "COPY" in out) == (0, True)
+    assert shop.till.folder.joinpath("receipts").exists() is not running
+    done, _, err = run("reprint", "0001-000009-7", "--folder", folder)
+    assert (done, "no receipt of this number" in err) == (1, True)
+    done, _, err = run("reprint", "0001-000009-8", "--folder", folder)
+    assert (done, "a digit is wrong" in err) == (2, True)
+
+
+def test_verify_names_a_record_that_was_changed(shop: Rig, run: Run) -> None:
+    """T-5: an intact journal verifies beside the running plugin; a changed one is a no."""
+    shop.sell()
+    folder = shop.till.folder
+    done, out, _ = run("verify", "--folder", folder)
+    assert (done, "good" in out) == (0, True)
+    database = shop.till.journal._db
+    database.execute("DROP TRIGGER records_stay")
+    row = database.execute("SELECT jws FROM records WHERE sequence = 2").fetchone()[0]
+    database.execute("UPDATE records SET jws = ? WHERE sequence = 2", (row[:-4] + "AAAA",))
+    done, out, _ = run("verify", "--folder", folder)
+    assert done == 1
+    assert "NOT GOOD" in out
+
+
+def test_a_till_held_by_something_else(shop: Rig, run: Run) -> None:
+    """The journal is locked and nobody answers: one sentence says what to look at."""
+    write_settings(shop.till.folder, port=1)
+    done, _, err = run("settle", "--folder", shop.till.folder)
+    assert done == 2
+    assert "no plugin answers at http://127.0.0.1:1" in err
+
+
+def test_a_wrong_setting_is_named(shop: Rig, run: Run) -> None:
+    """A slip in plugin.toml is one sentence with the setting's name."""
+    folder = _stopped(shop)
+    write_settings(folder, columns=40)
+    done, _, err = run("serve", "--folder", folder)
+    assert done == 2
+    assert f"{FILE}, setting columns: must be 32, 42 or 48" in err
+
+
+def test_a_port_that_is_taken(shop: Rig, run: Run) -> None:
+    """Serving on a port in use says so and names the setting."""
+    folder = _stopped(shop)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        write_settings(folder, port=taken.getsockname()[1])
+        done, _, err = run("serve", "--folder", folder)
+    assert done == 2
+    assert "another plugin" in err
+    assert not is_running(folder)
+
+
+def test_serve_is_a_process_that_answers_and_ends(tmp_path: Path) -> None:
+    """`carepos till serve` answers its register, refuses a second one, and ends on SIGTERM."""
+    with _small_world(tmp_path, now=datetime.now(UTC)) as made:
+        folder = tmp_path / "till"
+        code = made.ledger.office.new_activation("zhou-shop", 3600).code
+        words = ["enrol", "--url", made.url, "--code", code, "--folder", str(folder)]
+        assert main(["till", *words]) == 0
+        port = _free_port()
+        write_settings(folder, port=port)
+        command = [sys.executable, "-m", "carepos.commands", "till"]
+        with _serving([*command, "serve", "--folder", str(folder)]) as served:
+            assert served.stdout is not None
+            assert f"http://127.0.0.1:{port}" in served.stdout.readline()
+            answer = requests.get(
+                f"http://127.0.0.1:{port}/api/status",
+                headers={pairing.HEADER: pairing.read(folder)},
+                timeout=10,
+            )
+            assert answer.status_code == 200
+            again = _typed([*command, "serve", "--folder", str(folder)])
+            assert (again.returncode, "is another plugin running?" in again.stderr) == (2, True)
+            write_settings(folder, port=_free_port())
+            again = _typed([*command, "serve", "--folder", str(folder)])
+            assert (again.returncode, "has this journal open" in again.stderr) == (2, True)
+            served.send_signal(signal.SIGTERM)
+            _, err = served.communicate(timeout=30)
+            assert (served.returncode, err) == (0, "")
+        assert not is_running(folder)
+
+
+@contextmanager
+def _serving(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _typed(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])

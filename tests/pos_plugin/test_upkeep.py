@@ -1,0 +1,91 @@
+"""What the plugin does by itself, tested without waiting for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carepos.errors import JournalClosed
+from carepos_plugin.upkeep import LONGEST_S, Upkeep
+from tests.pos_plugin.rig import plugged, rig
+
+CHECKOUT = "S1-000001"
+
+
+def test_upkeep_settles_what_the_cashier_left(tmp_path: Path) -> None:
+    """An unknown sale that nobody looks at any more ends by itself, and its slip is queued."""
+    with rig(tmp_path) as shop:
+        shop.sell_unknown()
+        assert shop.plugin.upkeep.one_pass() <= shop.plugin.settings.settle_every_s
+        assert shop.get(f"/api/checkouts/{CHECKOUT}")["state"] == "confirmed"
+        assert len(shop.till.journal.print_jobs(queued=True)) == 1
+
+
+def test_fa4_a_sale_found_open_is_never_sent_again(tmp_path: Path) -> None:
+    """FA-4: the till stopped before it sent; after the restart the sale is looked up and undone."""
+    with rig(tmp_path) as shop:
+        offer = shop.offer(CHECKOUT, shop.world.family().token())
+        shop.cut_network()
+        assert shop.redeem(CHECKOUT, offer)["state"] == "unknown"
+        shop.till.close()
+        with plugged(shop.world, shop.world.till(), shop.faults) as again:
+            again.plugin.upkeep.one_pass()
+            assert again.get(f"/api/checkouts/{CHECKOUT}")["state"] == "reversed"
+            assert again.world.balance() == 12_000
+
+
+def test_upkeep_asks_less_often_while_the_ledger_is_away(tmp_path: Path) -> None:
+    """Each pass in vain about doubles the pause up to its end; one answer resets it."""
+    with rig(tmp_path) as shop:
+        upkeep = shop.plugin.upkeep
+        upkeep._random = lambda: 0.0
+        shop.cut_network()
+        assert [upkeep.one_pass() for _ in range(4)] == [60, 120, LONGEST_S, LONGEST_S]
+        assert shop.get("/api/status")["ledger"]["problem"] is not None
+        shop.mend_network()
+        assert upkeep.one_pass() == 30
+        status = shop.get("/api/status")
+        assert status["ledger"]["problem"] is None
+        assert status["pack"]["checked_at"] == "2026-11-22T08:00:00.000Z"
+
+
+def test_the_first_customer_after_an_outage_brings_upkeep_back(tmp_path: Path) -> None:
+    """A scan that reaches the ledger again is as good as a look: what is open is settled now."""
+    with rig(tmp_path) as shop:
+        shop.cut_network()
+        shop.plugin.upkeep.one_pass()
+        shop.mend_network()
+        assert not shop.plugin.upkeep._soon.is_set()
+        shop.offer(CHECKOUT, shop.world.family().token())
+        assert shop.plugin.upkeep._soon.is_set()
+
+
+@given(st.integers(5, 3_600), st.integers(0, 10_000), st.floats(0, 1, exclude_max=True))
+def test_the_pause_is_bounded_and_spread(every_s: int, missed: int, random: float) -> None:
+    """Never less than half of a pass's pause, never more than the longest."""
+    upkeep = Upkeep(lambda: True, every_s=every_s, random=lambda: random)
+    upkeep._missed = missed
+    assert every_s / 2 <= upkeep.delay_s() <= max(LONGEST_S, every_s)
+
+
+def test_upkeep_goes_on_after_a_failure_and_ends_when_told() -> None:
+    """A closed journal does not end upkeep, and closing does."""
+    passes: list[int] = []
+
+    def chores() -> bool:
+        passes.append(1)
+        raise JournalClosed("a write failed")
+
+    upkeep = Upkeep(chores, every_s=30, random=lambda: 0.0)
+    waits: list[float] = []
+
+    def wait(delay_s: float) -> None:
+        waits.append(delay_s)
+        if len(waits) == 3:
+            upkeep.close()
+
+    upkeep.run(wait)
+    assert len(passes) == 3
+    assert waits == [60, 120, 120]

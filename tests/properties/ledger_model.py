@@ -1,0 +1,452 @@
+"""What a ledger must hold, kept a second time: an independent double-entry model as the checker.
+
+It imports nothing of CarePOS. It is told what was funded, issued and sent, and what the ledger
+answered; from docs/protocol.md alone it knows what must follow, and holds the ledger's tables
+against that. Every broken promise is an AssertionError that names it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+Row = Mapping[str, Any]
+Tables = Mapping[str, Sequence[Row]]
+TABLES = frozenset(
+    "records record_bytes terminal_notes alarms attempts visits postings entries lines vouchers"
+    " programmes".split()
+)
+"""What `check` looks at."""
+
+
+def unb64(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def sha256(data: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A JWS taken apart, unverified."""
+
+    header: dict[str, Any]
+    payload: dict[str, Any]
+    digest: str
+
+    @classmethod
+    def of(cls, jws: str) -> Opened:
+        header, payload, _ = jws.split(".")
+        signing_input = jws.rsplit(".", 1)[0]
+        return cls(
+            json.loads(unb64(header)), json.loads(unb64(payload)), sha256(signing_input.encode())
+        )
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return (self.payload["terminal"], self.payload["id"])
+
+    @property
+    def number(self) -> tuple[str, str, int]:
+        p = self.payload
+        return (p["terminal"], p["incarnation"], p["sequence"])
+
+    @property
+    def content_sha256(self) -> str:
+        p, content = self.payload, self.payload["content"]
+        means = {
+            "allocation": content["allocation"],
+            "beneficiary": content["beneficiary"],
+            "currency": content["currency"],
+            "programme": content["programme"],
+            "terminal": p["terminal"],
+        }
+        text = json.dumps(means, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return sha256(text.encode())
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back for one record: a signed outcome, or the code of a problem."""
+
+    outcome: str | None = None
+    problem: str | None = None
+
+
+@dataclass
+class Purse:
+    """A voucher: money in all, and for goods how many are left and what they may cost."""
+
+    voucher: str
+    unit: str | None
+    cap: int
+    fixed: int
+    per: int
+    money: int
+    quantity: int
+
+    def reserve(self) -> int:
+        return self.cap * self.quantity // self.per - self.fixed * self.quantity // self.per
+
+    @property
+    def available(self) -> int:
+        return self.money if self.unit is None else min(self.money, self.reserve())
+
+    @property
+    def saved(self) -> int:
+        return self.money - self.available
+
+    def shown(self) -> tuple[int, int]:
+        """(available_minor, available_quantity) as outcomes state them."""
+        return (self.money, 0) if self.unit is None else (0, self.quantity)
+
+
+@dataclass
+class Attempt:
+    state: str
+    content: str | None
+    record_sha256: str
+    amount: int = 0
+    refusal: Any = None
+    moved: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+class LedgerModel:
+    """One programme's book. `key_x` is the ledger's public key (JWK `x`)."""
+
+    def __init__(self, key_x: str, currency: str = "CNY") -> None:
+        self._key = Ed25519PublicKey.from_public_bytes(unb64(key_x))
+        self._currency = currency
+        self.funded = 0
+        self.issued = 0
+        self.payable: Counter[str] = Counter()
+        self.purses: dict[str, Purse] = {}
+        self.attempts: dict[tuple[str, str], Attempt] = {}
+        self.outcomes: dict[str, str] = {}
+        self.records: dict[str, Opened] = {}
+        self.notes: dict[tuple[str, str, int], str] = {}
+        self.redeemed: dict[str, int] = {}
+        self.reversed: dict[str, int] = {}
+        self.alarms: Counter[str] = Counter()
+
+    # ── told ───────────────────────────────────────────────────────────────────────────────────
+
+    def fund(self, amount: int) -> None:
+        self.funded += amount
+
+    def issue(
+        self, voucher: str, *, amount: int = 0, quantity: int = 0, terms: Row | None = None
+    ) -> Purse:
+        if terms is None:
+            purse = Purse(voucher, None, 0, 0, 1, amount, 0)
+        else:
+            purse = Purse(
+                voucher,
+                terms["unit"],
+                terms["cap_minor"],
+                terms["fixed_minor"],
+                terms["cap_quantity"],
+                0,
+                quantity,
+            )
+            purse.money = purse.reserve()
+        self.issued += purse.money
+        assert self.issued <= self.funded, "issued more than funded"
+        self.purses[voucher] = purse
+        return purse
+
+    def note(self, record: str, *, forked: bool = False) -> None:
+        """The record arrived, whatever became of it."""
+        opened = Opened.of(record)
+        held = self.notes.get(opened.number)
+        if forked:
+            assert held not in (None, opened.digest), "forked without another record there"
+            self.alarms["fork"] += 1
+        else:
+            assert held in (None, opened.digest), "two records decided at one number"
+            self.notes[opened.number] = opened.digest
+
+    def deliver(self, merchant: str, sent: Sequence[tuple[str, Answer]]) -> None:
+        """A batch of records and their answers, in the order in which they were sent."""
+        first: dict[str, tuple[str, Answer]] = {}
+        for record, answer in sent:
+            digest = Opened.of(record).digest
+            held = first.setdefault(digest, (record, answer))
+            assert held[1] == answer, "equal records of one batch answered differently"
+        for record, answer in first.values():
+            self.note(record, forked=answer.problem == "terminal_forked")
+        for record, answer in first.values():
+            self._decided(merchant, Opened.of(record), answer)
+
+    def race(self, merchant: str, sent: Sequence[tuple[str, Answer]]) -> None:
+        """Redemptions of one value voucher that were sent side by side, in the order they took."""
+
+        def place(pair: tuple[str, Answer]) -> tuple[int, int]:
+            assert pair[1].outcome is not None, pair[1].problem
+            outcome = Opened.of(pair[1].outcome).payload
+            if outcome["result"] != "posted":
+                return (1, 0)
+            return (0, -outcome["vouchers"][0]["available_minor"])
+
+        self.deliver(merchant, sorted(sent, key=place))
+
+    # ── what must follow ───────────────────────────────────────────────────────────────────────
+
+    def _decided(self, merchant: str, record: Opened, answer: Answer) -> None:
+        stored = self.outcomes.get(record.digest)
+        if stored is not None:
+            if answer.problem != "terminal_forked":
+                assert answer.outcome == stored, "a stored outcome changed"
+            return
+        if answer.outcome is None:
+            return
+        outcome = self._verified(record, answer.outcome)
+        self.outcomes[record.digest] = answer.outcome
+        self.records[record.digest] = record
+        kind = record.payload["kind"]
+        if kind == "redeem":
+            self._redeem(merchant, record, outcome)
+        elif kind == "reversal":
+            self._reversal(merchant, record, outcome)
+        else:
+            assert outcome["result"] == "posted", outcome["result"]
+            if kind == "day_report":
+                terminal, incarnation, sequence = record.number
+                held = {n for t, i, n in self.notes if (t, i) == (terminal, incarnation)}
+                assert held >= set(range(1, sequence + 1)), "a day report over a gap"
+
+    def _verified(self, record: Opened, jws: str) -> dict[str, Any]:
+        """The outcome's payload: signed by the ledger, bound to exactly this record."""
+        self._key.verify(unb64(jws.rsplit(".", 1)[1]), jws.rsplit(".", 1)[0].encode())
+        outcome = Opened.of(jws).payload
+        p = record.payload
+        bound = (outcome["record_sha256"], outcome["id"], outcome["terminal"], outcome["kind"])
+        assert bound == (record.digest, p["id"], p["terminal"], p["kind"]), "bound elsewhere"
+        return outcome
+
+    def _redeem(self, merchant: str, record: Opened, outcome: dict[str, Any]) -> None:
+        known = self.attempts.get(record.key)
+        result, content = outcome["result"], record.content_sha256
+        if known is None:
+            attempt = Attempt(result, content, record.digest)
+            if result == "posted":
+                self._book(merchant, attempt, record, outcome)
+            else:
+                assert result == "refused", f"a first redeem was {result}"
+                assert outcome["refusal"]["code"] != "id_content_mismatch", "mismatch with nothing"
+                attempt.refusal = outcome["refusal"]
+            self.attempts[record.key] = attempt
+        elif known.content is None:
+            self._nothing_back(outcome, "a late original met its tombstone")
+            known.content = content
+        elif known.content != content:
+            self._mismatch(outcome)
+        elif known.state == "reversed":
+            self._nothing_back(outcome, "a reversed attempt came again")
+        elif known.state == "refused":
+            assert (result, outcome["refusal"]) == ("refused", known.refusal), "refused anew"
+        else:
+            assert result == "posted", f"posted before, now {result}"
+            self._check_moved(outcome, known, currency=self._currency)
+
+    def _reversal(self, merchant: str, record: Opened, outcome: dict[str, Any]) -> None:
+        known = self.attempts.get(record.key)
+        named = record.payload["content"]["record_sha256"]
+        if known is None:
+            self._nothing_back(outcome, "a reversal came first")
+            self.attempts[record.key] = Attempt("reversed", None, named)
+        elif known.record_sha256 != named:
+            self._mismatch(outcome)
+        elif known.state == "posted":
+            known.state = "reversed"
+            for voucher, (minor, quantity) in known.moved.items():
+                self.purses[voucher].money += minor
+                self.purses[voucher].quantity += quantity
+            self.payable[merchant] -= known.amount
+            self.reversed[record.digest] = known.amount
+            assert outcome["result"] == "reversed", outcome["result"]
+            self._check_moved(outcome, known, currency=self._currency)
+        else:
+            self._nothing_back(outcome, "there was nothing to give back")
+
+    def _book(
+        self, merchant: str, attempt: Attempt, record: Opened, outcome: dict[str, Any]
+    ) -> None:
+        moved: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+        for entry in record.payload["content"]["allocation"]:
+            minor, quantity = moved[entry["voucher"]]
+            moved[entry["voucher"]] = (
+                minor + entry["programme_minor"],
+                quantity + entry["quantity"],
+            )
+        for voucher, (minor, quantity) in moved.items():
+            purse = self.purses[voucher]
+            purse.money -= minor
+            purse.quantity -= quantity
+            assert purse.money >= 0 and purse.quantity >= 0, "posted more than the voucher held"
+            assert purse.money >= purse.available >= 0, "the rest of the voucher is not covered"
+        attempt.moved = dict(moved)
+        attempt.amount = sum(minor for minor, _ in moved.values())
+        self.payable[merchant] += attempt.amount
+        self.redeemed[record.digest] = attempt.amount
+        self._check_moved(outcome, attempt, currency=self._currency)
+
+    def _check_moved(self, outcome: dict[str, Any], attempt: Attempt, *, currency: str) -> None:
+        assert outcome["currency"] == currency
+        assert outcome["amount_minor"] == attempt.amount, "another amount than was booked"
+        states = [self._state(v, *attempt.moved[v]) for v in sorted(attempt.moved)]
+        assert outcome["vouchers"] == states, "another voucher state than the book's"
+
+    def _state(self, voucher: str, minor: int, quantity: int) -> dict[str, Any]:
+        purse = self.purses[voucher]
+        available_minor, available_quantity = purse.shown()
+        return {
+            "voucher": voucher,
+            "amount_minor": minor,
+            "quantity": quantity,
+            "unit": purse.unit,
+            "from_allotment_minor": 0,
+            "from_allotment_quantity": 0,
+            "available_minor": available_minor,
+            "available_quantity": available_quantity,
+        }
+
+    def _nothing_back(self, outcome: dict[str, Any], why: str) -> None:
+        said = (
+            outcome["result"],
+            outcome.get("amount_minor"),
+            outcome.get("currency"),
+            outcome.get("vouchers"),
+        )
+        assert said == ("reversed", 0, None, []), f"{why}: {said}"
+
+    def _mismatch(self, outcome: dict[str, Any]) -> None:
+        self.alarms["id_content_mismatch"] += 1
+        said = (outcome["result"], outcome.get("refusal", {}).get("code"))
+        assert said == ("refused", "id_content_mismatch"), f"other content under one id: {said}"
+
+    # ── held against the tables ────────────────────────────────────────────────────────────────
+
+    def check(self, tables: Tables) -> None:
+        """INV-1 and INV-2 over everything that the ledger stores."""
+        self._check_records(tables)
+        self._check_attempts(tables)
+        self._check_postings(tables)
+        self._check_balances(tables)
+        self._check_sums(tables)
+
+    def _check_records(self, tables: Tables) -> None:
+        stored = {row["digest"]: row for row in tables["records"]}
+        assert len(stored) == len(tables["records"]), "a record has two final outcomes"
+        assert {d: row["outcome"] for d, row in stored.items()} == self.outcomes, (
+            "not exactly the outcomes that were answered"
+        )
+        for digest, row in stored.items():
+            record = self.records[digest]
+            said = self._verified(record, row["outcome"])
+            assert (row["result"], row["recorded_at"]) == (said["result"], said["recorded_at"])
+            assert (row["terminal"], row["id"]) == record.key
+        kept = {row["digest"]: row["jws"] for row in tables["record_bytes"]}
+        assert kept.keys() == stored.keys(), "signed bytes without outcome, or the other way"
+        for digest, jws in kept.items():
+            assert sha256(bytes(jws).rsplit(b".", 1)[0]) == digest, "other bytes than were signed"
+        noted = {
+            (row["terminal"], row["incarnation"], row["sequence"]): row["digest"]
+            for row in tables["terminal_notes"]
+        }
+        assert noted == self.notes, "not exactly the numbers that arrived"
+        assert Counter(row["kind"] for row in tables["alarms"]) == self.alarms
+
+    def _check_attempts(self, tables: Tables) -> None:
+        held = {
+            (row["terminal"], row["id"]): (
+                row["state"],
+                row["content_sha256"],
+                row["record_sha256"],
+                row["posting"],
+            )
+            for row in tables["attempts"]
+        }
+        assert len(held) == len(tables["attempts"])
+        assert held == {
+            key: (a.state, a.content, a.record_sha256, a.record_sha256 if a.moved else None)
+            for key, a in self.attempts.items()
+        }, "attempts stand elsewhere than their outcomes say"
+        first_uses = [(row["iss"], row["jti_sha256"]) for row in tables["visits"]]
+        assert len(first_uses) == len(set(first_uses)), "a token has two first uses"
+
+    def _check_postings(self, tables: Tables) -> None:
+        by_kind: dict[str, set[str]] = defaultdict(set)
+        for row in tables["postings"]:
+            assert row["posting"] not in by_kind[row["kind"]], "posted twice"
+            by_kind[row["kind"]].add(row["posting"])
+        assert by_kind["redeem"] == self.redeemed.keys(), "not exactly the posted redemptions"
+        assert by_kind["reversal"] == self.reversed.keys(), "not exactly the reversals"
+        sums: Counter[tuple[str, str]] = Counter()
+        legs: set[str] = set()
+        paid: Counter[str] = Counter()
+        for row in tables["entries"]:
+            assert type(row["amount"]) is int and row["amount"] != 0, "a leg of nothing"
+            sums[row["posting"], row["unit"]] += row["amount"]
+            legs.add(row["posting"])
+            if row["account"] == "payable":
+                paid[row["posting"]] += row["amount"]
+        assert not any(sums.values()), "a posting does not sum to zero in each unit"
+        assert legs == set().union(*by_kind.values()), "legs without posting, or none"
+        expected = {**self.redeemed, **{d: -a for d, a in self.reversed.items()}}
+        assert dict(paid) == expected, "the merchant is not owed what was posted"
+        lines: Counter[str] = Counter()
+        for row in tables["lines"]:
+            lines[row["posting"]] += row["programme_minor"]
+        assert dict(lines) == self.redeemed, "the lines do not add up to their posting"
+
+    def _check_balances(self, tables: Tables) -> None:
+        summed: Counter[tuple[str, str]] = Counter()
+        for row in tables["entries"]:
+            if row["account"] in ("available", "saved"):
+                what = row["account"] if row["unit"] == self._currency else "quantity"
+                summed[row["holder"], what] += row["amount"]
+        held = {row["voucher"]: row for row in tables["vouchers"]}
+        assert held.keys() == self.purses.keys()
+        for voucher, row in held.items():
+            purse = self.purses[voucher]
+            balances = (row["available_minor"], row["saved_minor"], row["available_quantity"])
+            assert all(type(n) is int and n >= 0 for n in balances), "a balance below zero"
+            assert balances == tuple(
+                summed[voucher, what] for what in ("available", "saved", "quantity")
+            ), "a balance is not the sum of its entries"
+            assert balances == (purse.available, purse.saved, purse.quantity), (
+                f"another balance than the model's: {balances} for {purse}"
+            )
+
+    def _check_sums(self, tables: Tables) -> None:
+        money: Counter[str] = Counter()
+        goods: Counter[str] = Counter()
+        for row in tables["entries"]:
+            if row["unit"] == self._currency:
+                money[row["account"]] += row["amount"]
+            else:
+                goods[row["unit"]] += row["amount"]
+        assert -money["funder"] == self.funded, "funded is not what funders gave"
+        [programme] = tables["programmes"]
+        balances = (programme["unreserved_minor"], programme["loss_reserve_minor"])
+        assert balances == (money["unreserved"], money["loss_reserve"]), "stored apart from entries"
+        assert all(type(n) is int and n >= 0 for n in balances), "a programme's balance below zero"
+        assert (
+            self.funded
+            == money["unreserved"] + money["loss_reserve"] + self.issued + (money["lost"])
+        ), "funded = unreserved + loss_reserve + issued + lost"
+        assert self.issued == sum(
+            money[account]
+            for account in ("available", "allotted", "payable", "saved", "expired", "returned")
+        ), "issued = available + allotted + redeemed + saved + expired + returned"
+        assert money["payable"] == sum(self.payable.values())
+        assert not any(goods.values()), "goods out of nothing"

@@ -1,0 +1,374 @@
+"""The one table of an attempt's life, and the real journal driven through it at random.
+
+The machine at the end writes with the real journal, is stopped, restarted and robbed of its power
+at random, and compares what the journal says with a fold of the events over the table.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from carepos import attempt, refusals
+from carepos.attempt import Event, State, Step
+from carepos.errors import JournalError, WrongState
+from carepos.journal import Attempt, Journal
+from carepos.keys import SigningKey
+from carepos.outcome import Outcome
+from carepos.record import Redeem, Reversal
+from tests import paper_till
+
+STATES: frozenset[State] = frozenset(get_args(State))
+EVENTS: frozenset[Event] = frozenset(get_args(Event))
+ROWS = {(row.state, row.event): row for row in attempt.TABLE}
+LIVE = STATES - attempt.FREES_CHECKOUT
+DOCS = Path(__file__).parents[2] / "docs" / "protocol.md"
+
+
+# the table itself
+
+
+def test_each_row_stands_once() -> None:
+    """A state and an event lead to one place only, and rows use known words."""
+    assert len(ROWS) == len(attempt.TABLE)
+    assert {row.state for row in attempt.TABLE} | {row.to for row in attempt.TABLE} == STATES
+    assert {row.event for row in attempt.TABLE} == EVENTS
+    assert attempt.MEANING.keys() == STATES
+
+
+@pytest.mark.parametrize("state", sorted(STATES - attempt.FINAL))
+def test_every_unfinished_state_survives_restart_and_silence(state: State) -> None:
+    """Whatever is not over has a row for a restart and for no answer, and neither ends it."""
+    for event in ("restart", "no_answer"):
+        assert attempt.step(state, event).to not in attempt.FINAL
+
+
+def test_finals_have_no_rows() -> None:
+    """What is over stays over: confirmed, refused, reversed and review know no event."""
+    assert {"confirmed", "refused", "reversed", "review"} == attempt.FINAL
+    assert not {row.state for row in attempt.TABLE} & attempt.FINAL
+
+
+@pytest.mark.parametrize("state", sorted(STATES))
+@pytest.mark.parametrize("event", sorted(EVENTS))
+def test_an_event_outside_the_table_is_an_error(state: State, event: Event) -> None:
+    """`step` gives the row or raises WrongState naming both; it never guesses."""
+    if (state, event) in ROWS:
+        assert attempt.step(state, event) == ROWS[state, event]
+        return
+    with pytest.raises(WrongState) as wrong:
+        attempt.step(state, event)
+    assert (wrong.value.state, wrong.value.event) == (state, event)
+
+
+def reachable(start: State) -> set[State]:
+    found: set[State] = set()
+    todo = {start}
+    while todo:
+        found |= todo
+        todo = {row.to for row in attempt.TABLE if row.state in todo} - found
+    return found
+
+
+@pytest.mark.parametrize("state", ["reversing", "filling"])
+def test_a_choice_is_not_taken_back(state: State) -> None:
+    """Once a reversal is written nothing leads to confirmed or refused any more."""
+    assert reachable(state) <= {"reversing", "filling", "reversed", "review"}
+
+
+def test_every_state_can_be_reached_and_ends() -> None:
+    """From `open` every state is reachable, and from every state an end is."""
+    assert reachable("open") == STATES
+    for state in STATES:
+        assert reachable(state) & attempt.FINAL, state
+
+
+def test_only_the_ledger_or_the_cashier_confirms() -> None:
+    """Confirmed comes only from a signed posted, or from the cashier who handed the goods over."""
+    confirming = {row.event for row in attempt.TABLE if row.to == "confirmed"}
+    assert confirming == {"sale_posted", "goods_handed_over"}
+    assert {row.event for row in attempt.TABLE if row.to == "refused"} == {"sale_refused"}
+
+
+def test_after_a_restart_posted_is_asked_about() -> None:
+    """A sale found open after a restart is confirmed only through the question about the goods."""
+    assert attempt.step("open", "restart").to == attempt.step("unknown", "restart").to
+    assert attempt.step("open", "restart").to == "interrupted"
+    assert attempt.step("interrupted", "sale_posted").to == "goods_asked"
+    assert attempt.step("interrupted", "sale_not_found") == Step(
+        "interrupted", "sale_not_found", "reversing", "not_found"
+    )
+    assert not any(r.to == "confirmed" for r in attempt.TABLE if r.state == "interrupted")
+
+
+def test_a_reversal_is_written_exactly_on_the_way_into_reversing() -> None:
+    """Each row that enters `reversing` writes the reversal, with its reason; no other row does."""
+    for row in attempt.TABLE:
+        enters = row.to == "reversing" and row.state != "reversing"
+        assert (row.writes is not None) == enters, row
+    reasons = {row.event: row.writes for row in attempt.TABLE if row.writes}
+    assert reasons == {
+        "sale_not_found": "not_found",
+        "reverse_chosen": "cancelled",
+        "goods_kept": "goods_kept",
+    }
+
+
+def test_live_states_are_those_of_the_journal() -> None:
+    """The journal's index on live attempts names exactly the states that keep a sale busy."""
+    assert {"open", "unknown", "interrupted", "goods_asked", "confirmed"} == LIVE
+    assert {"unknown", "interrupted"} == attempt.ASKS_LEDGER
+
+
+def page(mark: str) -> str:
+    text = DOCS.read_text("utf-8")
+    return text.partition(f"<!-- {mark}:begin -->")[2].partition(f"<!-- {mark}:end -->")[0].strip()
+
+
+def test_the_page_is_the_table() -> None:
+    """docs/protocol.md §11 is what the code does."""
+    assert page("attempts") == attempt.as_markdown()
+
+
+def test_the_page_is_the_list_of_refusals() -> None:
+    """docs/protocol.md §6 is what the code says."""
+    assert page("refusals") == refusals.as_markdown()
+
+
+@pytest.mark.parametrize(
+    ("kind", "result", "event"),
+    [
+        ("redeem", "posted", "sale_posted"),
+        ("redeem", "refused", "sale_refused"),
+        ("redeem", "reversed", "sale_reversed"),
+        ("redeem", "held", "sale_held"),
+        (None, "not_found", "sale_not_found"),
+        ("reversal", "reversed", "undo_reversed"),
+        ("reversal", "refused", "undo_refused"),
+        ("reversal", "held", "undo_held"),
+    ],
+)
+def test_an_outcome_is_one_event(kind: str | None, result: Any, event: Event) -> None:
+    """Which event an outcome is, is said by the record it answers and by nothing else."""
+    assert attempt.event_of(paper_till.outcome(kind, result)) == event
+
+
+@pytest.mark.parametrize(("kind", "result"), [("reversal", "posted"), ("start", "posted")])
+def test_an_outcome_that_is_no_event(kind: str, result: Any) -> None:
+    """A signed answer that no attempt can have is an error, never a decision."""
+    with pytest.raises(WrongState):
+        attempt.event_of(paper_till.outcome(kind, result))
+
+
+# the journal, driven at random
+
+CHECKOUTS = ("S1", "S2", "S3")
+MEMORY = Path("/dev/shm")
+
+
+def fold(events: list[tuple[str, str, str]]) -> State:
+    """The state that the table gives for these events, each checked against its row."""
+    state: State = "open"
+    for event, before, after in events:
+        assert before == state
+        state = attempt.step(state, cast(Event, event)).to
+        assert after == state
+    return state
+
+
+class JournalMachine(RuleBasedStateMachine):
+    """Random events at the real journal, with crashes and power losses in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # In memory where there is such a folder: power is lost here by copying files, and waiting
+        # for a disk proves nothing more.
+        self.folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
+        self.life = 0
+        self.key = SigningKey(b"k" * 32)
+        self.now = paper_till.Ticking()
+        self.journal = self.start(self.folder / "0")
+        self.states: dict[str, State] = {}
+
+    def start(self, folder: Path) -> Journal:
+        folder.mkdir(exist_ok=True)
+        return Journal.start(
+            folder / "journal.db",
+            key=self.key,
+            terminal="t-1",
+            software="machine/1",
+            now=self.now,
+            random_bytes=self.now.random_bytes,
+        )
+
+    def teardown(self) -> None:
+        self.journal.close()
+        shutil.rmtree(self.folder)
+
+    def known(self) -> list[Attempt]:
+        return self.journal.attempts()
+
+    def live(self, checkout: str) -> list[str]:
+        return [a.id for a in self.known() if a.checkout == checkout and self.states[a.id] in LIVE]
+
+    @initialize()
+    def first_sale(self) -> None:
+        self.sell("S1")
+
+    @rule(checkout=st.sampled_from(CHECKOUTS))
+    def sell(self, checkout: str) -> None:
+        """A sale gets its next attempt only when none of its attempts is live."""
+        sequence = self.journal.sequence
+        if self.live(checkout):
+            with pytest.raises(JournalError):
+                paper_till.write_intent(self.journal, checkout)
+            assert self.journal.sequence == sequence
+        else:
+            made, _ = paper_till.write_intent(self.journal, checkout)
+            self.states[made.id] = "open"
+
+    @precondition(lambda self: self.states)
+    @rule(data=st.data())
+    def follow_the_table(self, data: st.DataObject) -> None:
+        """An event of the row is taken, and writes what the row says, in one step."""
+        moving = [a for a in self.known() if self.states[a.id] not in attempt.FINAL]
+        if not moving:
+            return
+        chosen = data.draw(st.sampled_from(moving))
+        rows = [row for row in attempt.TABLE if row.state == self.states[chosen.id]]
+        self.apply(chosen, data.draw(st.sampled_from(rows)))
+
+    def apply(self, chosen: Attempt, row: Step) -> None:
+        sequence = self.journal.sequence
+        answer = self.answer_for(chosen, row.event)
+        moved = self.journal.advance(chosen.id, row.event, outcome=answer)
+        self.states[chosen.id] = row.to
+        assert moved.state == row.to
+        assert self.journal.sequence == sequence + (row.writes is not None)
+        if row.writes is not None:
+            undo = self.journal.record_of(moved, "reversal")
+            assert undo.content == Reversal(self.journal.record_of(moved).digest, row.writes)
+        if answer is not None and answer.kind is not None:
+            about = self.journal.record_of(moved, cast(Any, answer.kind))
+            assert answer.jws in self.journal.outcomes_of(about.sequence)
+
+    def answer_for(self, chosen: Attempt, event: Event) -> Outcome | None:
+        about, _, result = event.partition("_")
+        if about not in ("sale", "undo"):
+            return None
+        kind = None if result == "not_found" else "redeem" if about == "sale" else "reversal"
+        return paper_till.outcome(kind, cast(Any, result), chosen.id)
+
+    @precondition(lambda self: self.states)
+    @rule(data=st.data(), event=st.sampled_from(sorted(EVENTS)))
+    def break_the_table(self, data: st.DataObject, event: Event) -> None:
+        """An event that the state's row has not raises WrongState and writes nothing."""
+        chosen = data.draw(st.sampled_from(self.known()))
+        if (self.states[chosen.id], event) in ROWS:
+            return
+        before = paper_till.dump(self.journal)
+        with pytest.raises(WrongState):
+            self.journal.advance(chosen.id, event)
+        assert paper_till.dump(self.journal) == before
+
+    @rule()
+    def restart(self) -> None:
+        """Stopped and started in order."""
+        self.journal.close()
+        self.recover(self.folder / str(self.life))
+
+    @rule()
+    def lose_power(self) -> None:
+        """The files as they lie on the disk at this moment, opened as another life of the till."""
+        here = self.folder / str(self.life)
+        self.life += 1
+        there = self.folder / str(self.life)
+        there.mkdir()
+        for file in here.glob("journal.db*"):
+            if not file.name.endswith((".lock", "-shm")):
+                shutil.copyfile(file, there / file.name)
+        self.journal.close()
+        self.recover(there)
+
+    def recover(self, folder: Path) -> None:
+        incarnation, sequence = self.journal.incarnation, self.journal.sequence
+        self.journal = self.start(folder)
+        assert self.journal.incarnation == incarnation
+        assert self.journal.sequence == sequence + 1
+        assert self.journal.records("start")[-1].sequence == sequence + 1
+        for an_id, state in self.states.items():
+            if state in ("open", "unknown", "interrupted"):
+                self.states[an_id] = "interrupted"
+
+    @rule()
+    def recover_twice(self) -> None:
+        """INV-8: recovery run twice leaves every attempt where recovery run once left it."""
+        self.restart()
+        once = {a.id: (a.state, a.slip) for a in self.known()}
+        self.restart()
+        assert {a.id: (a.state, a.slip) for a in self.known()} == once
+
+    @invariant()
+    def the_chain_holds(self) -> None:
+        """Every record verifies, and numbers have no gap."""
+        assert self.journal.verify() == self.journal.sequence
+        assert [r.sequence for r in self.journal.records()] == list(
+            range(1, self.journal.sequence + 1)
+        )
+
+    @invariant()
+    def states_are_the_fold_of_their_events(self) -> None:
+        """The stored state is what the table makes of the stored events, and what we expect."""
+        events: dict[str, list[tuple[str, str, str]]] = {}
+        for an_id, event, before, after in self.journal._db.execute(
+            "SELECT id, event, before, after FROM attempt_events ORDER BY n"
+        ):
+            events.setdefault(an_id, []).append((event, before, after))
+        stored: Mapping[str, State] = {a.id: a.state for a in self.known()}
+        assert stored == {an_id: fold(events.get(an_id, [])) for an_id in stored}
+        assert stored == self.states
+
+    @invariant()
+    def no_attempt_is_undone_twice(self) -> None:
+        """At most one reversal per id, and exactly for those on the way back."""
+        undone = [record.id for record in self.journal.records("reversal")]
+        assert len(undone) == len(set(undone))
+        undoing = {"reversing", "filling", "review"}
+        assert {i for i, s in self.states.items() if s in undoing} <= set(undone)
+        assert not set(undone) & {i for i, s in self.states.items() if s in LIVE | {"refused"}}
+
+    @invariant()
+    def one_live_attempt_per_sale(self) -> None:
+        """No sale is attempted while an attempt of it is live."""
+        for checkout in CHECKOUTS:
+            live = self.live(checkout)
+            assert len(live) <= 1
+            found = self.journal.live_attempt(checkout)
+            assert ([] if found is None else [found.id]) == live
+
+    @invariant()
+    def confirmed_is_printed_once(self) -> None:
+        """Each confirmed sale, and no other, has queued one original receipt."""
+        originals = [job.receipt_no for job in self.journal.print_jobs() if job.copy_no == 0]
+        confirmed = [a for a in self.known() if a.state == "confirmed"]
+        assert sorted(originals) == sorted(a.slip["receipt_no"] for a in confirmed)
+
+    @invariant()
+    def every_sale_has_its_signed_record(self) -> None:
+        """INV-3: behind each attempt stands one durable signed redeem record of its number."""
+        for each in self.known():
+            written = self.journal.record_of(each)
+            assert isinstance(written.content, Redeem)
+            assert (written.sequence, written.id) == (each.sequence, each.id)
+
+
+TestJournalMachine = JournalMachine.TestCase
+TestJournalMachine.settings = settings(max_examples=25, stateful_step_count=25)

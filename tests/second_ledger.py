@@ -1,0 +1,889 @@
+"""A second ledger, small and in memory, written from docs/protocol.md and its vectors alone.
+
+It serves tills and imports nothing of carepos or carepos_ledger: what our till and it agree on is
+what the page says. The operators' side is plain calls on `SecondLedger`, for it is no part of the
+protocol.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.serving import make_server
+
+from tests.second_rules import (
+    Refusal,
+    Situation,
+    bucket,
+    check,
+    check_record,
+    content_digest,
+    each,
+    exactly,
+    text,
+)
+from tests.second_signing import (
+    Bad,
+    Json,
+    Key,
+    PublicKey,
+    Unread,
+    b64,
+    canonical,
+    digest,
+    read,
+    receipt_no,
+    split,
+    strict_json,
+    unread,
+    utc,
+)
+
+VISIT = timedelta(minutes=15)
+BODY_LIMIT = 2 * 1024 * 1024
+PACK, TIME, LOOKUP, OUTCOME = (
+    f"carepos-{name}+jws" for name in ("manifest", "time", "lookup", "outcome")
+)
+HEADER = (
+    "line_no,kind,receipt_no,incarnation,terminal,store,occurred_at,recorded_at,"
+    "amount_minor,currency"
+)
+STATUS = {
+    "activation_unknown": 403,
+    "activation_used": 409,
+    "clock_skew": 401,
+    "in_flight": 409,
+    "not_found": 404,
+    "read_token_invalid": 401,
+    "sequence_gap": 409,
+    "signature_invalid": 401,
+    "terminal_forked": 409,
+    "terminal_revoked": 403,
+    "terminal_suspended": 403,
+}
+
+_SHORT = text(r"[A-Za-z0-9._~-]{1,64}")
+_ISSUER = text(r"[\x20-\x7e]{1,200}")
+
+
+def _date(value: Any) -> bool:
+    return type(value) is int
+
+
+def _methods(value: Any) -> bool:
+    return isinstance(value, list) and 1 <= len(value) <= 8 and all(map(_ISSUER, value))
+
+
+_CLAIMS = exactly(
+    iss=_ISSUER,
+    aud=lambda value: isinstance(value, str),
+    sub=_SHORT,
+    jti=_SHORT,
+    iat=_date,
+    nbf=_date,
+    exp=_date,
+    amr=_methods,
+    care_class=lambda value: isinstance(value, str),
+)
+
+
+class Problem(Exception):
+    """Nothing was decided: an RFC 9457 document."""
+
+    def __init__(self, code: str, status: int | None = None, **more: object) -> None:
+        super().__init__(code)
+        self.status = status or STATUS.get(code, 400)
+        self.document: Json = {
+            "type": f"urn:carepos:problem:{code}",
+            "title": code.replace("_", " "),
+            "status": self.status,
+            "detail": f"The request was not taken: {code}.",
+            "code": code,
+            **more,
+        }
+
+
+class Refused(Exception):
+    """A decision against, with its code."""
+
+    def __init__(self, code: str, at: int | str | None = None) -> None:
+        super().__init__(code)
+        self.refusal = Refusal(code, at)
+
+
+@dataclass
+class Terminal:
+    name: str
+    number: int
+    store: str
+    merchant: str
+    key: PublicKey
+    certificate: str
+    status: str = "active"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A beneficiary, as the issuer knows them."""
+
+    iss: str
+    sub: str
+
+
+@dataclass
+class Attempt:
+    """What is known under one (terminal, id)."""
+
+    state: str = ""
+    content: str = ""
+    kind: str = ""
+    redeems: dict[str, Json] = field(default_factory=dict)
+    outcomes: list[str] = field(default_factory=list)
+    payload: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of a settlement file that a close will sweep."""
+
+    record: Json
+    record_sha256: str
+    receipt_no: str
+    sale: Json
+    store: str
+    recorded_at: str
+    amount_minor: int
+
+
+@dataclass
+class Item:
+    """An envelope that was verified."""
+
+    record: Json
+    digest: str
+    terminal: Terminal
+    token: str | None
+
+
+def holder_of(claims: Json) -> Holder:
+    return Holder(claims["iss"], claims["sub"])
+
+
+class SecondLedger:
+    """Everything the ledger knows, behind one lock."""
+
+    def __init__(
+        self, now: Callable[[], datetime], ledger: str = "second", audience: str = "urn:second"
+    ) -> None:
+        self.now, self.ledger, self.audience = now, ledger, audience
+        self.root, self.key, self.secret = Key.new(), Key.new(), secrets.token_bytes(32)
+        self.lock = threading.RLock()
+        self.issuers: dict[str, list[PublicKey]] = {}
+        self.products: dict[str, Json] = {}
+        self.programmes: dict[str, Json] = {}
+        self.admitted: dict[str, set[str]] = {}
+        self.put_in: dict[str, Counter[str]] = {}
+        self.given: dict[str, Counter[str]] = {}
+        self.settled: Counter[str] = Counter()
+        self.merchants: dict[str, str] = {}
+        self.stores: dict[str, tuple[str, str]] = {}
+        self.activations: dict[str, str] = {}
+        self.used: dict[str, Terminal] = {}
+        self.terminals: dict[str, Terminal] = {}
+        self.buckets: dict[Holder, int] = {}
+        self.vouchers: dict[str, Json] = {}
+        self.holders: dict[str, Holder] = {}
+        self.visits: dict[tuple[str, str], tuple[str, datetime]] = {}
+        self.numbers: dict[tuple[str, str], dict[int, str]] = {}
+        self.attempts: dict[tuple[str, str], Attempt] = {}
+        self.decided: dict[str, str] = {}
+        self.entries: dict[tuple[str, str], list[Entry]] = {}
+        self.batches: dict[tuple[str, str], list[tuple[str, bytes]]] = {}
+
+    # What an operator sets up.
+
+    def put_store(self, store: str, merchant: str, merchant_name: str, store_name: str) -> None:
+        self.merchants[merchant] = merchant_name
+        self.stores[store] = (merchant, store_name)
+
+    def put_programme(self, programme: Json) -> None:
+        """`programme` as in the pack, without `stores` and `rules_version`."""
+        name = programme["programme"]
+        version = self.programmes.get(name, {"rules_version": 0})["rules_version"] + 1
+        self.programmes[name] = {**programme, "rules_version": version}
+        self.admitted.setdefault(name, set())
+        self.put_in.setdefault(name, Counter())
+        self.given.setdefault(name, Counter())
+
+    def activation(self, store: str) -> str:
+        code = f"cp1.{b64(secrets.token_bytes(16))}.{self.root.public.kid}"
+        self.activations[code] = store
+        return code
+
+    def issue(self, holder: Holder, **voucher: Any) -> str:
+        """A new voucher's id. `voucher` as in a lookup, without `voucher` and `frozen`."""
+        name = b64(secrets.token_bytes(16))
+        self.vouchers[name] = {**voucher, "voucher": name, "frozen": False}
+        self.holders[name] = holder
+        self.buckets.setdefault(holder, secrets.randbelow(4096))
+        return name
+
+    def close(self, programme: str) -> int:
+        """Sweep the programme's entries into one batch per merchant; how many were made."""
+        with self.lock:
+            pending = sorted(
+                key for key, found in self.entries.items() if key[1] == programme and found
+            )
+            for merchant, _ in pending:
+                self._settle(merchant, programme)
+            return len(pending)
+
+    def _settle(self, merchant: str, programme: str) -> None:
+        rows = sorted(
+            self.entries.pop((merchant, programme)),
+            key=lambda row: (
+                row.record["terminal"],
+                row.sale["incarnation"],
+                row.sale["sequence"],
+                row.record["kind"],
+                row.record_sha256,
+            ),
+        )
+        currency = self.programmes[programme]["currency"]
+        lines = [HEADER]
+        for number, row in enumerate(rows, 1):
+            values = (
+                number,
+                row.record["kind"],
+                row.receipt_no,
+                row.sale["incarnation"],
+                row.record["terminal"],
+                row.store,
+                row.record["occurred_at"],
+                row.recorded_at,
+                row.amount_minor,
+                currency,
+            )
+            lines.append(",".join(map(str, values)))
+        file = "".join(line + "\n" for line in lines).encode()
+        batches = self.batches.setdefault((merchant, programme), [])
+        first = digest(f"carepos/settlement/v1|{merchant}|{programme}".encode())
+        previous = unread(batches[-1][0], PACK).digest if batches else first
+        sums = {
+            kind: [row.amount_minor for row in rows if row.record["kind"] == kind]
+            for kind in ("redeem", "reversal")
+        }
+        net = sum(row.amount_minor for row in rows)
+        manifest = {
+            "v": 1,
+            "kind": "settlement",
+            "merchant": merchant,
+            "programme": programme,
+            "currency": currency,
+            "batch_no": len(batches) + 1,
+            "closed_at": utc(self.now()),
+            "epoch": 1,
+            "file": {
+                "name": f"settlement-{merchant}-{programme}-{len(batches) + 1:06d}.csv",
+                "sha256": digest(file),
+                "length": len(file),
+                "rows": len(rows),
+            },
+            "redeemed": {"count": len(sums["redeem"]), "amount_minor": sum(sums["redeem"])},
+            "reversed": {"count": len(sums["reversal"]), "amount_minor": sum(sums["reversal"])},
+            "net_minor": net,
+            "funders": self._parts(programme, net),
+            "previous": previous,
+        }
+        batches.append((self.key.sign(PACK, manifest), file))
+
+    def _parts(self, programme: str, net: int) -> list[Json]:
+        self.settled[programme] += net
+        put_in, given = self.put_in[programme], self.given[programme]
+        names = sorted(put_in)
+        targets = split(self.settled[programme], [put_in[name] for name in names])
+        parts = []
+        for name, target in zip(names, targets, strict=True):
+            parts.append({"funder": name, "amount_minor": target - given[name]})
+            given[name] = target
+        return parts
+
+    # Keys and terminals.
+
+    def key_set(self) -> Json:
+        keys = [self.key.public.jwk]
+        keyset = {"v": 1, "ledger": self.ledger, "version": 1, "epoch": 1, "keys": keys}
+        signed = self.root.sign("carepos-keyset+jws", keyset)
+        return {"keys": keys, "root": self.root.public.jwk, "keyset": signed}
+
+    def enrol(self, body: Json) -> Json:
+        if not exactly(activation=_is_text, public_key=_is_any, proof=_is_text)(body):
+            raise Problem("malformed")
+        key = PublicKey.of(body["public_key"])
+        proof = read(body["proof"], "carepos-proof+jws", [key])
+        if proof != {"v": 1, "activation_sha256": digest(body["activation"].encode())}:
+            raise Problem("signature_invalid")
+        with self.lock:
+            store = self.activations.get(body["activation"])
+            if store is None:
+                raise Problem("activation_unknown")
+            known = self.used.get(body["activation"])
+            if known is None:
+                known = self.used[body["activation"]] = self._register(store, key)
+            if known.key != key:
+                raise Problem("activation_used")
+            return {"certificate": known.certificate}
+
+    def _register(self, store: str, key: PublicKey) -> Terminal:
+        merchant, store_name = self.stores[store]
+        name, number = f"t-{secrets.token_hex(4)}", len(self.terminals) + 1
+        payload = {
+            "v": 1,
+            "ledger": self.ledger,
+            "terminal": name,
+            "terminal_no": number,
+            "merchant": merchant,
+            "merchant_name": self.merchants[merchant],
+            "store": store,
+            "store_name": store_name,
+            "key": key.kid,
+            "audience": self.audience,
+            "issued_at": utc(self.now()),
+        }
+        certificate = self.key.sign("carepos-certificate+jws", payload)
+        made = self.terminals[name] = Terminal(name, number, store, merchant, key, certificate)
+        return made
+
+    def _by_kid(self, kid: str) -> PublicKey:
+        for terminal in self.terminals.values():
+            if terminal.key.kid == kid:
+                return terminal.key
+        raise Bad("signature_invalid")
+
+    def reader(self, bearer: str, method: str, path: str, body: bytes) -> tuple[Terminal, str]:
+        """The terminal that signed a read token, and the token's `jti`."""
+        if not bearer.startswith("Bearer "):
+            raise Problem("read_token_invalid")
+        try:
+            thing = unread(bearer.removeprefix("Bearer "), "carepos-read+jwt")
+            claims = thing.read(self._by_kid(thing.kid))
+        except Bad as bad:
+            raise Problem("read_token_invalid") from bad
+        wanted = {"iss": claims.get("iss"), "aud": self.ledger, "htm": method, "htu": path}
+        if body:
+            wanted["body_sha256"] = digest(body)
+        times: Json = {"iat": claims.get("iat"), "jti": claims.get("jti")}
+        terminal = self.terminals.get(str(claims.get("iss")))
+        if claims != {**wanted, **times} or terminal is None or terminal.key.kid != thing.kid:
+            raise Problem("read_token_invalid")
+        jti = times["jti"]
+        if not _date(times["iat"]) or not text(r"[A-Za-z0-9_-]{22}")(jti):
+            raise Problem("read_token_invalid")
+        if abs(times["iat"] - self.now().timestamp()) > 60:
+            at = {"v": 1, "server_time": utc(self.now()), "request": jti}
+            raise Problem("clock_skew", server_time=self.key.sign(TIME, at))
+        return terminal, str(jti)
+
+    # The pack and the lookup.
+
+    def pack(self, terminal: Terminal) -> bytes:
+        programmes = []
+        for name, programme in sorted(self.programmes.items()):
+            stores = [terminal.store] if terminal.store in self.admitted[name] else []
+            programmes.append({**programme, "stores": stores})
+        issuers = [
+            {"iss": iss, "keys": [key.jwk for key in keys]}
+            for iss, keys in sorted(self.issuers.items())
+        ]
+        file = {
+            "v": 1,
+            "terminal": terminal.name,
+            "store": terminal.store,
+            "audience": self.audience,
+            "issuers": issuers,
+            "programmes": programmes,
+            "product_lists": [self.products[name] for name in sorted(self.products)],
+        }
+        return canonical(file)
+
+    def pack_manifest(self, terminal: Terminal) -> tuple[str, str]:
+        file = self.pack(terminal)
+        manifest = {
+            "v": 1,
+            "kind": "offline-pack",
+            "terminal": terminal.name,
+            "issued_at": utc(self.now()),
+            "epoch": 1,
+            "file": {"sha256": digest(file), "length": len(file)},
+        }
+        return digest(file), self.key.sign(PACK, manifest)
+
+    def reference(self, merchant: str, holder: Holder) -> str:
+        said = f"carepos/beneficiary-ref/v1|{merchant}|{holder.iss}|{holder.sub}".encode()
+        return b64(hmac.new(self.secret, said, hashlib.sha256).digest())[:22]
+
+    def bucket(self, holder: Holder) -> int:
+        # A holder who was never issued anything has a bucket too, the same each time.
+        said = hmac.new(self.secret, f"{holder.iss}|{holder.sub}".encode(), hashlib.sha256)
+        return self.buckets.get(holder, int.from_bytes(said.digest()[:2], "big") >> 4)
+
+    def lookup(self, terminal: Terminal, jti: str, token: str) -> Json:
+        with self.lock:
+            if terminal.status != "active":
+                raise Problem(f"terminal_{terminal.status}")
+            try:
+                claims, until = self.admit(token, terminal)
+            except Refused as refused:
+                raise Problem(refused.refusal.code, 403) from refused
+            holder = holder_of(claims)
+            mine = [found for name, found in self.vouchers.items() if self.holders[name] == holder]
+            mine.sort(
+                key=lambda found: (
+                    not (found["available_minor"] or found["available_quantity"]),
+                    found["expires_at"],
+                    found["voucher"],
+                )
+            )
+            payload = {
+                "v": 1,
+                "request": jti,
+                "terminal": terminal.name,
+                "beneficiary": self.reference(terminal.merchant, holder),
+                "bucket": self.bucket(holder),
+                "as_of": utc(self.now()),
+                "visit_until": utc(until),
+                "rules": {
+                    name: programme["rules_version"] for name, programme in self.programmes.items()
+                },
+                "vouchers": mine[:20],
+            }
+            return {"lookup": self.key.sign(LOOKUP, payload)}
+
+    def admit(self, token: str, terminal: Terminal) -> tuple[Json, datetime]:
+        """The claims of a good token and the end of its visit, which its first use begins."""
+        claims = self._claims(token)
+        now = self.now()
+        visit = (claims["iss"], digest(claims["jti"].encode()))
+        bound = self.visits.get(visit)
+        if bound is not None:
+            if bound[0] != terminal.name or now >= bound[1]:
+                raise Refused("token_replayed")
+            return claims, bound[1]
+        if now.timestamp() >= claims["exp"]:
+            raise Refused("token_expired")
+        if now.timestamp() < claims["nbf"]:
+            raise Refused("token_not_yet_valid")
+        if claims["care_class"] == "once":
+            self.visits[visit] = (terminal.name, now + VISIT)
+        return claims, now + VISIT
+
+    def _claims(self, token: str) -> Json:
+        if len(token) > 2_048:
+            raise Refused("token_malformed")
+        try:
+            thing = unread(token, "care+jwt")
+            claims = strict_json(thing.payload)
+        except Bad as bad:
+            raise Refused("token_malformed") from bad
+        if not _CLAIMS(claims):
+            raise Refused("token_malformed")
+        keys = self.issuers.get(claims["iss"])
+        if keys is None:
+            raise Refused("token_issuer")
+        key = next((key for key in keys if key.kid == thing.kid), None)
+        try:
+            thing.read(key or PublicKey(bytes(32)))
+        except Bad as bad:
+            raise Refused("token_signature") from bad
+        if claims["aud"] != self.audience:
+            raise Refused("token_audience")
+        lives = claims["exp"] - claims["iat"]
+        if not 0 < lives <= {"once": 900, "card": 400 * 86_400}.get(claims["care_class"], 0):
+            raise Refused("token_type")
+        return dict(claims)
+
+    # Records.
+
+    def records(self, envelopes: Sequence[object]) -> list[Json]:
+        with self.lock:
+            items = [self._verified(envelope) for envelope in envelopes]
+            forked = {item.digest for item in items if isinstance(item, Item) and self._note(item)}
+            return [self._answer(item, forked) for item in items]
+
+    def _verified(self, envelope: object) -> Item | Problem:
+        try:
+            if not isinstance(envelope, dict) or not set(envelope) <= {
+                "record",
+                "token",
+                "evidence",
+            }:
+                raise Bad
+            token = envelope.get("token")
+            if not isinstance(envelope.get("evidence", ""), str):
+                raise Bad
+            if "token" in envelope and not isinstance(token, str):
+                raise Bad
+            thing: Unread = unread(envelope.get("record"), "carepos-record+jws")
+            record = thing.read(self._by_kid(thing.kid))
+            check_record(record)
+            terminal = self.terminals.get(record["terminal"])
+            if terminal is None or terminal.key.kid != thing.kid:
+                raise Bad("signature_invalid")
+        except Bad as bad:
+            return Problem(bad.code)
+        return Item(record, thing.digest, terminal, token)
+
+    def _note(self, item: Item) -> bool:
+        """Note a record's place in its chain; whether another record has it already."""
+        place = (item.terminal.name, item.record["incarnation"])
+        seen = self.numbers.setdefault(place, {})
+        return seen.setdefault(item.record["sequence"], item.digest) != item.digest
+
+    def _answer(self, item: Item | Problem, forked: set[str]) -> Json:
+        if isinstance(item, Problem):
+            return {"problem": item.document}
+        stored = self.decided.get(item.digest)
+        try:
+            return {"outcome": stored or self._decide(item, item.digest in forked)}
+        except Problem as problem:
+            return {"problem": problem.document}
+
+    def _decide(self, item: Item, forked: bool) -> str:
+        record, terminal = item.record, item.terminal
+        attempt = self.attempts.get((terminal.name, record["id"]), Attempt())
+        decides = {"redeem": self._redeem, "reversal": self._reverse}
+        decide = decides.get(record["kind"], self._note_down)
+        try:
+            if forked:
+                raise Problem("terminal_forked")
+            result = decide(item, attempt)
+        except Refused as refused:
+            refusal = {"code": refused.refusal.code, "at": refused.refusal.at}
+            result = {"result": "refused", "refusal": refusal}
+            if refused.refusal.code != "id_content_mismatch":
+                attempt.state, attempt.payload = "refused", result
+                attempt.redeems[item.digest] = record
+                attempt.kind, attempt.content = "redeem", content_digest(record)
+        outcome = self.key.sign(
+            OUTCOME,
+            {
+                "v": 1,
+                "kind": record["kind"],
+                "id": record["id"],
+                "terminal": terminal.name,
+                "record_sha256": item.digest,
+                "recorded_at": utc(self.now()),
+                "epoch": 1,
+                **result,
+            },
+        )
+        self.attempts[terminal.name, record["id"]] = attempt
+        attempt.outcomes.append(outcome)
+        self.decided[item.digest] = outcome
+        return outcome
+
+    def _note_down(self, item: Item, attempt: Attempt) -> Json:
+        """`start` and `day_report`."""
+        if attempt.kind:
+            raise Refused("id_content_mismatch")
+        self._active(item.terminal)
+        if item.record["kind"] == "day_report":
+            seen = self.numbers[item.terminal.name, item.record["incarnation"]]
+            missing = [n for n in range(1, item.record["sequence"]) if n not in seen]
+            if missing:
+                raise Problem("sequence_gap", missing=missing[:100])
+        attempt.kind, attempt.state = item.record["kind"], "posted"
+        return {"result": "posted"}
+
+    def _active(self, terminal: Terminal) -> None:
+        if terminal.status != "active":
+            raise Problem(f"terminal_{terminal.status}")
+
+    def _redeem(self, item: Item, attempt: Attempt) -> Json:
+        record, content = item.record, item.record["content"]
+        if attempt.kind not in ("", "redeem"):
+            raise Refused("id_content_mismatch")
+        if attempt.content:
+            if attempt.content != content_digest(record):
+                raise Refused("id_content_mismatch")
+            attempt.redeems[item.digest] = record
+            return attempt.payload if attempt.state != "reversed" else _nothing_put_back()
+        if attempt.state == "reversed":
+            attempt.content = content_digest(record)
+            attempt.redeems[item.digest] = record
+            return _nothing_put_back()
+        holder = self._holder(item.terminal.merchant, content["beneficiary"])
+        if holder is not None and self.bucket(holder) != bucket(record["id"]):
+            raise Problem("malformed", field="id")
+        self._active(item.terminal)
+        self._admit_record(item)
+        refusal = self._judge(item, holder)
+        if refusal is not None:
+            raise Refused(refusal.code, refusal.at)
+        parts = [
+            (entry["voucher"], entry["programme_minor"], entry["quantity"])
+            for entry in content["allocation"]
+        ]
+        attempt.payload = {"result": "posted", **self._book(content["currency"], parts, -1)}
+        attempt.kind, attempt.state, attempt.content = "redeem", "posted", content_digest(record)
+        attempt.redeems[item.digest] = record
+        self._enter(item, record, attempt.payload["amount_minor"])
+        return attempt.payload
+
+    def _holder(self, merchant: str, beneficiary: str) -> Holder | None:
+        for holder in self.buckets:
+            if self.reference(merchant, holder) == beneficiary:
+                return holder
+        return None
+
+    def _admit_record(self, item: Item) -> None:
+        content = item.record["content"]
+        if item.token is None:
+            raise Refused("token_malformed")
+        if digest(item.token.encode()) != content["token_sha256"]:
+            raise Problem("malformed", field="token")
+        claims, _ = self.admit(item.token, item.terminal)
+        programme = self.programmes.get(content["programme"])
+        if programme is not None:
+            if claims["iss"] != programme["issuer"]:
+                raise Refused("token_issuer")
+            wanted = programme["amr_any"]
+            if claims["care_class"] not in programme["classes"] or (
+                wanted and not set(wanted) & set(claims["amr"])
+            ):
+                raise Refused("token_assurance")
+        if self.reference(item.terminal.merchant, holder_of(claims)) != content["beneficiary"]:
+            raise Refused("voucher_not_yours")
+
+    def _judge(self, item: Item, holder: Holder | None) -> Refusal | None:
+        content, store = item.record["content"], item.terminal.store
+        programme = self.programmes.get(content["programme"])
+        if programme is None:
+            return Refusal("store_not_in_programme")
+        mine = {name for name in self.vouchers if self.holders[name] == holder}
+        now = Situation(
+            at=utc(self.now()),
+            store=store,
+            programme={**programme, "stores": sorted(self.admitted[content["programme"]])},
+            products=self.products[programme["product_list"]]["entries"],
+            vouchers={name: self.vouchers[name] for name in mine},
+            others=frozenset(self.vouchers) - mine,
+        )
+        refusal = check(now, content["basket"], content["allocation"])
+        if refusal is None and content["currency"] != programme["currency"]:
+            return Refusal("proposal_changed")
+        return refusal
+
+    def _book(self, currency: str, parts: Sequence[tuple[str, int, int]], sign: int) -> Json:
+        """Take (`sign` -1) or put back (1) parts of vouchers; what the outcome says of it."""
+        said = []
+        for name in sorted({part[0] for part in parts}):
+            voucher = self.vouchers[name]
+            amount = sum(part[1] for part in parts if part[0] == name)
+            quantity = sum(part[2] for part in parts if part[0] == name)
+            if voucher["kind"] == "value":
+                voucher["available_minor"] += sign * amount
+            else:
+                voucher["available_quantity"] += sign * quantity
+            said.append(
+                {
+                    "voucher": name,
+                    "amount_minor": amount,
+                    "quantity": quantity,
+                    "unit": voucher["terms"]["unit"] if voucher["terms"] else None,
+                    "from_allotment_minor": 0,
+                    "from_allotment_quantity": 0,
+                    "available_minor": voucher["available_minor"],
+                    "available_quantity": voucher["available_quantity"],
+                }
+            )
+        amount = sum(part[1] for part in parts)
+        return {"currency": currency, "amount_minor": amount, "vouchers": said}
+
+    def _enter(self, item: Item, sale: Json, amount_minor: int) -> None:
+        key = (item.terminal.merchant, sale["content"]["programme"])
+        entry = Entry(
+            item.record,
+            item.digest,
+            receipt_no(item.terminal.number, sale["sequence"]),
+            sale,
+            item.terminal.store,
+            utc(self.now()),
+            amount_minor,
+        )
+        self.entries.setdefault(key, []).append(entry)
+
+    def _reverse(self, item: Item, attempt: Attempt) -> Json:
+        if item.terminal.status == "revoked":
+            raise Problem("terminal_revoked")
+        named = item.record["content"]["record_sha256"]
+        if attempt.kind not in ("", "redeem") or (attempt.redeems and named not in attempt.redeems):
+            raise Refused("id_content_mismatch")
+        was, attempt.state, attempt.kind = attempt.state, "reversed", "redeem"
+        if was != "posted":
+            return _nothing_put_back()
+        sale = next(iter(attempt.redeems.values()))
+        parts = [
+            (part["voucher"], part["amount_minor"], part["quantity"])
+            for part in attempt.payload["vouchers"]
+        ]
+        result = self._book(attempt.payload["currency"], parts, 1)
+        self._enter(item, sale, -result["amount_minor"])
+        return {"result": "reversed", **result}
+
+    def attempt(self, terminal: Terminal, jti: str, identifier: str) -> Json:
+        with self.lock:
+            known = self.attempts.get((terminal.name, identifier))
+            if known is not None:
+                return {"state": known.state, "outcomes": known.outcomes}
+            payload = {
+                "v": 1,
+                "result": "not_found",
+                "id": identifier,
+                "terminal": terminal.name,
+                "recorded_at": utc(self.now()),
+                "epoch": 1,
+                "request": jti,
+            }
+            return {"state": "not_found", "outcomes": [self.key.sign(OUTCOME, payload)]}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_any(_value: Any) -> bool:
+    return True
+
+
+def _nothing_put_back() -> Json:
+    return {"result": "reversed", "currency": None, "amount_minor": 0, "vouchers": []}
+
+
+def flask_app(ledger: SecondLedger) -> Flask:
+    """Section 9 over HTTP."""
+    app = Flask("second_ledger")
+
+    def answer(value: Mapping[str, Any], status: int = 200, kind: str = "json") -> Response:
+        return Response(canonical(value), status, content_type=f"application/{kind}")
+
+    def reading() -> tuple[Terminal, str]:
+        path = request.full_path if request.query_string else request.path
+        bearer = request.headers.get("Authorization", "")
+        return ledger.reader(bearer, request.method, path, request.get_data())
+
+    def body() -> Json:
+        if request.mimetype != "application/json":
+            raise Problem("unsupported_media_type", 415)
+        if (request.content_length or 0) > BODY_LIMIT:
+            raise Problem("body_too_large", 413)
+        value = strict_json(request.get_data())
+        if not isinstance(value, dict):
+            raise Problem("malformed")
+        return value
+
+    @app.errorhandler(Problem)
+    def problem(failure: Problem) -> Response:
+        return answer(failure.document, failure.status, "problem+json")
+
+    @app.errorhandler(Bad)
+    def bad(failure: Bad) -> Response:
+        return problem(Problem(failure.code))
+
+    @app.errorhandler(HTTPException)
+    def http(failure: HTTPException) -> Response:
+        return problem(Problem("not_found" if failure.code == 404 else "malformed", failure.code))
+
+    @app.get("/.well-known/jwks.json")
+    def keys() -> Response:
+        return answer(ledger.key_set())
+
+    @app.post("/v1/terminals")
+    def enrol() -> Response:
+        return answer(ledger.enrol(body()), 201)
+
+    @app.post("/v1/vouchers/lookup")
+    def lookup() -> Response:
+        said = body()
+        terminal, jti = reading()
+        if not exactly(token=_is_text)(said):
+            raise Problem("malformed")
+        return answer(ledger.lookup(terminal, jti, said["token"]))
+
+    @app.post("/v1/records")
+    def records() -> Response:
+        said = body()
+        if not exactly(items=each(1, 500, _is_any))(said):
+            raise Problem("malformed", field="items")
+        return answer({"results": ledger.records(said["items"])})
+
+    @app.get("/v1/records/<identifier>")
+    def record(identifier: str) -> Response:
+        terminal, jti = reading()
+        return answer(ledger.attempt(terminal, jti, identifier))
+
+    @app.get("/v1/offline-pack")
+    def pack() -> Response:
+        terminal, _ = reading()
+        sha256, manifest = ledger.pack_manifest(terminal)
+        if request.headers.get("If-None-Match") == f'"{sha256}"':
+            return Response(status=304, headers={"ETag": f'"{sha256}"'})
+        found = answer({"manifest": manifest})
+        found.headers["ETag"] = f'"{sha256}"'
+        return found
+
+    @app.get("/v1/offline-pack/<sha256>")
+    def pack_file(sha256: str) -> Response:
+        file = ledger.pack(reading()[0])
+        if digest(file) != sha256:
+            raise Problem("not_found")
+        return Response(file, content_type="application/json")
+
+    @app.get("/v1/settlements")
+    def settlements() -> Response:
+        terminal, _ = reading()
+        after, _, number = request.args.get("after", ":0").partition(":")
+        if not number.isascii() or not number.isdigit():
+            raise Problem("malformed", field="after")
+        found = [
+            {"programme": programme, "batch_no": batch_no, "manifest": manifest}
+            for (merchant, programme), batches in sorted(ledger.batches.items())
+            for batch_no, (manifest, _) in enumerate(batches, 1)
+            if merchant == terminal.merchant and (programme, batch_no) > (after, int(number))
+        ]
+        return answer({"settlements": found})
+
+    @app.get("/v1/settlements/<programme>/<int:batch_no>")
+    def settlement(programme: str, batch_no: int) -> Response:
+        terminal, _ = reading()
+        batches = ledger.batches.get((terminal.merchant, programme), [])
+        if not 1 <= batch_no <= len(batches):
+            raise Problem("not_found")
+        return Response(batches[batch_no - 1][1], content_type="text/csv; charset=utf-8")
+
+    return app
+
+
+@contextmanager
+def served(ledger: SecondLedger) -> Iterator[str]:
+    """The ledger on a free port of loopback: its URL."""
+    server = make_server("127.0.0.1", 0, flask_app(ledger), threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
