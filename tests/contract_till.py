@@ -1,4 +1,4 @@
-"""A till for contract tests: it speaks docs/protocol.md, believes what is signed, and keeps nothing.
+"""A till for contract tests: it speaks docs/protocol.md and believes only what is signed.
 
 It signs with the second implementation, so neither end of a contract test is the product's.
 """

@@ -232,6 +232,13 @@ class Book:
             shelf.outcomes[row.digest] = Decided(row.result, row.outcome)
         for posted in _read_posted(connection, postings):
             shelf.posted[posted.posting] = posted
+        terminals = schema.terminals.c
+        for row in connection.execute(
+            select(terminals.terminal, terminals.status).where(
+                terminals.terminal.in_(sorted({c.record.terminal for c in batch}))
+            )
+        ):
+            shelf.statuses[row.terminal] = row.status
         self._read_identities(connection, shelf, batch)
         self._read_gaps(connection, shelf, batch)
 

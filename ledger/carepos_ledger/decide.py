@@ -130,6 +130,7 @@ class Shelf:
     programmes: dict[str, Programme] = field(default_factory=dict)
     products: dict[str, ProductList] = field(default_factory=dict)
     gaps: dict[str, list[int]] = field(default_factory=dict)
+    statuses: dict[str, str] = field(default_factory=dict)
 
     new_outcomes: dict[str, tuple[Command, Decided]] = field(default_factory=dict)
     new_attempts: dict[Key, tuple[int, AttemptState]] = field(default_factory=dict)
@@ -176,7 +177,7 @@ class Decider:
         known = self._shelf.attempts.get(key)
         if known is not None:
             return self._again(command, key, known)
-        _require_active(command.terminal)
+        self._require_active(command)
         # Before the token, whose first use would be remembered though nothing is decided.
         programme = self._shelf.programmes.get(redeem.programme)
         if programme is None:
@@ -300,8 +301,9 @@ class Decider:
     def _reversal(self, command: Command, reversal: Reversal) -> Decided:
         """Applied from a suspended terminal too: it only ever gives back."""
         record = command.record
-        if command.terminal.status in ("revoked", "forked"):
-            raise Problem(f"terminal_{command.terminal.status}")
+        status = self._status(command)
+        if status in ("revoked", "forked"):
+            raise Problem(f"terminal_{status}")
         key = (record.terminal, record.id)
         known = self._shelf.attempts.get(key)
         if known is None:
@@ -324,7 +326,7 @@ class Decider:
         return self._sign_posted("reversed", command, posted.currency, posted.entries)
 
     def _plain(self, command: Command) -> Decided:
-        _require_active(command.terminal)
+        self._require_active(command)
         record = command.record
         missing = self._shelf.gaps.get(record.digest)
         if record.kind == "day_report" and missing:
@@ -334,6 +336,15 @@ class Decider:
                 extra={"missing": missing},
             )
         return self._sign("posted", command)
+
+    def _require_active(self, command: Command) -> None:
+        status = self._status(command)
+        if status != "active":
+            raise Problem(f"terminal_{status}")
+
+    def _status(self, command: Command) -> str:
+        """The terminal's status as of this transaction: it may have changed since the intake."""
+        return self._shelf.statuses.get(command.terminal.terminal, command.terminal.status)
 
     # ── shelf ──────────────────────────────────────────────────────────────────────────────────
 
@@ -436,11 +447,6 @@ def visit_refusal(first: tuple[str, datetime], terminal: str, now: datetime) -> 
     if first[0] != terminal or now - first[1] > VISIT:
         return Refusal("token_replayed")
     return None
-
-
-def _require_active(terminal: Terminal) -> None:
-    if terminal.status != "active":
-        raise Problem(f"terminal_{terminal.status}")
 
 
 def _state(voucher: Voucher, minor: int, quantity: int) -> VoucherState:
