@@ -492,7 +492,7 @@ class SecondLedger:
         if len(token) > 2_048:
             raise Refused("token_malformed")
         try:
-            thing = unread(token, "care+jwt")
+            thing = unread(token, None)
             claims = strict_json(thing.payload)
         except Bad as bad:
             raise Refused("token_malformed") from bad
@@ -508,6 +508,8 @@ class SecondLedger:
             raise Refused("token_signature") from bad
         if claims["aud"] != self.audience:
             raise Refused("token_audience")
+        if thing.typ != "care+jwt":
+            raise Refused("token_type")
         lives = claims["exp"] - claims["iat"]
         if not 0 < lives <= {"once": 900, "card": 400 * 86_400}.get(claims["care_class"], 0):
             raise Refused("token_type")

@@ -168,6 +168,7 @@ class Unread:
     """A signed thing that passed steps 1 to 3 of section 2, its signature not yet looked at."""
 
     kid: str
+    typ: str
     signing_input: bytes
     payload: bytes
     signature: bytes
@@ -187,8 +188,8 @@ class Unread:
         return value
 
 
-def unread(jws: object, typ: str) -> Unread:
-    """Steps 1 to 3 of section 2."""
+def unread(jws: object, typ: str | None) -> Unread:
+    """Steps 1 to 3 of section 2; `typ` None: whoever reads it will look at the type."""
     if not isinstance(jws, str) or len(jws) > 16_384 or not _COMPACT.fullmatch(jws):
         raise Bad
     head, body, signature = jws.split(".")
@@ -197,9 +198,13 @@ def unread(jws: object, typ: str) -> Unread:
         raise Bad
     if not all(isinstance(value, str) for value in header.values()):
         raise Bad
-    if header["alg"] != "EdDSA" or header["typ"] != typ or len(header["kid"]) != 43:
+    if header["alg"] != "EdDSA" or len(header["kid"]) != 43:
         raise Bad
-    return Unread(header["kid"], f"{head}.{body}".encode(), unb64(body), unb64(signature))
+    if typ is not None and header["typ"] != typ:
+        raise Bad
+    return Unread(
+        header["kid"], header["typ"], f"{head}.{body}".encode(), unb64(body), unb64(signature)
+    )
 
 
 def read(jws: object, typ: str, keys: list[PublicKey]) -> Json:

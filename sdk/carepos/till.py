@@ -171,6 +171,7 @@ class Till:
         self._tokens: dict[str, str] = {}
         self._working: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._mutex = threading.Lock()
+        self._refreshing = threading.Lock()
         self._pack = pack.kept(folder, terminal=enrolled.terminal, keys=self._keys)
 
     # ── beginning and ending ───────────────────────────────────────────────────────────────────
@@ -585,6 +586,10 @@ class Till:
 
         Raises Unreachable, NotDecided; the pack held before stays.
         """
+        with self._refreshing:
+            return self._refresh_pack()
+
+    def _refresh_pack(self) -> Pack:
         manifest = self._client.pack_manifest()
         try:
             sha256, _ = pack.manifest_file(

@@ -218,11 +218,14 @@ def listening(wsgi: Callable[..., Any]) -> Iterator[int]:
     finally:
         end(server)
         thread.join(timeout=5)
-        server.task_dispatcher.shutdown(cancel_pending=True, timeout=5)
 
 
 def end(server: Any) -> None:
-    """Close a waitress server in its own thread: a socket must not go while it is selected on."""
+    """Close a waitress server: first its workers end, then it closes its sockets itself.
+
+    Closed from here, one might be selected on or written to at that moment.
+    """
+    server.task_dispatcher.shutdown(cancel_pending=True, timeout=5)
     ended = threading.Event()
 
     def close() -> None:

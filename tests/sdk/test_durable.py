@@ -1,0 +1,65 @@
+"""Files that are whole or not there."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from carepos import durable
+
+
+def test_writers_at_once_leave_one_whole_file(tmp_path: Path) -> None:
+    """Several threads that write the same file at once all succeed, and one of them wins whole."""
+    path = tmp_path / "pack.json"
+    contents = [bytes([n]) * 50_000 for n in range(8)]
+    failures: list[BaseException] = []
+
+    def write(data: bytes) -> None:
+        try:
+            for _ in range(20):
+                durable.write(path, data)
+        except BaseException as error:  # noqa: BLE001  whatever it is, the test shows it
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(data,)) for data in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert path.read_bytes() in contents
+    assert [file.name for file in tmp_path.iterdir()] == ["pack.json"]
+
+
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the disk fails, the old content stays and nothing lies beside it."""
+    path = tmp_path / "file"
+    durable.write(path, b"old")
+
+    def broken(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.fsync", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        durable.write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_is_private_when_it_should_be(tmp_path: Path) -> None:
+    """The mode asked for is the mode that the file has."""
+    durable.write(tmp_path / "secret", b"x", mode=0o600)
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_lock_has_one_holder(tmp_path: Path) -> None:
+    """A second holder is refused until the first lets go."""
+    held = durable.lock(tmp_path / "journal.lock")
+    with pytest.raises(BlockingIOError):
+        durable.lock(tmp_path / "journal.lock")
+    held.close()
+    durable.lock(tmp_path / "journal.lock").close()
