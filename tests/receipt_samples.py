@@ -7,7 +7,7 @@ from typing import Any
 
 from carepos.receipt import Language, Receipt, ReceiptKind, ReceiptLine, VoucherBalance, mask
 
-QR_TEXT = "CP1*0001-000007-5*CNY28424*MFRGGZDFMZTWQ2LK"
+QR_TEXT = "CP1*0001-000007-2*CNY28424*MFRGGZDFMZTWQ2LK"
 
 _LINES = (
     # quantity, unit, amount, programme's part, fixed part; description and note, zh and en
@@ -43,7 +43,7 @@ def sample_receipt(
         "store_name": "古州镇幸福路店" if zh else "Xingfu Road, Guzhou",
         "programme_name": "榕江“7·28”洪灾奶制品救助" if zh else "Rongjiang flood relief: dairy",
         "terminal_no": "0001",
-        "receipt_no": "0001-000007-5",
+        "receipt_no": "0001-000007-2",
         "occurred_at": datetime(2026, 11, 22, 13, 31, 5, tzinfo=UTC),
         "utc_offset_minutes": 480,
         "zone_name": "",

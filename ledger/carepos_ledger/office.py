@@ -23,6 +23,7 @@ from carepos.errors import Malformed
 from carepos.ids import RandomBytes
 from carepos.keys import KeySet, PublicKey, b64, digest
 from carepos.product import MAX_ENTRIES, ProductList, is_restricted_circulation
+from carepos.settlement import MAX_FUNDERS
 from carepos.voucher import PROGRAMME_NAMES, Programme
 from carepos_ledger import accounts, issuing, programme_sums, schema
 from carepos_ledger.accounts import Entry
@@ -317,6 +318,9 @@ class Office:
                 )
             if _funded(connection, bucket, programme) + amount_minor > strict_json.MAX_INTEGER:
                 raise Malformed("more than a programme can hold", field="amount_minor")
+            if len(_funders(connection, bucket, programme) | {funder}) > MAX_FUNDERS:
+                # A settlement manifest names each of them and must fit into one signature.
+                raise Malformed(f"a programme has at most {MAX_FUNDERS} funders", field="funder")
             connection.execute(
                 insert(schema.postings).values(
                     bucket=bucket,
@@ -712,6 +716,19 @@ def _entries_of(connection: Connection, bucket: int, posting: str) -> list[Entry
         .order_by(table.n)
     )
     return [Entry(*row) for row in rows]
+
+
+def _funders(connection: Connection, bucket: int, programme: str) -> set[str]:
+    table = schema.entries.c
+    return set(
+        connection.scalars(
+            select(table.holder).where(
+                table.bucket == bucket,
+                table.programme == programme,
+                table.account == accounts.FUNDER,
+            )
+        )
+    )
 
 
 def _funded(connection: Connection, bucket: int, programme: str) -> int:

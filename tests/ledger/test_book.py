@@ -302,6 +302,21 @@ def test_a_suspended_terminal_gets_stored_outcomes_and_may_give_back(rig: Rig) -
     assert rig.balance(holder.voucher) == (11_000, 0, 0)
 
 
+def test_a_status_counts_when_the_record_is_posted(rig: Rig) -> None:
+    """A till that is suspended after its record was verified and before it is posted is suspended;
+    one that is let in meanwhile is let in."""
+    till, holder = rig.signer(), rig.holder()
+    [command] = rig.commands([rig.redeem(till, holder)])
+    assert isinstance(command, Command)
+    rig.office.set_terminal_status(till.terminal, "suspended")
+    answer = rig.book.post([command])[command.record.digest]
+    assert isinstance(answer, Problem) and answer.code == "terminal_suspended"
+    [command] = rig.commands([rig.redeem(till, holder)])
+    assert isinstance(command, Command)
+    rig.office.set_terminal_status(till.terminal, "active")
+    assert isinstance(rig.book.post([command])[command.record.digest], Decided)
+
+
 def test_a_revoked_terminal_undoes_nothing(rig: Rig) -> None:
     """Neither sales nor reversals of a revoked till are decided."""
     till, holder = rig.signer(), rig.holder()

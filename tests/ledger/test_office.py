@@ -292,6 +292,18 @@ def test_only_amounts_are_funded(desk: Desk) -> None:
         malformed("amount_minor", call, desk)
 
 
+def test_a_programme_has_at_most_100_funders(desk: Desk) -> None:
+    """What a settlement manifest has room for; the 101st is refused and nothing is booked."""
+    for n in range(101):
+        desk.office.put_funder(f"funder-{n}", f"Funder {n}")
+    for n in range(100):
+        assert desk.office.fund("flood-dairy", f"funder-{n}", 100, f"T-{n}") == "created"
+    before = desk.tables()
+    with pytest.raises(Malformed, match="at most 100 funders"):
+        desk.office.fund("flood-dairy", "funder-100", 100, "T-100")
+    assert desk.tables() == before
+
+
 def test_unknown_funders_and_programmes_are_not_found(desk: Desk) -> None:
     """Money goes from a known funder to a known programme."""
     refused("not_found", lambda: desk.office.fund("flood-dairy", "nobody", 1, "T"), desk)

@@ -41,7 +41,7 @@ _HOSTILE = (
     "\x1bp\x00\x19\xfa\x1dV\x00\x1b@\x10\x04\x01\x10\x14\x01\x00\x05\x1c.\x1d(k\x03\x001Q0"
     "\x1dv0\x00\xff\xff\x1b\x9b\x85\r\x0b\x0c\n\x7f\u202e\u2028\ue000"
 )
-_JOB = PrintJob("0001-000007-5", b"\x1b@paper\n\x1dV\x01", "paper\n")
+_JOB = PrintJob("0001-000007-2", b"\x1b@paper\n\x1dV\x01", "paper\n")
 
 
 @pytest.fixture(scope="session")
@@ -333,12 +333,12 @@ def test_files_hold_the_job_and_are_never_overwritten(tmp_path: Path) -> None:
     printer: Printer = FilePrinter(tmp_path / "out")
     text = render_text(sample_receipt())
     for data in (b"one", b"two"):
-        assert printer.print_job(PrintJob("0001-000007-5", data, text)).state is PrintState.PRINTED
+        assert printer.print_job(PrintJob("0001-000007-2", data, text)).state is PrintState.PRINTED
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {
-        "receipt-0001-000007-5.bin": b"one",
-        "receipt-0001-000007-5.txt": text.encode(),
-        "receipt-0001-000007-5-2.bin": b"two",
-        "receipt-0001-000007-5-2.txt": text.encode(),
+        "receipt-0001-000007-2.bin": b"one",
+        "receipt-0001-000007-2.txt": text.encode(),
+        "receipt-0001-000007-2-2.bin": b"two",
+        "receipt-0001-000007-2-2.txt": text.encode(),
     }
 
 

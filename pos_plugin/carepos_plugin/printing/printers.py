@@ -37,7 +37,6 @@ class PrintResult:
 
 
 UNREACHABLE = "unreachable"
-NOT_ACCEPTED = "not_accepted"
 PAPER_OUT = "paper_out"
 COVER_OPEN = "cover_open"
 PRINTER_ERROR = "printer_error"
