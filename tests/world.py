@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from waitress import wasyncore
 from waitress.server import create_server
 
 from carepos import Line, Till, token
@@ -161,9 +162,26 @@ def served(ledger: app.Ledger, port: int = 0) -> Iterator[tuple[str, Any]]:
     try:
         yield f"http://127.0.0.1:{server.effective_port}", server
     finally:
-        server.close()
-        server.task_dispatcher.shutdown(cancel_pending=True, timeout=5)
+        end(server)
         thread.join(timeout=5)
+
+
+def end(server: Any) -> None:
+    """Close a waitress server, once: first its workers end, then it closes its sockets itself.
+
+    Closed from here, one might be selected on or written to at that moment.
+    """
+    if not server._map:
+        return  # ended before
+    server.task_dispatcher.shutdown(cancel_pending=True, timeout=5)
+    ended = threading.Event()
+
+    def close() -> None:
+        wasyncore.close_all(server._map, ignore_all=True)
+        ended.set()
+
+    server.trigger.pull_trigger(close)
+    assert ended.wait(5)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ an installation without an extra shows the command but says what to install.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points, version
@@ -19,6 +20,10 @@ GROUP = "carepos.commands"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. 0: done; 1: done, but the answer is no; 2: wrong usage or it failed."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A console that can't show Chinese shows a mark instead of failing.
+            stream.reconfigure(errors="replace")
     parser = argparse.ArgumentParser(
         prog="carepos", description="The open redemption stack for digital aid vouchers."
     )

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from carepos import clock, durable, ids, jws, record
-from carepos.attempt import FINAL, Event, State, Step, step
+from carepos.attempt import Event, State, Step, step
 from carepos.clock import Clock
 from carepos.errors import (
     JournalClosed,
@@ -86,8 +86,8 @@ CREATE TABLE attempts (
 -- The next attempt of a sale only when the one before is refused, reversed or being reversed.
 CREATE UNIQUE INDEX one_live_attempt_per_checkout ON attempts (checkout)
   WHERE state IN ('open', 'unknown', 'interrupted', 'goods_asked', 'confirmed');
-CREATE INDEX attempts_by_state ON attempts (state) WHERE state NOT IN
-  ('confirmed', 'refused', 'reversed');
+CREATE INDEX attempts_unfinished ON attempts (sequence) WHERE state NOT IN
+  ('confirmed', 'refused', 'reversed', 'review');
 
 CREATE TABLE attempt_events (
   n      INTEGER PRIMARY KEY,
@@ -199,7 +199,8 @@ class JournalView:
         return self._attempts(f"WHERE state IN ({','.join('?' * len(states))})", *states)
 
     def unfinished(self) -> list[Attempt]:
-        return [attempt for attempt in self.attempts() if attempt.state not in FINAL]
+        """Attempts that are not over; by index, however long the journal is."""
+        return self._attempts("WHERE state NOT IN ('confirmed', 'refused', 'reversed', 'review')")
 
     def of_checkout(self, checkout: str) -> list[Attempt]:
         """Every attempt of a sale, oldest first."""

@@ -311,14 +311,14 @@ def propose(situation: Situation) -> Proposal:
     full carries the first reason that stood in the way.
     """
     refusal = _programme_refusal(situation)
+    # In voucher order throughout: of two that are barred alike, the same one is always named.
+    held = sorted(situation.vouchers.values(), key=Voucher.order)
     barred = {
         voucher.voucher: found
-        for voucher in situation.vouchers.values()
+        for voucher in held
         if (found := _holding_refusal(situation, voucher.voucher))
     }
-    usable = sorted(
-        (v for v in situation.vouchers.values() if v.voucher not in barred), key=Voucher.order
-    )
+    usable = [voucher for voucher in held if voucher.voucher not in barred]
     if refusal is None and not usable:
         # Nothing to redeem: say why of the voucher they do hold, else that there is none.
         refusal = first(list(barred.values())) or Refusal("voucher_unknown")

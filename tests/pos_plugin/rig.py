@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from waitress import wasyncore
 from waitress.server import create_server
 
 from carepos import Till
@@ -18,7 +17,7 @@ from carepos.till import Reached, pass_by
 from carepos_plugin import app, pairing
 from carepos_plugin.printing.printers import Printer
 from carepos_plugin.settings import FILE, Settings
-from tests.world import MILK, SOAP, World, world
+from tests.world import MILK, SOAP, World, end, world
 
 Answer = dict[str, Any]
 
@@ -218,22 +217,6 @@ def listening(wsgi: Callable[..., Any]) -> Iterator[int]:
     finally:
         end(server)
         thread.join(timeout=5)
-
-
-def end(server: Any) -> None:
-    """Close a waitress server: first its workers end, then it closes its sockets itself.
-
-    Closed from here, one might be selected on or written to at that moment.
-    """
-    server.task_dispatcher.shutdown(cancel_pending=True, timeout=5)
-    ended = threading.Event()
-
-    def close() -> None:
-        wasyncore.close_all(server._map, ignore_all=True)
-        ended.set()
-
-    server.trigger.pull_trigger(close)
-    assert ended.wait(5)
 
 
 def write_settings(folder: Path, **changes: Any) -> None:

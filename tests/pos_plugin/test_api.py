@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
+from carepos import CareposError, Refusal, errors
 from carepos.attempt import MEANING
+from carepos_plugin.problems import problem_of
 from carepos_plugin.sentences import NEXT
-from tests.pos_plugin.rig import Rig, milk, plugged, rig, soap
-from tests.world import MILK
+from tests.pos_plugin.rig import milk, plugged, rig, soap
+from tests.world import MILK, PROGRAMME
 
 CHECKOUT = "S1-000001"
 
@@ -126,18 +129,12 @@ def test_a_click_after_a_refusal_does_not_begin_another_attempt(tmp_path: Path) 
     with rig(tmp_path) as shop:
         code = shop.world.family().token()
         offer = shop.offer(CHECKOUT, code)
-        shop.world.ledger.office.put_programme(_paused(shop))
+        shop.world.ledger.office.put_programme({**PROGRAMME, "paused": True})
         refused = shop.redeem(CHECKOUT, offer)
         assert (refused["state"], refused["refusal"]["code"]) == ("refused", "programme_paused")
         assert refused["receipt_text"] is None
         assert shop.redeem(CHECKOUT, offer) == refused
         assert len(shop.till.journal.attempts()) == 1
-
-
-def _paused(shop: Rig) -> dict[str, Any]:
-    from tests.world import PROGRAMME
-
-    return {**PROGRAMME, "paused": True}
 
 
 def test_the_customer_before_is_never_left_selected(tmp_path: Path) -> None:
@@ -483,3 +480,54 @@ def test_a_body_that_ends_early_does_nothing(tmp_path: Path) -> None:
         with requests.Session() as session, pytest.raises(requests.RequestException):
             session.send(whole, timeout=0.3)
         assert shop.written() == before
+
+
+# ── what the ledger or the SDK say no to ───────────────────────────────────────────────────────
+
+
+def test_a_wrong_clock_says_clock(tmp_path: Path) -> None:
+    """T-6: when the clocks differ, the cashier reads that, and nothing is sold."""
+    with rig(tmp_path) as shop:
+        shop.sell("S1-000000")
+        shop.till._client._now = lambda: shop.world.now() + timedelta(minutes=5)
+        body = {"checkout": CHECKOUT, "code": shop.world.family().token(), "lines": [milk()]}
+        assert shop.refused("POST", "/api/offers", body) == (503, "clock_skew")
+
+
+_EXAMPLES: list[CareposError] = [
+    errors.Malformed("must be text", field="code"),
+    errors.SignatureInvalid("the signature does not verify"),
+    errors.Refused(Refusal("token_replayed")),
+    errors.NotDecided(403, "terminal_suspended", "<script>"),
+    errors.NotDecided(503, "try_again", "<script>"),
+    errors.NotDecided(500, "<script>", "<script>"),
+    errors.ClockSkew(401, "", None),
+    errors.Unreachable("no answer"),
+    errors.WrongState("open", "restart"),
+    errors.EnrolmentFailed("another folder"),
+    errors.JournalError("not over"),
+    errors.JournalLocked("held"),
+    errors.JournalClosed("a write failed"),
+    errors.JournalCorrupt("no chain", sequence=2),
+]
+
+
+def test_every_error_of_the_sdk_has_its_answer() -> None:
+    """No error is left out; each answer is said in both languages and passes on no foreign text."""
+    listed = {kind for kind in vars(errors).values() if isinstance(kind, type)}
+    ours = {kind for kind in listed if issubclass(kind, CareposError)} - {CareposError}
+    assert ours == {type(example) for example in _EXAMPLES}
+    for example in _EXAMPLES:
+        document = problem_of(example).to_json()
+        assert document["status"] in range(400, 504)
+        assert document["type"] == f"urn:carepos:problem:{document['code']}"
+        assert document["en"]
+        assert document["zh"]
+        assert "<script>" not in str(document)
+
+
+def test_a_suspended_till_is_told_apart_from_a_missing_network() -> None:
+    """The programme's office can be called only if the cashier is told that it is needed."""
+    told = problem_of(errors.NotDecided(403, "terminal_suspended", "")).to_json()
+    assert (told["status"], told["code"]) == (403, "terminal_suspended")
+    assert "办公室" in told["zh"]

@@ -20,8 +20,8 @@ from carepos.commands import main
 from carepos_plugin import app, pairing
 from carepos_plugin.client import is_running
 from carepos_plugin.settings import FILE, Settings
-from tests.pos_plugin.rig import Rig, end, rig, write_settings
-from tests.world import World, world
+from tests.pos_plugin.rig import Rig, rig, write_settings
+from tests.world import World, end, world
 
 CHECKOUT = "S1-000001"
 Run = Callable[..., tuple[int, str, str]]
@@ -253,6 +253,24 @@ def test_close_day(shop: Rig, run: Run, running: bool) -> None:
         assert "The ledger has it." in out
     done, _, err = run("close-day", "--date", "2026-02-30", "--folder", folder)
     assert (done, "no such day" in err) == (2, True)
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_without_a_network_the_day_is_closed_and_goes_up_later(
+    shop: Rig, run: Run, running: bool
+) -> None:
+    """Day close needs no network; settling says that the ledger did not answer."""
+    shop.sell()
+    folder = shop.till.folder if running else _stopped(shop)
+    shop.cut_network()
+    end(shop.world.server)
+    done, out, _ = run("settle", "--folder", folder)
+    assert (done, "The ledger did not answer" in out) == (1, True)
+    done, out, _ = run("close-day", "--folder", folder)
+    assert (done, "does not have it yet" in out) == (0, True)
+    done, out, _ = run("status", "--folder", folder)
+    assert done == 0
+    assert "Not uploaded 未上传: 0" not in out
 
 
 @pytest.mark.parametrize("running", [True, False])
