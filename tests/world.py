@@ -107,7 +107,7 @@ class World:
     def row(self, ref: str, amount_minor: int = 12_000, **changes: Any) -> dict[str, Any]:
         """One issue row. `ref` is padded to the form that a keyed hash has."""
         row: dict[str, Any] = {
-            "ref": ref.ljust(43, "0")[:43],
+            "ref": ref.ljust(43, "_")[:43],
             "kind": "value",
             "label": "奶制品卡",
             "categories": [],

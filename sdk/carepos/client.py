@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jwt
 import requests
@@ -24,10 +24,6 @@ MAX_ANSWER_BYTES = 4 * 2**20
 MAX_FILE_BYTES = 64 * 2**20
 CONNECT_TIMEOUT_S = 3.0
 ANSWER_TIMEOUT_S = 8.0
-
-
-class Monotonic(Protocol):
-    def __call__(self) -> float: ...
 
 
 def read_token(

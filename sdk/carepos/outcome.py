@@ -16,7 +16,7 @@ from carepos.basket import MAX_QUANTITY, unit
 from carepos.errors import Malformed
 from carepos.keys import KeySet, SigningKey
 from carepos.product import Unit
-from carepos.record import Record
+from carepos.record import Record, Redeem
 from carepos.refusals import BY_CODE, Refusal
 
 Result = Literal["posted", "refused", "reversed", "not_found", "held"]
@@ -159,6 +159,10 @@ def read_bound(text: object, record: Record, *, keys: KeySet) -> Outcome:
     bound = (outcome.record_sha256, outcome.id, outcome.terminal, outcome.kind)
     if bound != (record.digest, record.id, record.terminal, record.kind):
         raise Malformed("answers another record", field="outcome")
+    if outcome.result == "posted" and isinstance(record.content, Redeem):
+        agreed = (record.content.programme_minor, record.content.currency)
+        if (outcome.amount_minor, outcome.currency) != agreed:
+            raise Malformed("posts another amount than the record's", field="outcome.amount_minor")
     return outcome
 
 

@@ -355,7 +355,14 @@ class Till:
             begun, written = self._write_intent(offer, checkout, cashier)
             self._tokens[begun.id] = offer.holder.text
             self._reached("intent_written")
-            return self._send_sale(begun, written)
+            try:
+                return self._send_sale(begun, written)
+            except Exception:
+                # Whatever failed here, the answer is not known: the sale must not stay `open`,
+                # from where the cashier could neither ask again nor cancel.
+                if self.journal.attempt(begun.id).state == "open":
+                    self.journal.advance(begun.id, "no_answer")
+                raise
 
     def retry(self, checkout: str) -> Sale:
         """Ask again about a sale whose outcome is unknown; send the same record if need be.

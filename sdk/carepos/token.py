@@ -144,6 +144,9 @@ def _profile(claims: Mapping[str, Any], text: str, now: datetime) -> IdentityTok
         token_class = claims.get("care_class")
         if not isinstance(token_class, str) or token_class not in LIFETIME_S:
             raise Malformed("no such class")
+        if claims.keys() & {"act", "cnf"}:
+            # They narrow who may present a token; not understanding them must not widen it.
+            raise Malformed("acting for another and holder keys are not understood yet")
         if not 0 < expires - issued <= LIFETIME_S[token_class]:
             raise Malformed("lives too long")
     except Malformed:

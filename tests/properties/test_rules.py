@@ -457,8 +457,8 @@ def test_offers_of_the_two_readings_have_one_voucher_order(random: Random) -> No
         assert places == sorted(places)
 
 
-def test_a_frozen_voucher_is_named_rather_than_none() -> None:
-    """A holder whose only fitting voucher is frozen reads that, not that there is none."""
+def plain_situation(*named: tuple[str, str, bool]) -> Situation:
+    """An open programme and two lines; vouchers by letter, category, and whether frozen."""
     told: Json = {
         "beneficiary": HOLDER,
         "store": "store-1",
@@ -478,7 +478,7 @@ def test_a_frozen_voucher_is_named_rather_than_none() -> None:
                 "expires_at": instant("2026-12-31"), "frozen": frozen, "available_minor": 100,
                 "available_quantity": 0, "terms": None,
             }
-            for letter, category, frozen in (("a", "grain", False), ("b", "dairy", True))
+            for letter, category, frozen in named
         ],
         "others": [],
         "lines": [
@@ -486,8 +486,20 @@ def test_a_frozen_voucher_is_named_rather_than_none() -> None:
             {"key": "cat:eggs", "quantity": 1, "unit": "piece", "line_amount_minor": 50},
         ],
     }  # fmt: skip
-    offer = rules.propose(situation_of(told))
+    return situation_of(told)
+
+
+def test_a_frozen_voucher_is_named_rather_than_none() -> None:
+    """A holder whose only fitting voucher is frozen reads that, not that there is none."""
+    offer = rules.propose(plain_situation(("a", "grain", False), ("b", "dairy", True)))
     assert [line.reason for line in offer.lines] == ["voucher_frozen", "category_not_covered"]
+
+
+def test_of_two_vouchers_barred_alike_the_first_in_order_is_named() -> None:
+    """Which voucher a refusal names does not hang on the order they came in."""
+    for named in ("ab", "ba"):
+        situation = plain_situation(*((letter, "dairy", True) for letter in named))
+        assert rules.propose(situation).refusal == Refusal("voucher_frozen", "a" * 22)
 
 
 # splitting and discounts

@@ -89,6 +89,8 @@ def test_each_kind_has_its_answers(about: Record, results: set[str]) -> None:
         {"kind": "start"}, {"id": "x"}, {"id": UNDO.id.replace("8007", "8008")},
         {"terminal": "t-2"}, {"terminal": 1}, {"record_sha256": "x"}, {"record_sha256": "Q" * 43},
         {"recorded_at": "2026-11-22T08:30:00Z"}, {"epoch": 0}, {"epoch": 1.0 == 1},
+        {"currency": "EUR"},
+        {"amount_minor": 5_999, "vouchers": [{**MOVED.to_json(), "amount_minor": 5_999}]},
         {"currency": None}, {"currency": "XYZ"}, {"amount_minor": 5_999}, {"amount_minor": -1},
         {"amount_minor": "6000"}, {"vouchers": []}, {"vouchers": None}, {"vouchers": [{}]},
         {"vouchers": [{**MOVED.to_json(), "unit": "kg"}]},

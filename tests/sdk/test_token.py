@@ -212,6 +212,8 @@ OTHERS: list[tuple[str, str, str]] = [
      "token_malformed"),
     ("claim twice", payload(twice(RAW_CLAIMS, "exp", "9999999999")), "token_malformed"),
     ("claim twice within", payload(twice(RAW_CLAIMS, "act", '{"a":1,"a":2}')), "token_malformed"),
+    ("acting for another", made(act={"sub": "s"}), "token_malformed"),
+    ("held by a key", made(cnf={"jkt": "x"}), "token_malformed"),
     ("payload a list", payload(b"[]"), "token_malformed"),
     ("payload a string", payload(b'"x"'), "token_malformed"),
     ("payload no JSON", payload(b"{"), "token_malformed"),

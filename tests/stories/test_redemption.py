@@ -188,7 +188,8 @@ def test_fa_7_a_double_click_is_one_redemption(either: Shop) -> None:
 def test_split_tender(shop: Shop) -> None:
     """What the voucher does not cover is left for another tender, with the reason."""
     family = shop.world.family(5_000)
-    offer = shop.offer(family, milk(6_490))
+    holder = shop.till.scan(family.token())
+    offer = shop.till.propose(holder, [milk(6_490)], programme="flood-dairy")
     (line,) = offer.proposal.lines
     assert (line.rest_minor, line.reason) == (1_490, "balance_insufficient")
     assert shop.till.redeem(offer, checkout="S1", cashier="c01").amount_minor == 5_000
