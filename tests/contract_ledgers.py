@@ -6,16 +6,21 @@
 from __future__ import annotations
 
 import secrets
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
+from sqlalchemy import insert, literal, select
+
+from carepos_ledger import schema
 from tests import second_ledger
 from tests.contract_till import FORMULA, MILK, RICE
 from tests.second_ledger import Holder, SecondLedger
 from tests.second_signing import Json, Key, b64
-from tests.world import FakeClock
+from tests.world import AUDIENCE, IMPORT_KEY_ID, FakeClock, World, world
 
 ISSUER = "https://issuer.contract.test"
 PRODUCTS = {MILK: "dairy", FORMULA: "infant-formula", RICE: "grain"}
@@ -34,6 +39,7 @@ PROGRAMME: Json = {
     "undo_window_s": 3600,
     "quotas": [],
 }
+_ROW_NAMES = {"kind", "label", "categories", "starts_at", "expires_at"}
 # Stores by merchant. `shop-out` takes part in no programme.
 STORES = {
     "shop-a": "zhou",
@@ -54,6 +60,20 @@ VALUE: Json = {
     "terms": None,
 }
 
+ITEM: Json = {
+    **VALUE,
+    "kind": "item",
+    "available_minor": 0,
+    "available_quantity": 3,
+    "terms": {"unit": "piece", "cap_minor": 7_000, "fixed_minor": 0, "cap_quantity": 1},
+}
+FIXED: Json = {
+    **ITEM,
+    "kind": "fixed_price",
+    "available_quantity": 4_000,
+    "terms": {"unit": "g", "cap_minor": 1_500, "fixed_minor": 300, "cap_quantity": 500},
+}
+
 
 class ContractLedger(Protocol):
     """What a contract test asks of a ledger's operator."""
@@ -72,17 +92,44 @@ class ContractLedger(Protocol):
     def fund(self, programme: str, funder: str, amount_minor: int) -> None:
         """What a funder put in."""
 
-    def family(self, *vouchers: Json) -> str:
-        """The `sub` of a new beneficiary who holds vouchers, given as in section 9."""
+    def family(self, *vouchers: Json, beside: str | None = None) -> str:
+        """The `sub` of a new beneficiary who holds vouchers, given as in section 9.
+
+        `beside`: they share the bucket of this one.
+        """
 
     def freeze(self, voucher: str) -> None:
-        """Freeze one voucher."""
+        """Freeze one voucher of the programme `dairy`."""
 
     def set_terminal(self, terminal: str, status: str) -> None:
         """`active`, `suspended` or `revoked`."""
 
     def close(self, programme: str) -> None:
         """Sweep what no batch holds into settlement files."""
+
+
+def care(
+    ledger: ContractLedger,
+    sub: str,
+    key: Key | None = None,
+    typ: str = "care+jwt",
+    **changes: Any,
+) -> str:
+    """A fresh care code of a family."""
+    at = int(ledger.now().timestamp())
+    claims = {
+        "iss": ISSUER,
+        "aud": ledger.audience,
+        "sub": sub,
+        "jti": b64(secrets.token_bytes(16)),
+        "iat": at,
+        "nbf": at,
+        "exp": at + 600,
+        "amr": ["face"],
+        "care_class": "once",
+        **changes,
+    }
+    return (key or ledger.issuer_key).sign(typ, claims)
 
 
 class SecondContract:
@@ -108,8 +155,10 @@ class SecondContract:
     def fund(self, programme: str, funder: str, amount_minor: int) -> None:
         self.ledger.put_in[programme] += Counter({funder: amount_minor})
 
-    def family(self, *vouchers: Json) -> str:
+    def family(self, *vouchers: Json, beside: str | None = None) -> str:
         holder = Holder(ISSUER, b64(secrets.token_bytes(16)))
+        if beside is not None:
+            self.ledger.buckets[holder] = self.ledger.buckets[Holder(ISSUER, beside)]
         for voucher in vouchers:
             self.ledger.issue(holder, **voucher)
         return holder.sub
@@ -132,7 +181,82 @@ def second() -> Iterator[ContractLedger]:
         yield SecondContract(url, now, ledger)
 
 
+class ReferenceContract:
+    """The product's ledger, set up through its operators' own calls."""
+
+    def __init__(self, world: World) -> None:
+        self.url, self.now, self._ledger = world.url, world.now, world.ledger
+        self.audience = AUDIENCE
+        self.issuer_key = Key.new()
+        office = world.ledger.office
+        office.put_issuer(ISSUER, [self.issuer_key.public.jwk])
+        office.put_product_list("relief", 1, PRODUCTS)
+        for merchant in sorted(set(STORES.values()) - {"zhou"}):
+            office.put_merchant(merchant, f"{merchant} 超市")
+        for store, merchant in STORES.items():
+            office.put_store(store, merchant, f"{store} 店")
+
+    def activation(self, store: str) -> str:
+        return self._ledger.office.new_activation(store, 3600).code
+
+    def programme(self, name: str, **changes: Any) -> None:
+        office = self._ledger.office
+        office.put_programme({**PROGRAMME, "programme": name, **changes})
+        self.fund(name, "red-cross", 100_000_000)
+        for store in STORES:
+            if store != "shop-out":
+                office.admit_store(name, store)
+
+    def fund(self, programme: str, funder: str, amount_minor: int) -> None:
+        self._ledger.office.fund(programme, funder, amount_minor, secrets.token_hex(8))
+
+    def family(self, *vouchers: Json, beside: str | None = None) -> str:
+        sub = "" if beside is None else self._beside(beside)
+        for voucher in vouchers:
+            row = {name: value for name, value in voucher.items() if name in _ROW_NAMES}
+            if voucher["kind"] == "value":
+                row["amount_minor"] = voucher["available_minor"]
+            else:
+                row |= {"quantity": voucher["available_quantity"], "terms": voucher["terms"]}
+            row["ref"] = b64(secrets.token_bytes(32))
+            if sub:
+                self._same_person(sub, row["ref"])
+            [answer] = self._ledger.office.issue(voucher["programme"], IMPORT_KEY_ID, [row])
+            sub = str(answer.sub)
+        return sub
+
+    def _beside(self, sub: str) -> str:
+        """A new person in the bucket of `sub`; an office draws buckets at random."""
+        people, new_sub = schema.beneficiaries.c, b64(secrets.token_bytes(16))
+        person = select(
+            people.bucket, literal(b64(secrets.token_bytes(16))), people.iss, literal(new_sub)
+        ).where(people.iss == ISSUER, people.sub == sub)
+        names = ["bucket", "beneficiary", "iss", "sub"]
+        with self._ledger.database.write() as connection:
+            connection.execute(insert(schema.beneficiaries).from_select(names, person))
+        return new_sub
+
+    def _same_person(self, sub: str, ref: str) -> None:
+        """Make `ref` another line of the same person: office lists a person once a programme."""
+        people = schema.beneficiaries.c
+        person = select(
+            people.iss, literal(IMPORT_KEY_ID), literal(ref), people.bucket, people.beneficiary
+        ).where(people.iss == ISSUER, people.sub == sub)
+        names = ["iss", "import_key_id", "ref", "bucket", "beneficiary"]
+        with self._ledger.database.write() as connection:
+            connection.execute(insert(schema.enrolments).from_select(names, person))
+
+    def freeze(self, voucher: str) -> None:
+        self._ledger.office.freeze("dairy", frozen=True, voucher=voucher)
+
+    def set_terminal(self, terminal: str, status: str) -> None:
+        self._ledger.office.set_terminal_status(terminal, status)
+
+    def close(self, programme: str) -> None:
+        self._ledger.settlement.close(None, programme)
+
+
 @contextmanager
 def reference() -> Iterator[ContractLedger]:
-    raise NotImplementedError
-    yield
+    with tempfile.TemporaryDirectory() as folder, world(Path(folder)) as made:
+        yield ReferenceContract(made)

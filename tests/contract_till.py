@@ -31,6 +31,17 @@ MILK = "06913046198782"
 FORMULA = "06936687862270"
 RICE = "cat:rice-loose"
 
+STATUS = {
+    **dict.fromkeys(("malformed", "basket_too_large", "unsupported_kind"), 400),
+    **dict.fromkeys(("signature_invalid", "unauthorised", "clock_skew"), 401),
+    "not_found": 404,
+    "method_not_allowed": 405,
+    **dict.fromkeys(("in_flight", "sequence_gap", "already_exists_differently"), 409),
+    "too_large": 413,
+    "unsupported_media_type": 415,
+}
+"""Section 9's statuses of problems; every other code is 403."""
+
 
 @dataclass(frozen=True)
 class Sent:
@@ -127,7 +138,7 @@ class ContractTill:
             "cashier": "c01",
             "presentment": "online",
             "programme": "dairy",
-            "rules_version": 1,
+            "rules_version": found["rules"].get(changes.get("programme", "dairy"), 1),
             "currency": "CNY",
             "beneficiary": found["beneficiary"],
             "token_sha256": digest(token.encode()),
@@ -220,7 +231,7 @@ def check_problem(problem: Json) -> Json:
     """The shape of an RFC 9457 document of section 9."""
     assert {"type", "title", "status", "detail", "code"} <= set(problem), problem
     assert problem["type"] == f"urn:carepos:problem:{problem['code']}"
-    assert type(problem["status"]) is int and 400 <= problem["status"] < 600
+    assert problem["status"] == STATUS.get(problem["code"], 403)
     assert isinstance(problem["title"], str) and isinstance(problem["detail"], str)
     return problem
 
@@ -246,12 +257,10 @@ def enrolment(activation: str, key: Key) -> Json:
 def trusted_keys(url: str, root_kid: str) -> tuple[Json, list[PublicKey]]:
     """The key set that the root of an activation code signed, and its keys."""
     value = requests.get(url + "/.well-known/jwks.json", timeout=20).json()
-    root = PublicKey.of({name: value["root"][name] for name in ("crv", "kty", "x")})
+    root = PublicKey.of(value["root"])
     assert root.kid == root_kid
     keyset = read(value["keyset"], "carepos-keyset+jws", [root])
-    return keyset, [
-        PublicKey.of({name: jwk[name] for name in ("crv", "kty", "x")}) for jwk in keyset["keys"]
-    ]
+    return keyset, [PublicKey.of(jwk) for jwk in keyset["keys"]]
 
 
 def enrol(url: str, now: Callable[[], datetime], activation: str) -> ContractTill:

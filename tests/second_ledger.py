@@ -20,9 +20,11 @@ from typing import Any
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from tests.second_rules import (
+    ID,
+    Check,
     Refusal,
     Situation,
     bucket,
@@ -51,6 +53,8 @@ from tests.second_signing import (
 )
 
 VISIT = timedelta(minutes=15)
+LIFETIME_S = {"once": 900, "card": 400 * 86_400}
+LEEWAY_S = 60
 BODY_LIMIT = 2 * 1024 * 1024
 PACK, TIME, LOOKUP, OUTCOME = (
     f"carepos-{name}+jws" for name in ("manifest", "time", "lookup", "outcome")
@@ -61,19 +65,24 @@ HEADER = (
 )
 STATUS = {
     "activation_unknown": 403,
-    "activation_used": 409,
+    "activation_used": 403,
+    "already_exists_differently": 409,
     "clock_skew": 401,
     "in_flight": 409,
     "not_found": 404,
-    "read_token_invalid": 401,
+    "method_not_allowed": 405,
     "sequence_gap": 409,
     "signature_invalid": 401,
-    "terminal_forked": 409,
+    "terminal_forked": 403,
     "terminal_revoked": 403,
     "terminal_suspended": 403,
+    "too_large": 413,
+    "unauthorised": 401,
+    "unsupported_media_type": 415,
 }
 
 _SHORT = text(r"[A-Za-z0-9._~-]{1,64}")
+_ACTIVATION = text(r"cp1\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}")
 _ISSUER = text(r"[\x20-\x7e]{1,200}")
 
 
@@ -82,20 +91,20 @@ def _date(value: Any) -> bool:
 
 
 def _methods(value: Any) -> bool:
-    return isinstance(value, list) and 1 <= len(value) <= 8 and all(map(_ISSUER, value))
+    return each(1, 8, text(r"[a-z0-9:]{1,40}"))(value)
 
 
-_CLAIMS = exactly(
-    iss=_ISSUER,
-    aud=lambda value: isinstance(value, str),
-    sub=_SHORT,
-    jti=_SHORT,
-    iat=_date,
-    nbf=_date,
-    exp=_date,
-    amr=_methods,
-    care_class=lambda value: isinstance(value, str),
-)
+_CLAIMS: Mapping[str, Check] = {
+    "iss": _ISSUER,
+    "aud": lambda _value: True,
+    "sub": _SHORT,
+    "jti": _SHORT,
+    "iat": _date,
+    "nbf": _date,
+    "exp": _date,
+    "amr": _methods,
+    "care_class": lambda value: isinstance(value, str) and value in LIFETIME_S,
+}
 
 
 class Problem(Exception):
@@ -143,14 +152,16 @@ class Holder:
 
 @dataclass
 class Attempt:
-    """What is known under one (terminal, id)."""
+    """What is known under one (terminal, id). `record_sha256` is the redeem's that came first, or
+    the one that a tombstone waits for; `sale` is that redeem, and `payload` what it was answered.
+    """
 
     state: str = ""
-    content: str = ""
-    kind: str = ""
-    redeems: dict[str, Json] = field(default_factory=dict)
-    outcomes: list[str] = field(default_factory=list)
+    record_sha256: str = ""
+    content_sha256: str = ""
+    sale: Json = field(default_factory=dict)
     payload: Json = field(default_factory=dict)
+    outcomes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -328,17 +339,19 @@ class SecondLedger:
         return {"keys": keys, "root": self.root.public.jwk, "keyset": signed}
 
     def enrol(self, body: Json) -> Json:
-        if not exactly(activation=_is_text, public_key=_is_any, proof=_is_text)(body):
+        if not exactly(activation=_ACTIVATION, public_key=_is_any, proof=_is_text)(body):
             raise Problem("malformed")
         key = PublicKey.of(body["public_key"])
         proof = read(body["proof"], "carepos-proof+jws", [key])
         if proof != {"v": 1, "activation_sha256": digest(body["activation"].encode())}:
-            raise Problem("signature_invalid")
+            raise Problem("malformed", field="proof")
         with self.lock:
             store = self.activations.get(body["activation"])
             if store is None:
                 raise Problem("activation_unknown")
             known = self.used.get(body["activation"])
+            if known is None and any(each.key == key for each in self.terminals.values()):
+                raise Problem("already_exists_differently", field="public_key")
             if known is None:
                 known = self.used[body["activation"]] = self._register(store, key)
             if known.key != key:
@@ -374,22 +387,24 @@ class SecondLedger:
     def reader(self, bearer: str, method: str, path: str, body: bytes) -> tuple[Terminal, str]:
         """The terminal that signed a read token, and the token's `jti`."""
         if not bearer.startswith("Bearer "):
-            raise Problem("read_token_invalid")
+            raise Problem("unauthorised")
         try:
             thing = unread(bearer.removeprefix("Bearer "), "carepos-read+jwt")
             claims = thing.read(self._by_kid(thing.kid))
         except Bad as bad:
-            raise Problem("read_token_invalid") from bad
+            raise Problem("unauthorised") from bad
         wanted = {"iss": claims.get("iss"), "aud": self.ledger, "htm": method, "htu": path}
         if body:
             wanted["body_sha256"] = digest(body)
         times: Json = {"iat": claims.get("iat"), "jti": claims.get("jti")}
         terminal = self.terminals.get(str(claims.get("iss")))
         if claims != {**wanted, **times} or terminal is None or terminal.key.kid != thing.kid:
-            raise Problem("read_token_invalid")
+            raise Problem("unauthorised")
+        if terminal.status == "revoked":
+            raise Problem("unauthorised")
         jti = times["jti"]
         if not _date(times["iat"]) or not text(r"[A-Za-z0-9_-]{22}")(jti):
-            raise Problem("read_token_invalid")
+            raise Problem("unauthorised")
         if abs(times["iat"] - self.now().timestamp()) > 60:
             at = {"v": 1, "server_time": utc(self.now()), "request": jti}
             raise Problem("clock_skew", server_time=self.key.sign(TIME, at))
@@ -433,11 +448,6 @@ class SecondLedger:
         said = f"carepos/beneficiary-ref/v1|{merchant}|{holder.iss}|{holder.sub}".encode()
         return b64(hmac.new(self.secret, said, hashlib.sha256).digest())[:22]
 
-    def bucket(self, holder: Holder) -> int:
-        # A holder who was never issued anything has a bucket too, the same each time.
-        said = hmac.new(self.secret, f"{holder.iss}|{holder.sub}".encode(), hashlib.sha256)
-        return self.buckets.get(holder, int.from_bytes(said.digest()[:2], "big") >> 4)
-
     def lookup(self, terminal: Terminal, jti: str, token: str) -> Json:
         with self.lock:
             if terminal.status != "active":
@@ -447,6 +457,8 @@ class SecondLedger:
             except Refused as refused:
                 raise Problem(refused.refusal.code, 403) from refused
             holder = holder_of(claims)
+            if holder not in self.buckets:
+                raise Problem("voucher_unknown", 403)
             mine = [found for name, found in self.vouchers.items() if self.holders[name] == holder]
             mine.sort(
                 key=lambda found: (
@@ -460,30 +472,35 @@ class SecondLedger:
                 "request": jti,
                 "terminal": terminal.name,
                 "beneficiary": self.reference(terminal.merchant, holder),
-                "bucket": self.bucket(holder),
+                "bucket": self.buckets[holder],
                 "as_of": utc(self.now()),
                 "visit_until": utc(until),
                 "rules": {
-                    name: programme["rules_version"] for name, programme in self.programmes.items()
+                    found["programme"]: self.programmes[found["programme"]]["rules_version"]
+                    for found in mine[:20]
                 },
                 "vouchers": mine[:20],
             }
             return {"lookup": self.key.sign(LOOKUP, payload)}
 
-    def admit(self, token: str, terminal: Terminal) -> tuple[Json, datetime]:
+    def admit(
+        self, token: str, terminal: Terminal, issuer: str | None = None
+    ) -> tuple[Json, datetime]:
         """The claims of a good token and the end of its visit, which its first use begins."""
         claims = self._claims(token)
+        if claims["iss"] != (issuer or claims["iss"]):
+            raise Refused("token_issuer")
         now = self.now()
         visit = (claims["iss"], digest(claims["jti"].encode()))
-        bound = self.visits.get(visit)
-        if bound is not None:
-            if bound[0] != terminal.name or now >= bound[1]:
-                raise Refused("token_replayed")
-            return claims, bound[1]
         if now.timestamp() >= claims["exp"]:
             raise Refused("token_expired")
-        if now.timestamp() < claims["nbf"]:
+        if now.timestamp() < max(claims["nbf"], claims["iat"]) - LEEWAY_S:
             raise Refused("token_not_yet_valid")
+        bound = self.visits.get(visit)
+        if bound is not None:
+            if bound[0] != terminal.name or now > bound[1]:
+                raise Refused("token_replayed")
+            return claims, bound[1]
         if claims["care_class"] == "once":
             self.visits[visit] = (terminal.name, now + VISIT)
         return claims, now + VISIT
@@ -496,7 +513,11 @@ class SecondLedger:
             claims = strict_json(thing.payload)
         except Bad as bad:
             raise Refused("token_malformed") from bad
-        if not _CLAIMS(claims):
+        if not isinstance(claims, dict) or {"act", "cnf"} & set(claims):
+            raise Refused("token_malformed")
+        if not all(name in claims and good(claims[name]) for name, good in _CLAIMS.items()):
+            raise Refused("token_malformed")
+        if not 0 < claims["exp"] - claims["iat"] <= LIFETIME_S[claims["care_class"]]:
             raise Refused("token_malformed")
         keys = self.issuers.get(claims["iss"])
         if keys is None:
@@ -510,10 +531,7 @@ class SecondLedger:
             raise Refused("token_audience")
         if thing.typ != "care+jwt":
             raise Refused("token_type")
-        lives = claims["exp"] - claims["iat"]
-        if not 0 < lives <= {"once": 900, "card": 400 * 86_400}.get(claims["care_class"], 0):
-            raise Refused("token_type")
-        return dict(claims)
+        return claims
 
     # Records.
 
@@ -525,15 +543,10 @@ class SecondLedger:
 
     def _verified(self, envelope: object) -> Item | Problem:
         try:
-            if not isinstance(envelope, dict) or not set(envelope) <= {
-                "record",
-                "token",
-                "evidence",
-            }:
+            # Sealed evidence is reserved, and this ledger can't open any.
+            if not isinstance(envelope, dict) or not set(envelope) <= {"record", "token"}:
                 raise Bad
             token = envelope.get("token")
-            if not isinstance(envelope.get("evidence", ""), str):
-                raise Bad
             if "token" in envelope and not isinstance(token, str):
                 raise Bad
             thing: Unread = unread(envelope.get("record"), "carepos-record+jws")
@@ -574,9 +587,7 @@ class SecondLedger:
             refusal = {"code": refused.refusal.code, "at": refused.refusal.at}
             result = {"result": "refused", "refusal": refusal}
             if refused.refusal.code != "id_content_mismatch":
-                attempt.state, attempt.payload = "refused", result
-                attempt.redeems[item.digest] = record
-                attempt.kind, attempt.content = "redeem", content_digest(record)
+                self._begin(item, attempt, "refused", result)
         outcome = self.key.sign(
             OUTCOME,
             {
@@ -597,95 +608,96 @@ class SecondLedger:
 
     def _note_down(self, item: Item, attempt: Attempt) -> Json:
         """`start` and `day_report`."""
-        if attempt.kind:
-            raise Refused("id_content_mismatch")
         self._active(item.terminal)
         if item.record["kind"] == "day_report":
             seen = self.numbers[item.terminal.name, item.record["incarnation"]]
             missing = [n for n in range(1, item.record["sequence"]) if n not in seen]
             if missing:
                 raise Problem("sequence_gap", missing=missing[:100])
-        attempt.kind, attempt.state = item.record["kind"], "posted"
+        attempt.state = attempt.state or "posted"
         return {"result": "posted"}
 
     def _active(self, terminal: Terminal) -> None:
         if terminal.status != "active":
             raise Problem(f"terminal_{terminal.status}")
 
+    def _begin(self, item: Item, attempt: Attempt, state: str, payload: Json) -> None:
+        attempt.state, attempt.payload, attempt.sale = state, payload, item.record
+        attempt.record_sha256, attempt.content_sha256 = item.digest, content_digest(item.record)
+
     def _redeem(self, item: Item, attempt: Attempt) -> Json:
-        record, content = item.record, item.record["content"]
-        if attempt.kind not in ("", "redeem"):
-            raise Refused("id_content_mismatch")
-        if attempt.content:
-            if attempt.content != content_digest(record):
+        content = item.record["content"]
+        if attempt.record_sha256:
+            attempt.content_sha256 = attempt.content_sha256 or content_digest(item.record)
+            if attempt.content_sha256 != content_digest(item.record):
                 raise Refused("id_content_mismatch")
-            attempt.redeems[item.digest] = record
-            return attempt.payload if attempt.state != "reversed" else _nothing_put_back()
-        if attempt.state == "reversed":
-            attempt.content = content_digest(record)
-            attempt.redeems[item.digest] = record
-            return _nothing_put_back()
-        holder = self._holder(item.terminal.merchant, content["beneficiary"])
-        if holder is not None and self.bucket(holder) != bucket(record["id"]):
-            raise Problem("malformed", field="id")
+            if attempt.state == "reversed":
+                return _nothing_put_back()
+            return {**attempt.payload, **self._as_they_stand(attempt.payload)}
         self._active(item.terminal)
-        self._admit_record(item)
-        refusal = self._judge(item, holder)
+        programme = self.programmes.get(content["programme"])
+        if programme is None or programme["currency"] != content["currency"]:
+            raise Problem("malformed")
+        holder = self._holder(item, programme)
+        refusal = self._judge(item, programme, holder)
         if refusal is not None:
             raise Refused(refusal.code, refusal.at)
         parts = [
             (entry["voucher"], entry["programme_minor"], entry["quantity"])
             for entry in content["allocation"]
         ]
-        attempt.payload = {"result": "posted", **self._book(content["currency"], parts, -1)}
-        attempt.kind, attempt.state, attempt.content = "redeem", "posted", content_digest(record)
-        attempt.redeems[item.digest] = record
-        self._enter(item, record, attempt.payload["amount_minor"])
-        return attempt.payload
+        payload = {"result": "posted", **self._book(content["currency"], parts, -1)}
+        self._begin(item, attempt, "posted", payload)
+        self._enter(item, item.record, payload["amount_minor"])
+        return payload
 
-    def _holder(self, merchant: str, beneficiary: str) -> Holder | None:
-        for holder in self.buckets:
-            if self.reference(merchant, holder) == beneficiary:
-                return holder
-        return None
+    def _as_they_stand(self, payload: Json) -> Json:
+        """The vouchers of a stored answer with the balances of now."""
+        names = ("available_minor", "available_quantity")
+        told = [
+            {**part, **{name: self.vouchers[part["voucher"]][name] for name in names}}
+            for part in payload.get("vouchers", [])
+        ]
+        return {"vouchers": told} if "vouchers" in payload else {}
 
-    def _admit_record(self, item: Item) -> None:
+    def _holder(self, item: Item, programme: Json) -> Holder:
+        """Who presents the token that the record names, for the record's programme."""
         content = item.record["content"]
-        if item.token is None:
-            raise Refused("token_malformed")
-        if digest(item.token.encode()) != content["token_sha256"]:
+        if item.token is None or digest(item.token.encode()) != content["token_sha256"]:
             raise Problem("malformed", field="token")
-        claims, _ = self.admit(item.token, item.terminal)
-        programme = self.programmes.get(content["programme"])
-        if programme is not None:
-            if claims["iss"] != programme["issuer"]:
-                raise Refused("token_issuer")
-            wanted = programme["amr_any"]
-            if claims["care_class"] not in programme["classes"] or (
-                wanted and not set(wanted) & set(claims["amr"])
-            ):
-                raise Refused("token_assurance")
-        if self.reference(item.terminal.merchant, holder_of(claims)) != content["beneficiary"]:
-            raise Refused("voucher_not_yours")
+        claims, _ = self.admit(item.token, item.terminal, programme["issuer"])
+        holder = holder_of(claims)
+        if self.reference(item.terminal.merchant, holder) != content["beneficiary"]:
+            raise Problem("malformed", field="content.beneficiary")
+        if holder not in self.buckets:
+            raise Refused("voucher_unknown")
+        if self.buckets[holder] != bucket(item.record["id"]):
+            raise Problem("malformed", field="id")
+        wanted = programme["amr_any"]
+        if claims["care_class"] not in programme["classes"] or (
+            wanted and not set(wanted) & set(claims["amr"])
+        ):
+            raise Refused("token_assurance")
+        return holder
 
-    def _judge(self, item: Item, holder: Holder | None) -> Refusal | None:
-        content, store = item.record["content"], item.terminal.store
-        programme = self.programmes.get(content["programme"])
-        if programme is None:
-            return Refusal("store_not_in_programme")
-        mine = {name for name in self.vouchers if self.holders[name] == holder}
+    def _judge(self, item: Item, programme: Json, holder: Holder) -> Refusal | None:
+        content = item.record["content"]
+        # Only the bucket of the id is looked at: a ledger may keep each bucket somewhere else.
+        near = {
+            name
+            for name, each in self.holders.items()
+            if self.buckets[each] == self.buckets[holder]
+        }
+        mine = {name for name in near if self.holders[name] == holder}
         now = Situation(
             at=utc(self.now()),
-            store=store,
+            store=item.terminal.store,
             programme={**programme, "stores": sorted(self.admitted[content["programme"]])},
             products=self.products[programme["product_list"]]["entries"],
             vouchers={name: self.vouchers[name] for name in mine},
-            others=frozenset(self.vouchers) - mine,
+            others=frozenset(near - mine),
         )
-        refusal = check(now, content["basket"], content["allocation"])
-        if refusal is None and content["currency"] != programme["currency"]:
-            return Refusal("proposal_changed")
-        return refusal
+        return check(now, content["basket"], content["allocation"])
 
     def _book(self, currency: str, parts: Sequence[tuple[str, int, int]], sign: int) -> Json:
         """Take (`sign` -1) or put back (1) parts of vouchers; what the outcome says of it."""
@@ -730,18 +742,20 @@ class SecondLedger:
         if item.terminal.status == "revoked":
             raise Problem("terminal_revoked")
         named = item.record["content"]["record_sha256"]
-        if attempt.kind not in ("", "redeem") or (attempt.redeems and named not in attempt.redeems):
+        if attempt.record_sha256 not in ("", named):
             raise Refused("id_content_mismatch")
-        was, attempt.state, attempt.kind = attempt.state, "reversed", "redeem"
-        if was != "posted":
+        attempt.record_sha256 = named
+        if attempt.state in ("refused", "reversed"):
             return _nothing_put_back()
-        sale = next(iter(attempt.redeems.values()))
+        was, attempt.state = attempt.state, "reversed"
+        if was != "posted" or not attempt.sale:
+            return _nothing_put_back()
         parts = [
             (part["voucher"], part["amount_minor"], part["quantity"])
             for part in attempt.payload["vouchers"]
         ]
         result = self._book(attempt.payload["currency"], parts, 1)
-        self._enter(item, sale, -result["amount_minor"])
+        self._enter(item, attempt.sale, -result["amount_minor"])
         return {"result": "reversed", **result}
 
     def attempt(self, terminal: Terminal, jti: str, identifier: str) -> Json:
@@ -787,9 +801,9 @@ def flask_app(ledger: SecondLedger) -> Flask:
 
     def body() -> Json:
         if request.mimetype != "application/json":
-            raise Problem("unsupported_media_type", 415)
+            raise Problem("unsupported_media_type")
         if (request.content_length or 0) > BODY_LIMIT:
-            raise Problem("body_too_large", 413)
+            raise Problem("too_large")
         value = strict_json(request.get_data())
         if not isinstance(value, dict):
             raise Problem("malformed")
@@ -805,7 +819,8 @@ def flask_app(ledger: SecondLedger) -> Flask:
 
     @app.errorhandler(HTTPException)
     def http(failure: HTTPException) -> Response:
-        return problem(Problem("not_found" if failure.code == 404 else "malformed", failure.code))
+        code = {404: "not_found", 405: "method_not_allowed"}.get(failure.code or 0, "malformed")
+        return problem(Problem(code, failure.code))
 
     @app.get("/.well-known/jwks.json")
     def keys() -> Response:
@@ -833,6 +848,8 @@ def flask_app(ledger: SecondLedger) -> Flask:
     @app.get("/v1/records/<identifier>")
     def record(identifier: str) -> Response:
         terminal, jti = reading()
+        if not ID(identifier):
+            raise Problem("malformed", field="id")
         return answer(ledger.attempt(terminal, jti, identifier))
 
     @app.get("/v1/offline-pack")
@@ -877,11 +894,16 @@ def flask_app(ledger: SecondLedger) -> Flask:
     return app
 
 
+class _Quiet(WSGIRequestHandler):
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        pass
+
+
 @contextmanager
 def served(ledger: SecondLedger) -> Iterator[str]:
     """The ledger on a free port of loopback: its URL."""
-    server = make_server("127.0.0.1", 0, flask_app(ledger), threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    server = make_server("127.0.0.1", 0, flask_app(ledger), threaded=True, request_handler=_Quiet)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

@@ -114,15 +114,18 @@ class PublicKey:
 
     @classmethod
     def of(cls, jwk: object) -> PublicKey:
-        """The key of a JWK; a reader here asks for exactly `crv`, `kty` and `x`."""
-        if not isinstance(jwk, dict) or set(jwk) != {"crv", "kty", "x"}:
+        """The key of a JWK: exactly `crv`, `kty` and `x`, and it may say its own `kid`."""
+        if not isinstance(jwk, dict) or set(jwk) - {"kid"} != {"crv", "kty", "x"}:
             raise Bad
         if jwk["crv"] != "Ed25519" or jwk["kty"] != "OKP" or not isinstance(jwk["x"], str):
             raise Bad
         raw = unb64(jwk["x"])
         if len(raw) != 32:
             raise Bad
-        return cls(raw)
+        key = cls(raw)
+        if jwk.get("kid", key.kid) != key.kid:
+            raise Bad
+        return key
 
     @property
     def jwk(self) -> Json:

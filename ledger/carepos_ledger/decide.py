@@ -244,10 +244,11 @@ class Decider:
         bucket, holder = found
         if bucket != record.bucket:
             raise Problem("malformed", "the bucket is not the beneficiary's", field="id")
-        refusal = token.check_assurance(identity, programme)
-        if refusal is not None:
-            return refusal, holder
-        return self._visit_refusal(identity, command, bucket), holder
+        unfit = token.check_assurance(identity, programme)
+        if unfit is not None and unfit.code == "token_issuer":
+            return unfit, holder
+        # In the order of the list: replayed before assurance; this is the token's first use anyway.
+        return self._visit_refusal(identity, command, bucket) or unfit, holder
 
     def _visit_refusal(
         self, identity: IdentityToken, command: Command, bucket: int

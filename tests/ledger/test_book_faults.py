@@ -16,6 +16,7 @@ from sqlalchemy import make_url, text
 from carepos.basket import Entry
 from carepos.outcome import Outcome
 from carepos_ledger import database as database_module
+from carepos_ledger import desk as desk_module
 from carepos_ledger.book import POINTS, Book
 from carepos_ledger.decide import Decided
 from carepos_ledger.desk import Desk
@@ -137,6 +138,40 @@ def test_what_waits_is_posted_together(rig: Rig) -> None:
     assert passed == [*POINTS, *POINTS]
     assert [a.result for a in answers if isinstance(a, Decided)] == ["posted"] * 6
     assert rig.balance(holder.voucher) == (11_400, 0, 0)
+
+
+def test_a_desk_takes_no_more_than_fits(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much waits, one transaction takes requests up to about 500 records."""
+    assert desk_module.MAX_BATCH == 500
+    monkeypatch.setattr(desk_module, "MAX_BATCH", 3)
+    till, passed = rig.signer(), []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def reached(name: str) -> None:
+        passed.append(name)
+        if len(passed) == 1:
+            begun.set()
+            assert go_on.wait(20)
+
+    desk = Desk(Book(rig.database, rig.keyring, rig.now, reached))
+
+    def post() -> None:
+        envelopes = [{"record": till.start().jws} for _ in range(2)]
+        desk.post([c for c in rig.commands(envelopes) if not isinstance(c, Problem)])
+
+    threads = [threading.Thread(target=post) for _ in range(5)]
+    threads[0].start()
+    assert begun.wait(20)
+    for waiting, thread in enumerate(threads[1:], 1):
+        thread.start()
+        while desk._waiting.qsize() < waiting:
+            assert thread.is_alive()
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    desk.close()
+    assert passed == [*POINTS] * 3
+    assert rig.counts()["records"] == 10
 
 
 def test_a_closed_desk_decides_nothing_and_keeps_nobody_waiting(rig: Rig) -> None:
