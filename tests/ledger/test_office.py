@@ -229,7 +229,6 @@ def test_issuer_stays_once_vouchers_are_out(desk: Desk) -> None:
 
 
 ODD_RULES: list[dict[str, Any]] = [
-    {"starts_at": "0001-01-01T00:00:00.000Z"},
     {"starts_at": "2027-03-01T00:00:00.000Z"},
     {"currency": "XXX"},
     {"rules_version": 4},
