@@ -66,6 +66,8 @@ class TokenVerifier:
     def __init__(self, issuers: Mapping[str, KeySet], audience: str) -> None:
         self._issuers = issuers
         self._audience = audience
+        # PyJWT's own form of each key, made once: making it costs as much as a signature check.
+        self._jwks: dict[str, jwt.PyJWK] = {}
 
     def verify(self, scanned: str, now: datetime) -> IdentityToken:
         """The token in `scanned` (scanner prefixes allowed). Raises Refused with a token_* code."""
@@ -102,13 +104,18 @@ class TokenVerifier:
         except (Malformed, TypeError):
             raise Refused(Refusal("token_signature")) from None
 
+    def _jwk(self, key: PublicKey) -> jwt.PyJWK:
+        if key.kid not in self._jwks:
+            self._jwks[key.kid] = jwt.PyJWK(key.to_jwk(), algorithm="EdDSA")
+        return self._jwks[key.kid]
+
     def _decode(self, text: str, key: PublicKey) -> Mapping[str, Any]:
         try:
             return cast(
                 Mapping[str, Any],
                 jwt.decode(
                     text,
-                    jwt.PyJWK(key.to_jwk(), algorithm="EdDSA"),
+                    self._jwk(key),
                     algorithms=["EdDSA"],
                     audience=self._audience,
                     # Times are ours to judge: with the clock passed in, and typed exactly.
