@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import event, make_url, text
 
 from carepos.basket import Entry
 from carepos.outcome import Outcome
@@ -340,6 +340,34 @@ def test_a_deadlock_is_tried_again(postgres: Rig) -> None:
     thread.join()
     assert [code(answer) for answer in answers] == ["posted", "posted"]
     assert [rig.balance(voucher)[0] for voucher in (low, high)] == [11_990, 11_990]
+
+
+def test_a_twin_that_waited_for_the_lock_reads_what_was_stored_meanwhile(postgres: Rig) -> None:
+    """FC-11: of one record posted at two servers at once, the later waits for the voucher and only
+    *then* reads what is stored. So it answers from it; it never decides on what it saw before the
+    wait and leaves it to the unique keys to stop a second posting."""
+    rig = postgres
+    till, holder = rig.signer(), rig.holder()
+    envelope = rig.redeem(till, holder)
+    errors: list[BaseException] = []
+    event.listen(rig.database.engine, "handle_error", lambda c: errors.append(c.original_exception))
+    later: list[Any] = []
+    twin = threading.Thread(
+        target=lambda: later.extend(
+            rig.send(envelope, book=Book(rig.database, rig.keyring, rig.now))
+        )
+    )
+
+    def reached(name: str) -> None:
+        if name == "written":  # not committed yet
+            twin.start()
+            _wait_for_a_waiter(rig)
+
+    first = rig.send_one(envelope, book=rig.new_book(reached))
+    twin.join()
+    assert [first] == later and first.result == "posted"
+    assert errors == []
+    assert rig.balance(holder.voucher) == (6_000, 0, 0)
 
 
 def _wait_for_a_waiter(rig: Rig) -> None:
