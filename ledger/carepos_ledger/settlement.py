@@ -7,15 +7,15 @@ store. What commits after the sweep's snapshot goes to the next batch; the prima
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, and_, func, insert, select, text
 from sqlalchemy.exc import DBAPIError
 
-from carepos import clock, ids, jws, money, settlement, strict_json
+from carepos import clock, ids, jws, money, settlement
 from carepos.clock import Clock
 from carepos.errors import Malformed
 from carepos.keys import digest
@@ -82,14 +82,25 @@ class Settlement:
         """Close every merchant and programme with bookings that no batch holds, or only these.
 
         Repeating it makes nothing twice; each batch is durable by itself, so a close that was cut
-        short is finished by the next. Raises Problem `not_found` for a name that is not known,
-        `try_again` when other closes keep the programme busy.
+        short is finished by the next. One that can't be closed keeps no other waiting: its Problem
+        is raised when all others are closed. Raises Problem `not_found` for a name that is not
+        known, `try_again` when other closes keep a programme busy, `internal` when a file can't be
+        made of what is booked.
         """
         closed = []
+        failed: list[Problem] = []
         for pair in self._waiting(merchant, programme):
-            batch = self._close_pair(*pair)
-            if batch is not None:
-                closed.append(batch)
+            try:
+                batch = self._close_pair(*pair)
+            except Problem as problem:
+                failed.append(Problem(problem.code, f"{', '.join(pair)}: {problem.detail}"))
+            else:
+                if batch is not None:
+                    closed.append(batch)
+        if failed:
+            others = f"; {len(failed) - 1} more were not closed" if len(failed) > 1 else ""
+            detail = f"{failed[0].detail}{others}; all others are closed ({len(closed)} files)"
+            raise Problem(failed[0].code, detail)
         return closed
 
     def _waiting(self, merchant: str | None, programme: str | None) -> list[tuple[str, str]]:
@@ -128,12 +139,16 @@ class Settlement:
         self, connection: Connection, merchant: str, programme: str
     ) -> ClosedBatch | None:
         currency = self._lock(connection, programme)
+        # Before the sweep: what is booked later and not in the file is then after it by its time.
+        closed_at = self._now()
         lines, keys = self._sweep(connection, merchant, programme, currency)
         self._reached("close_swept")
         if not lines:
             return None
         try:
-            manifest, signed, file = self._make(connection, merchant, programme, currency, lines)
+            manifest, signed, file = self._make(
+                connection, merchant, programme, currency, closed_at, lines
+            )
         except Malformed as error:
             # What a till would refuse is not stored; the text names places, never values.
             raise Problem("internal", f"the batch can't be closed: {error}") from error
@@ -148,6 +163,7 @@ class Settlement:
         merchant: str,
         programme: str,
         currency: str,
+        closed_at: datetime,
         lines: list[SettlementLine],
     ) -> tuple[Manifest, str, bytes]:
         """The next batch's manifest, the same signed, and its file; both were read back."""
@@ -160,7 +176,7 @@ class Settlement:
             programme=programme,
             currency=currency,
             batch_no=batch_no,
-            closed_at=self._now(),
+            closed_at=closed_at,
             epoch=self._keyring.epoch,
             sha256=digest(file),
             length=len(file),
@@ -448,4 +464,4 @@ def read_batch_no(value: str, field: str) -> int:
     """A batch number as an address spells it. Raises Malformed."""
     if not (value.isascii() and value.isdigit()) or len(value) > 15 or value.startswith("0"):
         raise Malformed("must be a batch number", field=field)
-    return strict_json.integer(json.loads(value), field, low=1)
+    return int(value)

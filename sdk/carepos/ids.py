@@ -20,7 +20,7 @@ _REFERENCE = re.compile(r"[A-Za-z0-9_-]{22}")
 _DIGEST = re.compile(r"[A-Za-z0-9_-]{43}")
 _LABEL = re.compile(r"[A-Za-z0-9._-]{1,40}")
 _INCARNATION = re.compile(r"[0-9a-f]{32}")
-_RECEIPT_NO = re.compile(r"([0-9]{4,9})-([0-9]{6,12})-([0-9])")
+_RECEIPT_NO = re.compile(r"([0-9]{4,9})-([0-9]{6,16})-([0-9])")
 
 
 def new_attempt_id(

@@ -23,10 +23,12 @@ from carepos.errors import Malformed, NotDecided, Unreachable
 from carepos.keys import KeySet
 from carepos.settlement import Batch
 from carepos.settlement_commands import TillFolder, fetch
+from carepos.strict_json import MAX_INTEGER
 from carepos_ledger import schema
 from carepos_ledger.database import Database
 from carepos_ledger.problems import Problem
 from carepos_ledger.settlement import POINTS, Settlement, parts_of
+from tests.ledger.rig import Rig
 from tests.vectors import build
 from tests.world import Family, World, milk, world
 
@@ -205,6 +207,66 @@ def test_fh1_a_close_cut_short_is_finished_by_the_next(relief: World, point: str
     assert len(ledger.settlement.close()) == (not committed)
     assert len(settled(relief)) == 1
     assert ledger.settlement.close() == []
+
+
+def test_one_that_can_not_be_closed_keeps_no_other_shop_waiting(relief: World) -> None:
+    """A merchant whose file can't be made is named, and every other merchant is closed all the
+    same; nothing of the one is stored, so that mending it and closing again settles it whole."""
+    office = relief.ledger.office
+    for merchant in ("a-first", "z-last"):
+        office.put_merchant(merchant, merchant)
+        office.put_store(f"{merchant}-shop", merchant, merchant)
+        office.admit_store("flood-dairy", f"{merchant}-shop")
+    family = relief.family(100_000)
+    for n, store in enumerate(("a-first-shop", "zhou-shop", "z-last-shop"), 1):
+        redeem(relief.till(f"till-{n}", store), family, 100 * n, "S-1")
+    held = schema.postings
+    of_zhou = held.c.merchant == "zhou"
+    with relief.ledger.database.write() as connection:
+        store = connection.scalars(select(held.c.store).where(of_zhou)).one()
+        connection.execute(held.update().where(of_zhou).values(store="=1+1"))
+    with pytest.raises(Problem) as refused:
+        relief.ledger.settlement.close()
+    assert refused.value.code == "internal"
+    assert "zhou, flood-dairy" in refused.value.detail and "column store" in refused.value.detail
+    assert [each.merchant for each in relief.ledger.settlement.batches()] == ["a-first", "z-last"]
+    with relief.ledger.database.write() as connection:
+        connection.execute(held.update().where(of_zhou).values(store=store))
+    (closed,) = relief.ledger.settlement.close()
+    assert (closed.merchant, closed.batch_no, closed.net_minor) == ("zhou", 1, 200)
+
+
+def test_a_till_of_any_number_is_settled(rig: Rig) -> None:
+    """A record's number may be as large as an integer of the protocol: what was booked under it
+    stands in a file that a till can read."""
+    holder, signer = rig.holder({"amount_minor": 12_000}), rig.signer()
+    for sequence in (1, 10**12, MAX_INTEGER):
+        assert rig.send_one(rig.redeem(signer, holder, 1_000, sequence=sequence)).result == "posted"
+    own = Settlement(rig.database, rig.keyring, rig.now)
+    (closed,) = own.close()
+    assert (closed.rows, closed.net_minor) == (3, 3_000)
+    stored = own.file("zhou", closed.programme, 1), own.manifest("zhou", closed.programme, 1)
+    batch = settlement.read_batch(*stored, rig.keyring.keys.keys)
+    assert [line.sequence for line in batch.lines] == [1, 10**12, MAX_INTEGER]
+
+
+def test_the_time_of_a_close_is_before_it_looks(rig: Rig) -> None:
+    """`closed_at` is not later than what the close saw: a booking after that moment is told by its
+    time to be in the next file, however long the file took to make."""
+    holder, signer = rig.holder({"amount_minor": 12_000}), rig.signer()
+    assert rig.send_one(rig.redeem(signer, holder, 1_000)).result == "posted"
+    began = rig.now.at
+
+    def slow(point: str) -> None:
+        if point == "close_swept":
+            rig.now.forward(hours=1)
+
+    own = Settlement(rig.database, rig.keyring, rig.now, slow)
+    own.close()
+    manifest, _ = settlement.read_manifest(
+        own.manifest("zhou", "flood-dairy", 1), rig.keyring.keys.keys
+    )
+    assert manifest.closed_at == began
 
 
 # ── at the same time ───────────────────────────────────────────────────────────────────────────
