@@ -2,41 +2,54 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from carepos.attempt import State
 from carepos.journal import JournalView
 from carepos.record import DayReport, DaySum
 
 
 def report(journal: JournalView, day: str, last_sequence: int) -> DayReport:
-    """Everything between the last report and `last_sequence`, for the ISO 8601 date `day`.
+    """What ended since the last report, for the ISO 8601 date `day`; numbers to `last_sequence`.
 
-    A sale is counted in the report of the day it was begun, wherever it stands now.
+    It is all that ended in this journal less what earlier reports told of it. So a sale that was
+    open at one report and was booked after it is in the next, and no sale is in two or in none.
+    `open` counts every sale that has not ended, whenever it was begun.
     """
-    earlier = journal.records("day_report")
-    begin = earlier[-1].sequence + 1 if earlier else 1
-    today = [a for a in journal.attempts() if begin <= a.sequence <= last_sequence]
-    sums: dict[tuple[str, str], tuple[int, int]] = {}
-    for each in today:
-        if each.state == "confirmed":
-            count, amount = sums.get((each.programme, each.currency), (0, 0))
-            sums[each.programme, each.currency] = (count + 1, amount + each.amount_minor)
+    written = journal.records("day_report")
+    told = [each.content for each in written if isinstance(each.content, DayReport)]
+    attempts = journal.attempts()
+    count: Counter[tuple[str, str]] = Counter()
+    amount_minor: Counter[tuple[str, str]] = Counter()
+    for sale in attempts:
+        if sale.state == "confirmed":
+            count[sale.programme, sale.currency] += 1
+            amount_minor[sale.programme, sale.currency] += sale.amount_minor
+    for earlier in told:
+        for each in earlier.sums:
+            count[each.programme, each.currency] -= each.count
+            amount_minor[each.programme, each.currency] -= each.amount_minor
 
-    def having(*states: State) -> int:
-        return sum(each.state in states for each in today)
+    def standing(*states: State) -> int:
+        return sum(sale.state in states for sale in attempts)
 
-    confirmed = having("confirmed")
-    refused, undone = having("refused"), having("reversed", "filling")
+    confirmed, refused, undone = (
+        standing("confirmed"),
+        standing("refused"),
+        standing("reversed", "filling"),
+    )
     return DayReport(
-        z_no=len(earlier) + 1,
+        z_no=len(written) + 1,
         business_date=day,
-        from_sequence=begin,
+        from_sequence=written[-1].sequence + 1 if written else 1,
         to_sequence=last_sequence,
-        confirmed=confirmed,
-        refused=refused,
-        reversed=undone,
-        open=len(today) - confirmed - refused - undone,
+        confirmed=confirmed - sum(each.confirmed for each in told),
+        refused=refused - sum(each.refused for each in told),
+        reversed=undone - sum(each.reversed for each in told),
+        open=len(attempts) - confirmed - refused - undone,
         sums=tuple(
-            DaySum(programme, currency, count, amount)
-            for (programme, currency), (count, amount) in sorted(sums.items())
+            DaySum(programme, currency, count[programme, currency], minor)
+            for (programme, currency), minor in sorted(amount_minor.items())
+            if count[programme, currency]
         ),
     )
