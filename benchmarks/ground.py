@@ -112,12 +112,13 @@ def prepared(folder: Path, database_url: str | None, families: int = 500) -> Ite
 
 
 def _set_up(ledger: app.Ledger, settings: Settings, families: int) -> Ground:
-    office, issuer, key = ledger.office, SigningKey.generate(), SigningKey.generate()
+    office, programmes, terminals = ledger.office, ledger.programmes, ledger.terminals
+    issuer, key = SigningKey.generate(), SigningKey.generate()
     now = datetime.now(UTC)
     starts, ends = clock.to_text(now - timedelta(days=1)), clock.to_text(now + timedelta(days=30))
-    office.put_issuer(ISSUER, [issuer.public.to_jwk()])
-    office.put_product_list("all", 1, {MILK: "dairy"})
-    office.put_programme(
+    programmes.put_issuer(ISSUER, [issuer.public.to_jwk()])
+    programmes.put_product_list("all", 1, {MILK: "dairy"})
+    programmes.put_programme(
         {
             "programme": "bench", "name": "bench", "currency": "CNY", "starts_at": starts,
             "ends_at": ends, "paused": False, "product_list": "all", "issuer": ISSUER,
@@ -129,7 +130,7 @@ def _set_up(ledger: app.Ledger, settings: Settings, families: int) -> Ground:
     office.fund("bench", "f", 10**11, "r")
     office.put_merchant("m", "m")
     office.put_store("s", "m", "s")
-    office.admit_store("bench", "s")
+    programmes.admit_store("bench", "s")
     rows = [
         {
             "ref": digest(str(n).encode()), "kind": "value", "label": "", "categories": [],
@@ -139,9 +140,10 @@ def _set_up(ledger: app.Ledger, settings: Settings, families: int) -> Ground:
     ]  # fmt: skip
     for at in range(0, families, 500):
         office.issue("bench", "0" * 16, rows[at : at + 500])
-    code = office.new_activation("s", 3600).code
+    code = terminals.new_activation("s", 3600).code
     proof = {"v": 1, "activation_sha256": digest(code.encode())}
-    certificate = office.enrol(code, key.public.to_jwk(), jws.sign(proof, typ=jws.PROOF, key=key))
+    proven = jws.sign(proof, typ=jws.PROOF, key=key)
+    certificate = terminals.enrol(code, key.public.to_jwk(), proven)
     terminal = jws.verify(certificate, typ=jws.CERTIFICATE, keys=ledger.keyring.keys.keys).payload[
         "terminal"
     ]

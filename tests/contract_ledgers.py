@@ -188,24 +188,24 @@ class ReferenceContract:
         self.url, self.now, self._ledger = world.url, world.now, world.ledger
         self.audience = AUDIENCE
         self.issuer_key = Key.new()
-        office = world.ledger.office
-        office.put_issuer(ISSUER, [self.issuer_key.public.jwk])
-        office.put_product_list("relief", 1, PRODUCTS)
+        office, programmes = world.ledger.office, world.ledger.programmes
+        programmes.put_issuer(ISSUER, [self.issuer_key.public.jwk])
+        programmes.put_product_list("relief", 1, PRODUCTS)
         for merchant in sorted(set(STORES.values()) - {"zhou"}):
             office.put_merchant(merchant, f"{merchant} 超市")
         for store, merchant in STORES.items():
             office.put_store(store, merchant, f"{store} 店")
 
     def activation(self, store: str) -> str:
-        return self._ledger.office.new_activation(store, 3600).code
+        return self._ledger.terminals.new_activation(store, 3600).code
 
     def programme(self, name: str, **changes: Any) -> None:
-        office = self._ledger.office
-        office.put_programme({**PROGRAMME, "programme": name, **changes})
+        programmes = self._ledger.programmes
+        programmes.put_programme({**PROGRAMME, "programme": name, **changes})
         self.fund(name, "red-cross", 100_000_000)
         for store in STORES:
             if store != "shop-out":
-                office.admit_store(name, store)
+                programmes.admit_store(name, store)
 
     def fund(self, programme: str, funder: str, amount_minor: int) -> None:
         self._ledger.office.fund(programme, funder, amount_minor, secrets.token_hex(8))
@@ -250,7 +250,7 @@ class ReferenceContract:
         self._ledger.office.freeze("dairy", frozen=True, voucher=voucher)
 
     def set_terminal(self, terminal: str, status: str) -> None:
-        self._ledger.office.set_terminal_status(terminal, status)
+        self._ledger.terminals.set_status(terminal, status)
 
     def close(self, programme: str) -> None:
         self._ledger.settlement.close(None, programme)

@@ -131,7 +131,7 @@ class World:
         """An enrolled till of a store, opened; opened again when the folder is there already."""
         folder = self.folder / name
         if not (folder / "enrolment.json").exists():
-            code = self.ledger.office.new_activation(store, 3600).code
+            code = self.ledger.terminals.new_activation(store, 3600).code
             Till.enrol(folder, url=self.url, activation=code)
         till = Till.open(folder, now=self.now, answer_timeout_s=20, **options)
         self.tills.append(till)
@@ -217,10 +217,10 @@ def world(
 
 def set_up(ledger: app.Ledger, issuer_key: SigningKey, funded_minor: int) -> None:
     """What an operator types before the first voucher."""
-    office = ledger.office
-    office.put_issuer(ISSUER, [issuer_key.public.to_jwk()])
-    office.put_product_list("relief", 1, PRODUCTS)
-    office.put_programme(PROGRAMME)
+    office, programmes = ledger.office, ledger.programmes
+    programmes.put_issuer(ISSUER, [issuer_key.public.to_jwk()])
+    programmes.put_product_list("relief", 1, PRODUCTS)
+    programmes.put_programme(PROGRAMME)
     office.put_funder("red-cross", "红十字会")
     office.put_funder("dairy-fund", "乳业基金")
     office.fund("flood-dairy", "red-cross", funded_minor * 2 // 3, "grant-1")
@@ -228,4 +228,4 @@ def set_up(ledger: app.Ledger, issuer_key: SigningKey, funded_minor: int) -> Non
     office.put_merchant("zhou", "周家超市")
     office.put_store("zhou-shop", "zhou", "周家超市 古州店")
     office.put_store("zhou-far", "zhou", "周家超市 忠诚店")
-    office.admit_store("flood-dairy", "zhou-shop")
+    programmes.admit_store("flood-dairy", "zhou-shop")

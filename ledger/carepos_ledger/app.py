@@ -23,9 +23,12 @@ from carepos_ledger.http import MAX_BODY_BYTES, json_response, problem_response
 from carepos_ledger.intake import Intake
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.office import Office
+from carepos_ledger.operators import Operators
 from carepos_ledger.problems import Problem
+from carepos_ledger.programmes import Programmes
 from carepos_ledger.settings import Settings
 from carepos_ledger.settlement import Settlement
+from carepos_ledger.terminals import Terminals
 
 THREADS = 16
 
@@ -39,7 +42,10 @@ class Ledger:
     wsgi: Flask
     database: Database
     keyring: Keyring
+    operators: Operators
+    programmes: Programmes
     office: Office
+    terminals: Terminals
     settlement: Settlement
     desk: Desk
 
@@ -64,7 +70,10 @@ def build(
     except BaseException:
         database.close()
         raise
-    office = Office(database, keyring, now, settings.audience)
+    operators = Operators(database)
+    programmes = Programmes(database)
+    office = Office(database, now)
+    terminals = Terminals(database, keyring, now, settings.audience)
     settlement = Settlement(database, keyring, now, reached)
     intake = Intake(database, settings.audience, now)
     desk = Desk(Book(database, keyring, now, reached))
@@ -76,7 +85,7 @@ def build(
     app.register_blueprint(
         routes.blueprint(
             keyring=keyring,
-            office=office,
+            terminals=terminals,
             intake=intake,
             desk=desk,
             counter=counter,
@@ -88,11 +97,13 @@ def build(
             settlement, lambda: routes.caller(authenticate).terminal
         )
     )
-    app.register_blueprint(settlement_routes.operator_blueprint(settlement, office.operator_named))
-    app.register_blueprint(operator_routes.blueprint(office))
+    app.register_blueprint(settlement_routes.operator_blueprint(settlement, operators.named))
+    app.register_blueprint(operator_routes.blueprint(operators, programmes, office, terminals))
     _describe(app)
     _answer_errors(app)
-    return Ledger(app, database, keyring, office, settlement, desk)
+    return Ledger(
+        app, database, keyring, operators, programmes, office, terminals, settlement, desk
+    )
 
 
 def serve(settings: Settings, *, reached: Reached = pass_by) -> None:

@@ -14,12 +14,11 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from carepos import clock, ids, strict_json
+from carepos import ids, strict_json
 from carepos_ledger import app, migrations
 from carepos_ledger.database import Database, LedgerInUse
-from carepos_ledger.keyring import Keyring
-from carepos_ledger.office import Office
 from carepos_ledger.operator_client import SECRET_FILE, CommandStopped
+from carepos_ledger.operators import Operators
 from carepos_ledger.private_file import write_private_file
 from carepos_ledger.problems import Problem
 from carepos_ledger.settings import FILE, Settings
@@ -115,9 +114,7 @@ def operator(args: argparse.Namespace) -> int:
 
 def _new_operator(settings: Settings, name: str, path: Path) -> Path:
     with closing(Database(settings.database)) as database:
-        keyring = Keyring.load(settings.folder)
-        office = Office(database, keyring, clock.system_clock, settings.audience)
-        secret = office.new_operator(name)
+        secret = Operators(database).add(name)
     write_private_file(path, secret.encode("ascii") + b"\n", replace=False)
     return path
 

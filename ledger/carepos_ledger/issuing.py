@@ -24,6 +24,7 @@ from carepos.voucher import Terms, VoucherKind, categories, voucher_kind
 from carepos_ledger import accounts, schema
 from carepos_ledger.book import entry_rows, newest_list_version, read_product_list
 from carepos_ledger.problems import Problem
+from carepos_ledger.programmes import locked_programme
 
 MAX_ROWS: Final = 500
 
@@ -162,12 +163,7 @@ def issue(
     Raises Problem `not_found`, `already_exists_differently` (another import key) or `not_funded`,
     and Malformed for a category that the product list doesn't have; then nothing was written.
     """
-    table = schema.programmes
-    held = connection.execute(
-        select(table).where(table.c.programme == programme).with_for_update(key_share=True)
-    ).one_or_none()
-    if held is None:
-        raise Problem("not_found", "no such programme", field="programme")
+    held = locked_programme(connection, programme)
     if held.import_key_id not in (None, import_key_id):
         raise Problem(
             "already_exists_differently",
@@ -207,6 +203,7 @@ def issue(
             },
         )
     if reserved_minor:
+        table = schema.programmes
         connection.execute(
             update(table)
             .where(table.c.programme == programme)

@@ -14,8 +14,8 @@ from carepos_ledger.desk import Desk
 from carepos_ledger.http import json_body, json_response
 from carepos_ledger.intake import MAX_TOKEN_CHARACTERS, Intake
 from carepos_ledger.keyring import Keyring
-from carepos_ledger.office import Office
 from carepos_ledger.problems import Problem
+from carepos_ledger.terminals import Terminals
 
 
 def caller(authenticate: Authenticator) -> Caller:
@@ -29,7 +29,7 @@ def caller(authenticate: Authenticator) -> Caller:
 def blueprint(
     *,
     keyring: Keyring,
-    office: Office,
+    terminals: Terminals,
     intake: Intake,
     desk: Desk,
     counter: Counter,
@@ -53,8 +53,7 @@ def blueprint(
         names = strict_json.exact_names(
             json_body(request), {"activation", "public_key", "proof"}, where="body"
         )
-        activation = strict_json.text(names["activation"], "activation")
-        certificate = office.enrol(activation, names["public_key"], names["proof"])
+        certificate = terminals.enrol(names["activation"], names["public_key"], names["proof"])
         return json_response({"certificate": certificate}, 201)
 
     @routes.post("/v1/records")

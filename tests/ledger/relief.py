@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import select
 
+from carepos.errors import Malformed
 from carepos.keys import SigningKey, digest
 from carepos_ledger import migrations, schema
 from carepos_ledger.database import Database
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.office import Office
+from carepos_ledger.operators import Operators
+from carepos_ledger.problems import Problem
+from carepos_ledger.programmes import Programmes
+from carepos_ledger.terminals import Terminals
 
 AUDIENCE = "https://relief.example"
 ISS = "https://care.example/county"
@@ -60,25 +66,28 @@ class SetClock:
 
 @dataclass
 class Desk:
-    """The office, what it works on, and the clock it reads."""
+    """What operators do, what it works on, and the clock it reads."""
 
     database: Database
     keyring: Keyring
+    operators: Operators
+    programmes: Programmes
     office: Office
+    terminals: Terminals
     clock: SetClock
     issuer_key: SigningKey = field(default_factory=SigningKey.generate)
 
     def settle_in(self, *, funded_minor: int = 0) -> None:
         """An issuer, a product list, a programme, two funders, a shop that takes part."""
-        office = self.office
-        office.put_issuer(ISS, [self.issuer_key.public.to_jwk()])
-        office.put_product_list("dairy-list", 1, ENTRIES)
-        office.put_programme(RULES)
+        office, programmes = self.office, self.programmes
+        programmes.put_issuer(ISS, [self.issuer_key.public.to_jwk()])
+        programmes.put_product_list("dairy-list", 1, ENTRIES)
+        programmes.put_programme(RULES)
         office.put_funder("red-cross", "红十字会")
         office.put_funder("city-fund", "City Fund")
         office.put_merchant("guzhou", "古州超市")
         office.put_store("guzhou-1", "guzhou", "古州超市一店")
-        office.admit_store("flood-dairy", "guzhou-1")
+        programmes.admit_store("flood-dairy", "guzhou-1")
         if funded_minor:
             office.fund("flood-dairy", "red-cross", funded_minor, "TRANSFER-1")
 
@@ -101,7 +110,15 @@ def open_desk(url: str, folder: Path) -> Iterator[Desk]:
         migrations.upgrade(database)
         keyring = Keyring.create(folder / "keys")
         now = SetClock()
-        yield Desk(database, keyring, Office(database, keyring, now, AUDIENCE), now)
+        yield Desk(
+            database,
+            keyring,
+            Operators(database),
+            Programmes(database),
+            Office(database, now),
+            Terminals(database, keyring, now, AUDIENCE),
+            now,
+        )
     finally:
         database.close()
 
@@ -138,3 +155,21 @@ def item_row(n: int, quantity: int, **terms: object) -> dict[str, object]:
         "quantity": quantity,
         "terms": wanted,
     }
+
+
+def refused(code: str, call: Callable[[], object], desk: Desk) -> Problem:
+    """The problem that `call` is, having changed nothing."""
+    before = desk.tables()
+    with pytest.raises(Problem) as caught:
+        call()
+    assert caught.value.code == code
+    assert desk.tables() == before
+    return caught.value
+
+
+def malformed(field: str, call: Callable[[], object], desk: Desk) -> None:
+    before = desk.tables()
+    with pytest.raises(Malformed) as caught:
+        call()
+    assert caught.value.field == field
+    assert desk.tables() == before

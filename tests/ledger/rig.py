@@ -30,6 +30,8 @@ from carepos_ledger.intake import Intake
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.office import Office
 from carepos_ledger.problems import Problem
+from carepos_ledger.programmes import Programmes
+from carepos_ledger.terminals import Terminals
 
 AUDIENCE = "urn:carepos:redeem"
 ISSUER = "https://issuer.test"
@@ -155,7 +157,9 @@ class Rig:
     keyring: Keyring
     now: SetClock
     issuer_key: SigningKey
+    programmes: Programmes
     office: Office
+    terminals: Terminals
     intake: Intake
     book: Book
     forced_bucket: int | None = None
@@ -165,16 +169,16 @@ class Rig:
     # ── who takes part ─────────────────────────────────────────────────────────────────────────
 
     def settle_in(self, funded_minor: int = 100_000_000) -> None:
-        office = self.office
-        office.put_issuer(ISSUER, [self.issuer_key.public.to_jwk()])
-        office.put_product_list("relief", 1, {MILK: "dairy", RICE: "grain"})
-        office.put_programme(RULES)
+        office, programmes = self.office, self.programmes
+        programmes.put_issuer(ISSUER, [self.issuer_key.public.to_jwk()])
+        programmes.put_product_list("relief", 1, {MILK: "dairy", RICE: "grain"})
+        programmes.put_programme(RULES)
         office.put_funder("red-cross", "红十字会")
         office.fund(PROGRAMME, "red-cross", funded_minor, "grant-1")
         office.put_merchant("zhou", "周家超市")
         office.put_store("zhou-shop", "zhou", "周家超市 古州店")
         office.put_store("zhou-far", "zhou", "周家超市 忠诚店")
-        office.admit_store(PROGRAMME, "zhou-shop")
+        programmes.admit_store(PROGRAMME, "zhou-shop")
 
     def empty(self) -> None:
         """No row in any table and the clock back at its start; the schema stays."""
@@ -190,11 +194,11 @@ class Rig:
 
     def signer(self, store: str = "zhou-shop") -> Signer:
         """An enrolled till that has sent nothing yet."""
-        activation = self.office.new_activation(store, 3600).code
+        activation = self.terminals.new_activation(store, 3600).code
         key = SigningKey.generate()
         payload = {"v": 1, "activation_sha256": digest(activation.encode("ascii"))}
         proof = jws.sign(payload, typ=jws.PROOF, key=key)
-        certificate = self.office.enrol(activation, key.public.to_jwk(), proof)
+        certificate = self.terminals.enrol(activation, key.public.to_jwk(), proof)
         signed = jws.verify(certificate, typ=jws.CERTIFICATE, keys=self.keyring.keys.keys)
         return Signer(signed.payload["terminal"], signed.payload["merchant"], key, self.now)
 
@@ -397,8 +401,17 @@ def open_rig(url: str, folder: Path, *, settled: bool = True) -> Iterator[Rig]:
         def random_bytes(count: int) -> bytes:
             return rig.random_bytes(count)
 
-        office = Office(database, keyring, now, AUDIENCE, random_bytes)
-        rig = Rig(database, keyring, now, SigningKey.generate(), office, intake, book)
+        rig = Rig(
+            database,
+            keyring,
+            now,
+            SigningKey.generate(),
+            Programmes(database),
+            Office(database, now, random_bytes),
+            Terminals(database, keyring, now, AUDIENCE),
+            intake,
+            book,
+        )
         if settled:
             rig.settle_in()
         yield rig

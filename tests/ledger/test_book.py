@@ -290,14 +290,14 @@ def test_a_suspended_terminal_gets_stored_outcomes_and_may_give_back(rig: Rig) -
     old = rig.redeem(till, holder)
     posted = rig.send_one(old)
     new, unseen = rig.redeem(till, holder, 1_000), rig.redeem(till, holder, 2_000)
-    rig.office.set_terminal_status(till.terminal, "suspended")
+    rig.terminals.set_status(till.terminal, "suspended")
     assert rig.send_one(old) == posted
     assert rig.send(new, till.start(), till.day_report()) == ["terminal_suspended"] * 3
     other = rig.redeem(till, holder, 1, attempt_id=rig.read(old).id)
     assert code(rig.send_one(other)) == "id_content_mismatch"
     assert rig.send_one(till.reversal(rig.read(old))).amount_minor == 6_000
     assert rig.send_one(till.reversal(rig.read(unseen))).amount_minor == 0
-    rig.office.set_terminal_status(till.terminal, "active")
+    rig.terminals.set_status(till.terminal, "active")
     assert [code(answer) for answer in rig.send(new, unseen)] == ["posted", "reversed"]
     assert rig.balance(holder.voucher) == (11_000, 0, 0)
 
@@ -308,12 +308,12 @@ def test_a_status_counts_when_the_record_is_posted(rig: Rig) -> None:
     till, holder = rig.signer(), rig.holder()
     [command] = rig.commands([rig.redeem(till, holder)])
     assert isinstance(command, Command)
-    rig.office.set_terminal_status(till.terminal, "suspended")
+    rig.terminals.set_status(till.terminal, "suspended")
     answer = rig.book.post([command])[command.record.digest]
     assert isinstance(answer, Problem) and answer.code == "terminal_suspended"
     [command] = rig.commands([rig.redeem(till, holder)])
     assert isinstance(command, Command)
-    rig.office.set_terminal_status(till.terminal, "active")
+    rig.terminals.set_status(till.terminal, "active")
     assert isinstance(rig.book.post([command])[command.record.digest], Decided)
 
 
@@ -322,7 +322,7 @@ def test_a_revoked_terminal_undoes_nothing(rig: Rig) -> None:
     till, holder = rig.signer(), rig.holder()
     old = rig.redeem(till, holder)
     rig.send_one(old)
-    rig.office.set_terminal_status(till.terminal, "revoked")
+    rig.terminals.set_status(till.terminal, "revoked")
     undo = till.reversal(rig.read(old))
     assert rig.send(rig.redeem(till, holder), undo) == ["terminal_revoked"] * 2
     assert rig.balance(holder.voucher) == (6_000, 0, 0)
@@ -427,7 +427,7 @@ def test_a_card_may_come_again_anywhere(rig: Rig) -> None:
     one, two, holder = rig.signer(), rig.signer(), rig.holder()
     card = rig.token(holder, token_class="card", lifetime_s=86_400)
     assert code(rig.send_one(rig.redeem(one, holder, 10, token_text=card))) == "token_assurance"
-    rig.office.put_programme({**RULES, "classes": ["card", "once"]})
+    rig.programmes.put_programme({**RULES, "classes": ["card", "once"]})
     sent = [rig.redeem(till, holder, 10, token_text=card) for till in (one, two, one)]
     assert [code(answer) for answer in rig.send(*sent)] == ["posted"] * 3
     assert "visits" not in rig.counts()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from carepos_ledger.office import Office
 from carepos_ledger.problems import Problem
 from carepos_ledger.voucher_defaults import read_voucher_defaults
 from tests.ledger.relief import (
-    AUDIENCE,
     ENDS,
     IMPORT_KEY_ID,
     ISS,
@@ -34,6 +33,7 @@ from tests.ledger.relief import (
     item_row,
     open_desk,
     ref,
+    refused,
     value_row,
 )
 
@@ -57,16 +57,6 @@ def issue(desk: Desk, *rows: object) -> list[RowAnswer]:
 
 def results(answers: Sequence[RowAnswer]) -> list[str]:
     return [answer.result for answer in answers]
-
-
-def refused(code: str, desk: Desk, call: Callable[[], object]) -> Problem:
-    """The problem that `call` is, having changed nothing."""
-    before = desk.tables()
-    with pytest.raises(Problem) as caught:
-        call()
-    assert caught.value.code == code
-    assert desk.tables() == before
-    return caught.value
 
 
 def sample_list(data: bytes | None = None) -> CountyList:
@@ -132,7 +122,7 @@ def test_nothing_personal_is_kept(desk: Desk) -> None:
 def test_a_family_is_one_person_in_two_programmes(desk: Desk) -> None:
     """The same ref under the same import key and issuer has one `sub` and one bucket, so one care
     code opens both programmes' vouchers."""
-    desk.office.put_programme({**RULES, "programme": "flood-rice"})
+    desk.programmes.put_programme({**RULES, "programme": "flood-rice"})
     desk.office.fund("flood-rice", "red-cross", 100_000, "TRANSFER-2")
     dairy = issue(desk, value_row(1), value_row(2))
     rice = desk.office.issue("flood-rice", IMPORT_KEY_ID, [value_row(2, 500), value_row(3, 500)])
@@ -185,7 +175,7 @@ def test_a_chunk_beyond_the_money_is_not_issued(desk: Desk) -> None:
     """issued ≤ funded: a chunk that needs a minor unit more than is unreserved writes nothing;
     with that minor unit it is issued."""
     rows = [value_row(1, SAMPLE_TOTAL_MINOR), value_row(2, 1)]
-    problem = refused("not_funded", desk, partial(issue, desk, *rows))
+    problem = refused("not_funded", partial(issue, desk, *rows), desk)
     assert problem.extra == {
         "needed_minor": SAMPLE_TOTAL_MINOR + 1,
         "unreserved_minor": SAMPLE_TOTAL_MINOR,
@@ -254,7 +244,7 @@ def test_a_failure_in_a_chunk_leaves_nothing(desk: Desk) -> None:
         return bytes([drawn % 256]) * length
 
     rows = [value_row(n) for n in range(40)]
-    office = Office(desk.database, desk.keyring, desk.clock, AUDIENCE, boom)
+    office = Office(desk.database, desk.clock, boom)
     before = desk.tables()
     with pytest.raises(OSError, match="boom"):
         office.issue("flood-dairy", IMPORT_KEY_ID, rows)
@@ -323,8 +313,8 @@ def test_one_import_key_per_programme(desk: Desk) -> None:
     """The first issue fixes the import key; another would issue every household again."""
     issue(desk, value_row(1))
     again = partial(desk.office.issue, "flood-dairy", "f" * 16, [value_row(2)])
-    assert refused("already_exists_differently", desk, again).field == "import_key_id"
-    desk.office.put_programme({**RULES, "programme": "second"})
+    assert refused("already_exists_differently", again, desk).field == "import_key_id"
+    desk.programmes.put_programme({**RULES, "programme": "second"})
     desk.office.fund("second", "red-cross", 36_000, "T1")
     assert results(desk.office.issue("second", "f" * 16, [value_row(1)])) == ["issued"]
 
@@ -334,7 +324,7 @@ def test_a_chunk_has_one_to_500_rows(desk: Desk) -> None:
     for rows in ([], [value_row(n) for n in range(501)]):
         with pytest.raises(Malformed, match="rows"):
             issue(desk, *rows)
-    refused("not_found", desk, partial(desk.office.issue, "nothing", IMPORT_KEY_ID, [value_row(1)]))
+    refused("not_found", partial(desk.office.issue, "nothing", IMPORT_KEY_ID, [value_row(1)]), desk)
 
 
 def test_buckets_spread(desk: Desk) -> None:

@@ -59,7 +59,7 @@ def _check(path: str, method: str, answer: requests.Response) -> None:
 
 def test_operators_answers_are_as_described(described: World) -> None:
     """What an operator reads validates against the description."""
-    secret = described.ledger.office.new_operator("auditor")
+    secret = described.ledger.operators.add("auditor")
     described.till("described-till")
     described.family()
     session = requests.Session()

@@ -61,8 +61,10 @@ def web(database_url: str, tmp_path: Path) -> Iterator[Web]:
     with open_desk(database_url, tmp_path) as desk:
         desk.settle_in(funded_minor=1_000_000)
         app = Flask(__name__)
-        app.register_blueprint(operator_routes.blueprint(desk.office))
-        yield Web(desk, app.test_client(), desk.office.new_operator("ops"))
+        app.register_blueprint(
+            operator_routes.blueprint(desk.operators, desk.programmes, desk.office, desk.terminals)
+        )
+        yield Web(desk, app.test_client(), desk.operators.add("ops"))
 
 
 def code_of(answer: TestResponse) -> str:

@@ -183,14 +183,14 @@ def _serve(database_url: str, folder: Path) -> Iterator[tuple[Rig, str]]:
                 ledger.keyring,
                 now,
                 SigningKey.generate(),
+                ledger.programmes,
                 ledger.office,
+                ledger.terminals,
                 Intake(ledger.database, AUDIENCE, now),
                 Book(ledger.database, ledger.keyring, now),
             )
             # The desk's own office draws at random; this one can be told a bucket.
-            rig.office = Office(
-                ledger.database, ledger.keyring, now, AUDIENCE, lambda n: rig.random_bytes(n)
-            )
+            rig.office = Office(ledger.database, now, lambda n: rig.random_bytes(n))
             yield rig, url
     finally:
         ledger.close()
@@ -268,7 +268,7 @@ def test_a_foreign_id_answers_as_one_never_seen(wire: Wire) -> None:
 
 def test_enrolling_again_gives_the_same_certificate(wire: Wire) -> None:
     """Code and key again: the same; the code with another key is used up."""
-    activation = wire.rig.office.new_activation("zhou-shop", 3600).code
+    activation = wire.rig.terminals.new_activation("zhou-shop", 3600).code
     body = enrolment(activation, SigningKey.generate())
     first = wire.call("POST", "/v1/terminals", body)
     assert first.status == 201
@@ -308,7 +308,7 @@ def test_the_pack_is_fetched_once(wire: Wire) -> None:
         if_none_match=first.headers["etag"],
     )
     assert (again.status, again.body) == (304, b"")
-    wire.rig.office.remove_store(PROGRAMME, "zhou-shop")
+    wire.rig.programmes.remove_store(PROGRAMME, "zhou-shop")
     assert wire.read("GET", f"/v1/offline-pack/{sha256}").code == "not_found"
 
 
@@ -383,11 +383,11 @@ def test_a_token_that_is_refused_is_a_problem_with_its_code(wire: Wire) -> None:
 def test_a_suspended_till_may_ask_about_attempts_only(wire: Wire) -> None:
     """Its attempts are answered; vouchers are not shown. A revoked one is nobody."""
     rig = wire.rig
-    rig.office.set_terminal_status(wire.till.terminal, "suspended")
+    rig.terminals.set_status(wire.till.terminal, "suspended")
     with wire.unchanged():
         assert wire.look_up(rig.token(wire.holder)).code == "terminal_suspended"
         assert wire.read("GET", f"/v1/records/{NOT_FOUND_ID}").status == 200
-    rig.office.set_terminal_status(wire.till.terminal, "revoked")
+    rig.terminals.set_status(wire.till.terminal, "revoked")
     with wire.unchanged():
         assert wire.read("GET", f"/v1/records/{NOT_FOUND_ID}").code == "unauthorised"
 
@@ -548,7 +548,7 @@ WRONG_VALUES: list[Any] = [None, True, 0, -1, 2**53 - 1, "", "x", "é\n", [], [[
 
 def test_every_wrong_value_in_an_enrolment_and_a_lookup(wire: Wire) -> None:
     """T-15: each name of the body with each wrong type, left out, and beside an unknown one."""
-    activation = wire.rig.office.new_activation("zhou-shop", 3600).code
+    activation = wire.rig.terminals.new_activation("zhou-shop", 3600).code
     bodies = {
         "/v1/terminals": json.loads(enrolment(activation, SigningKey.generate())),
         "/v1/vouchers/lookup": {"token": wire.rig.token(wire.holder)},

@@ -216,7 +216,7 @@ def test_one_that_can_not_be_closed_keeps_no_other_shop_waiting(relief: World) -
     for merchant in ("a-first", "z-last"):
         office.put_merchant(merchant, merchant)
         office.put_store(f"{merchant}-shop", merchant, merchant)
-        office.admit_store("flood-dairy", f"{merchant}-shop")
+        relief.ledger.programmes.admit_store("flood-dairy", f"{merchant}-shop")
     family = relief.family(100_000)
     for n, store in enumerate(("a-first-shop", "zhou-shop", "z-last-shop"), 1):
         redeem(relief.till(f"till-{n}", store), family, 100 * n, "S-1")
@@ -420,7 +420,7 @@ def test_parts_hold_over_all_merchants_and_for_funders_that_join(relief: World) 
     office = relief.ledger.office
     office.put_merchant("second", "二店")
     office.put_store("second-shop", "second", "二店")
-    office.admit_store("flood-dairy", "second-shop")
+    relief.ledger.programmes.admit_store("flood-dairy", "second-shop")
     tills = [relief.till("till-1"), relief.till("till-2", "second-shop")]
     family = relief.family(100_000)
     for day in range(4):
@@ -574,7 +574,7 @@ def test_a_till_reads_only_its_own_merchants_files(relief: World, tmp_path: Path
 def test_operators_close_over_http(relief: World) -> None:
     """`close` answers what it made; wrong bodies and secrets change nothing."""
     redeem(relief.till(), relief.family(), 100, "S1-1")
-    secret = relief.ledger.office.new_operator("ops")
+    secret = relief.ledger.operators.add("ops")
     known = {"Authorization": f"Bearer {secret}"}
 
     def post(body: object, headers: Mapping[str, str] = known) -> requests.Response:

@@ -129,7 +129,7 @@ def test_a_click_after_a_refusal_does_not_begin_another_attempt(tmp_path: Path) 
     with rig(tmp_path) as shop:
         code = shop.world.family().token()
         offer = shop.offer(CHECKOUT, code)
-        shop.world.ledger.office.put_programme({**PROGRAMME, "paused": True})
+        shop.world.ledger.programmes.put_programme({**PROGRAMME, "paused": True})
         refused = shop.redeem(CHECKOUT, offer)
         assert (refused["state"], refused["refusal"]["code"]) == ("refused", "programme_paused")
         assert refused["receipt_text"] is None

@@ -74,7 +74,7 @@ def _stopped(shop: Rig) -> Path:
 def test_enrolment_leaves_everything_that_serving_needs(tmp_path: Path, run: Run) -> None:
     """One command with the code: key, settings, secret, next steps; twice changes nothing."""
     with _small_world(tmp_path) as made:
-        code = made.ledger.office.new_activation("zhou-shop", 3600).code
+        code = made.ledger.terminals.new_activation("zhou-shop", 3600).code
         folder = tmp_path / "new till"
         words = ("enrol", "--url", made.url, "--code", code, "--folder", folder)
         done, out, err = run(*words)
@@ -97,7 +97,7 @@ def test_the_code_can_come_from_standard_input(
 ) -> None:
     """`--code -` keeps the code out of the list of processes."""
     with _small_world(tmp_path) as made:
-        code = made.ledger.office.new_activation("zhou-shop", 3600).code
+        code = made.ledger.terminals.new_activation("zhou-shop", 3600).code
         monkeypatch.setattr("sys.stdin", _Line(code + "\n"))
         words = ("enrol", "--url", made.url, "--code", "-", "--folder", tmp_path / "t")
         assert run(*words)[0] == 0
@@ -125,7 +125,7 @@ def test_a_wrong_code_says_what_to_do(tmp_path: Path, run: Run, code: str, says:
         done, _, err = run(*words, code)
         assert (done, says in err) == (2, True), err
         assert len(err.splitlines()) == 1
-        good = made.ledger.office.new_activation("zhou-shop", 3600).code
+        good = made.ledger.terminals.new_activation("zhou-shop", 3600).code
         assert run(*words, good)[0] == 0
 
 
@@ -335,7 +335,7 @@ def test_serve_is_a_process_that_answers_and_ends(tmp_path: Path) -> None:
     """`carepos till serve` answers its register, refuses a second one, and ends on SIGTERM."""
     with _small_world(tmp_path, now=datetime.now(UTC)) as made:
         folder = tmp_path / "till"
-        code = made.ledger.office.new_activation("zhou-shop", 3600).code
+        code = made.ledger.terminals.new_activation("zhou-shop", 3600).code
         words = ["enrol", "--url", made.url, "--code", code, "--folder", str(folder)]
         assert main(["till", *words]) == 0
         port = _free_port()

@@ -313,10 +313,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def suspend_or_let_in(self, n: int) -> None:
         terminal = self.tills[n].terminal
         if terminal in self.suspended:
-            self.rig.office.set_terminal_status(terminal, "active")
+            self.rig.terminals.set_status(terminal, "active")
             self.suspended.remove(terminal)
         else:
-            self.rig.office.set_terminal_status(terminal, "suspended")
+            self.rig.terminals.set_status(terminal, "suspended")
             self.suspended.add(terminal)
 
     @rule(n=st.integers(0, 1))

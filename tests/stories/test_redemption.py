@@ -103,7 +103,7 @@ class Shop:
 @contextmanager
 def a_shop(made: World, folder: Path) -> Iterator[Shop]:
     with between(made.url) as proxy:
-        code = made.ledger.office.new_activation("zhou-shop", 3600).code
+        code = made.ledger.terminals.new_activation("zhou-shop", 3600).code
         Till.enrol(folder, url=proxy.url, activation=code)
         till = Till.open(folder, now=made.now, answer_timeout_s=20)
         shop = Shop(made, proxy, folder, till, made.balance())
@@ -686,7 +686,7 @@ def test_a_second_enrolment_with_the_same_code_is_harmless(tmp_path: Path) -> No
     Another key does not get in with it, and an enrolled folder is left alone.
     """
     with world(tmp_path) as made, between(made.url) as proxy:
-        code = made.ledger.office.new_activation("zhou-shop", 3600).code
+        code = made.ledger.terminals.new_activation("zhou-shop", 3600).code
         folder = tmp_path / "till"
         for fault in ("drop_after", "garble", "redirect", "html_200"):
             proxy.fail(fault, target="POST /v1/terminals")
@@ -770,11 +770,11 @@ def test_changed_rules_are_fetched_with_the_next_scan(tmp_path: Path) -> None:
     with world(tmp_path) as alone, a_shop(alone, tmp_path / "till") as shop:
         family = alone.family(12_000)
         assert shop.offer(family).refusal is None
-        alone.ledger.office.put_programme({**PROGRAMME, "limit_per_redemption_minor": 2_500})
+        alone.ledger.programmes.put_programme({**PROGRAMME, "limit_per_redemption_minor": 2_500})
         limited = shop.offer(family)
         assert limited.proposal.programme_minor == 2_500
         assert limited.proposal.lines[0].reason == "limit_exceeded"
-        alone.ledger.office.put_programme({**PROGRAMME, "amr_any": ["carepos:palm"]})
+        alone.ledger.programmes.put_programme({**PROGRAMME, "amr_any": ["carepos:palm"]})
         with pytest.raises(Refused) as refused:
             shop.redeem(family)
         assert refused.value.code == "token_assurance"
@@ -820,8 +820,8 @@ def test_a_result_that_is_none_is_unknown(
 def test_a_suspended_till_can_still_cancel(shop: Shop, family: Family) -> None:
     """Suspension decides nothing about a sale: unknown, and its reversal is still applied."""
     offer = shop.offer(family)
-    office, terminal = shop.world.ledger.office, shop.till.enrolment.terminal
-    office.set_terminal_status(terminal, "suspended")
+    terminals, terminal = shop.world.ledger.terminals, shop.till.enrolment.terminal
+    terminals.set_status(terminal, "suspended")
     sale = shop.till.redeem(offer, checkout="S1", cashier="c01")
     assert sale.state == "unknown" and "terminal_suspended" in (sale.problem or "")
     assert shop.till.cancel("S1").state == "reversed" and shop.balance() == 12_000
