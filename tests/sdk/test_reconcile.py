@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 
 from carepos import ids, jws, outcome, settlement
 from carepos.basket import Entry, Line
+from carepos.differences import EXPLAINED, LABEL, Difference
 from carepos.errors import Malformed
 from carepos.journal import Attempt, Journal, JournalView
 from carepos.keys import KeySet, SigningKey, digest
 from carepos.outcome import Outcome, VoucherState
-from carepos.reconcile import EXPLAINED, LABEL, Difference, Reconciliation, reconcile
+from carepos.reconcile import Reconciliation, reconcile
 from carepos.record import Record, Redeem
 from carepos.refusals import Refusal
 from carepos.settlement import Batch, Manifest, SettlementLine, read_batch

@@ -1,0 +1,206 @@
+"""The two sides of a reconciliation, laid beside each other: what tills signed, what files pay.
+
+They meet by (terminal, incarnation, sequence of the redeem record) within a programme and currency.
+Work and memory grow with the number of records and lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from carepos.errors import Malformed
+from carepos.journal import Attempt, JournalView
+from carepos.record import Record
+from carepos.settlement import Batch, SettlementLine
+
+
+@dataclass(slots=True)
+class Sums:
+    """Both sides of one programme and currency, counts and minor units.
+
+    `till`: confirmed sales. `redeemed` and `reversed`: lines of these tills. `others`: lines of
+    tills whose journal was not given; they are part of the files' side only when asked for.
+    """
+
+    programme: str
+    currency: str
+    till_count: int = 0
+    till_minor: int = 0
+    redeemed_count: int = 0
+    redeemed_minor: int = 0
+    reversed_count: int = 0
+    reversed_minor: int = 0
+    others_count: int = 0
+    others_minor: int = 0
+    others_counted: bool = False
+
+    @property
+    def files_minor(self) -> int:
+        others = self.others_minor if self.others_counted else 0
+        return self.redeemed_minor + self.reversed_minor + others
+
+    @property
+    def difference_minor(self) -> int:
+        return self.till_minor - self.files_minor
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "programme": self.programme,
+            "currency": self.currency,
+            "till": {"count": self.till_count, "amount_minor": self.till_minor},
+            "redeemed": {"count": self.redeemed_count, "amount_minor": self.redeemed_minor},
+            "reversed": {"count": self.reversed_count, "amount_minor": self.reversed_minor},
+            "other_terminals": {"count": self.others_count, "amount_minor": self.others_minor},
+            "files_minor": self.files_minor,
+            "difference_minor": self.difference_minor,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class FiledLine:
+    """A settlement line and where it stands."""
+
+    line: SettlementLine
+    batch: Batch
+    number: int
+
+    @property
+    def amount_minor(self) -> int:
+        return self.line.amount_minor
+
+    @property
+    def where(self) -> str:
+        return f"{self.batch.name} line {self.number}"
+
+
+@dataclass(slots=True)
+class Booking:
+    """What both sides have under one number of one journal, in one programme and currency."""
+
+    terminal: str
+    incarnation: str
+    sequence: int
+    programme: str
+    currency: str
+    sale: Attempt | None = None
+    amount_minor: int = 0  # what the signed record asked the programme to pay
+    redeems: list[FiledLine] = field(default_factory=list)
+    reversals: list[FiledLine] = field(default_factory=list)
+
+    @property
+    def journal(self) -> tuple[str, str]:
+        return self.terminal, self.incarnation
+
+    @property
+    def receipt_no(self) -> str | None:
+        """As the till printed it, else as the files spell it."""
+        lines = self.redeems + self.reversals
+        filed = lines[0].line.receipt_no if lines else None
+        return filed if self.sale is None else self.sale.slip.get("receipt_no", filed)
+
+
+class Sides:
+    """Journals and batches, gathered. `every_terminal`: see `Sums.others`.
+
+    Raises Malformed when a journal is given twice or a record in it does not verify.
+    """
+
+    def __init__(
+        self, journals: Sequence[JournalView], batches: Sequence[Batch], *, every_terminal: bool
+    ) -> None:
+        self.sums: dict[tuple[str, str], Sums] = {}
+        self.journals: dict[tuple[str, str], JournalView] = {}
+        self.last_sale: dict[tuple[str, str], int] = {}
+        """The number of each journal's last sale; 0 without one."""
+        self.closed_at: dict[str, datetime] = {}
+        """When each programme was last closed."""
+        self.others: dict[tuple[str, str, str], list[FiledLine]] = {}
+        """Lines of tills whose journal was not given, by (terminal, programme, currency)."""
+        self._every_terminal = every_terminal
+        self._bookings: dict[tuple[str, str, int, str, str], Booking] = {}
+        for journal in journals:
+            self._take_journal(journal)
+        self._terminals = {terminal for terminal, _ in self.journals}
+        for batch in batches:
+            self._take_batch(batch)
+
+    def bookings(self) -> Iterator[Booking]:
+        """In the order of till, journal and number."""
+        return (booking for _, booking in sorted(self._bookings.items(), key=lambda each: each[0]))
+
+    def is_sale_elsewhere(self, booking: Booking) -> bool:
+        """Whether its number is a sale of another programme or currency."""
+        place = (*booking.journal, booking.sequence)
+        there = (self._bookings.get((*place, *of)) for of in self.sums)
+        return any(each is not None and each.sale is not None for each in there)
+
+    def _take_journal(self, journal: JournalView) -> None:
+        about = journal.about()
+        own = (about["terminal"], about["incarnation"])
+        if own in self.journals:
+            raise Malformed("the same journal was given twice", field=own[0])
+        self.journals[own] = journal
+        # Records first: a running till may add a sale between the two reads, which then shows up
+        # in `attempts` only and is left out as a whole.
+        written = journal.records("redeem")
+        attempts = {each.id: each for each in journal.attempts()}
+        for each in written:
+            if (each.terminal, each.incarnation) != own or each.id not in attempts:
+                raise Malformed("holds a record that is not of this journal", field=own[0])
+            self._take_sale(each, attempts[each.id])
+        self.last_sale[own] = written[-1].sequence if written else 0
+
+    def _take_sale(self, written: Record, sale: Attempt) -> None:
+        redeem = written.redeem
+        booking = self._booking(
+            written.terminal,
+            written.incarnation,
+            written.sequence,
+            redeem.programme,
+            redeem.currency,
+        )
+        booking.sale, booking.amount_minor = sale, redeem.programme_minor
+        if sale.state == "confirmed":
+            sums = self._sum(redeem.programme, redeem.currency)
+            sums.till_count += 1
+            sums.till_minor += redeem.programme_minor
+
+    def _take_batch(self, batch: Batch) -> None:
+        manifest = batch.manifest
+        earlier = self.closed_at.get(manifest.programme, manifest.closed_at)
+        self.closed_at[manifest.programme] = max(earlier, manifest.closed_at)
+        for number, line in enumerate(batch.lines, 2):
+            found = FiledLine(line, batch, number)
+            sums = self._sum(manifest.programme, line.currency)
+            if line.terminal not in self._terminals:
+                sums.others_count += 1
+                sums.others_minor += line.amount_minor
+                sums.others_counted = self._every_terminal
+                key = (line.terminal, manifest.programme, line.currency)
+                self.others.setdefault(key, []).append(found)
+                continue
+            booking = self._booking(
+                line.terminal, line.incarnation, line.sequence, manifest.programme, line.currency
+            )
+            if line.kind == "redeem":
+                booking.redeems.append(found)
+                sums.redeemed_count += 1
+                sums.redeemed_minor += line.amount_minor
+            else:
+                booking.reversals.append(found)
+                sums.reversed_count += 1
+                sums.reversed_minor += line.amount_minor
+
+    def _booking(
+        self, terminal: str, incarnation: str, sequence: int, programme: str, currency: str
+    ) -> Booking:
+        key = (terminal, incarnation, sequence, programme, currency)
+        if key not in self._bookings:
+            self._bookings[key] = Booking(*key)
+            self._sum(programme, currency)
+        return self._bookings[key]
+
+    def _sum(self, programme: str, currency: str) -> Sums:
+        return self.sums.setdefault((programme, currency), Sums(programme, currency))
