@@ -85,9 +85,10 @@ def build(
     encoder = ReceiptEncoder(
         settings.columns, font_path=settings.font, cache_dir=settings.folder / "cache"
     )
+    printer = printer or printer_of(settings)
     printing = PrintQueue(
         till.journal,
-        printer or printer_of(settings),
+        printer,
         encoder.encode,
         columns=settings.columns,
         reached=reached,
@@ -101,7 +102,15 @@ def build(
 
     chores = Chores(till, contact, now=now, monotonic=monotonic, afterwards=afterwards)
     upkeep = Upkeep(chores, every_s=settings.settle_every_s, random=random.random)
-    counter = Counter(till, settings, offers, contact, now=now, after_sale=printing.wake)
+    counter = Counter(
+        till,
+        settings,
+        offers,
+        contact,
+        now=now,
+        after_sale=printing.wake,
+        has_printer=not isinstance(printer, NoPrinter),
+    )
 
     def read_status() -> dict[str, Any]:
         return status.of_plugin(

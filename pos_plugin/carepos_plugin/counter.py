@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -38,6 +39,7 @@ class Counter:
         *,
         now: Clock,
         after_sale: Callable[[], None],
+        has_printer: bool,
     ) -> None:
         self._till = till
         self._settings = settings
@@ -45,6 +47,7 @@ class Counter:
         self._contact = contact
         self._now = now
         self._after_sale = after_sale
+        self._has_printer = has_printer
         self._closing = threading.Lock()
 
     # ── scan and offer ─────────────────────────────────────────────────────────────────────────
@@ -54,21 +57,32 @@ class Counter:
     ) -> dict[str, Any]:
         """What could be redeemed; takes nothing. `lines` after discounts, `code` as scanned.
 
-        Raises Problem already_redeemed or sale_not_over when this sale has a live redemption.
+        Raises Problem already_redeemed or sale_not_over when this sale has a live redemption. The
+        sale's earlier offer is over, even if nothing comes of this one.
         """
-        live = self._till.journal.live_attempt(checkout)
-        if live is not None:
-            code_of = "already_redeemed" if live.state == "confirmed" else "sale_not_over"
-            raise Problem(code_of, more={"sale": self.sale(checkout)})
+        self._must_be_free(checkout)
+        offer_id = None
         try:
             offer = self._till.propose(self._scan(code), lines, programme=programme)
+            if offer.refusal is None:
+                put = self._offers.put(checkout, offer)
+                self._must_be_free(checkout)  # redeemed while this code was looked up
+                if put is None:
+                    raise Problem("sale_not_over")
+                offer_id = put
         except Refused as error:
             return shown.not_offered(checkout, lines, error.refusal)
-        offer_id = None
-        if offer.refusal is None:
-            offer_id = self._offers.put(checkout, offer)
+        finally:
+            if offer_id is None:
+                self._offers.end(checkout)
         until = self._now() + timedelta(seconds=self._settings.offer_life_s)
         return shown.offered(checkout, offer, offer_id, until)
+
+    def _must_be_free(self, checkout: str) -> None:
+        live = self._till.journal.live_attempt(checkout)
+        if live is not None:
+            code = "already_redeemed" if live.state == "confirmed" else "sale_not_over"
+            raise Problem(code, more={"sale": self.sale(checkout)})
 
     def _scan(self, code: str) -> Holder:
         """Who presents the code; notes whether the ledger answered."""
@@ -95,9 +109,9 @@ class Counter:
         with held.working:  # a double click waits for the first
             if held.sale is not None:
                 return self._of_spent(held, held.sale)
-            if held.offer is None:
+            offer = self._offers.offer_of(held)
+            if offer is None:
                 raise Problem("offer_gone")
-            offer = held.offer
             try:
                 sale = self._till.redeem(offer, checkout=checkout, cashier=cashier)
             except Refused as error:
@@ -113,8 +127,13 @@ class Counter:
 
     def _of_spent(self, held: Held, became: Sale) -> dict[str, Any]:
         newest = self._till.status(held.checkout)
-        # Another scan may have begun the sale's next attempt; this offer's stays what it was.
-        return self._shown(newest if newest.receipt_no == became.receipt_no else became)
+        if newest.receipt_no == became.receipt_no:
+            return self._shown(newest)
+        # Another scan has begun the sale's next attempt: tell where this offer's stands by now.
+        sequence = ids.parse_receipt_no(became.receipt_no)[1]
+        attempts = self._till.journal.of_checkout(held.checkout)
+        state = next(each.state for each in attempts if each.sequence == sequence)
+        return self._shown(replace(became, state=state, problem=None))
 
     # ── afterwards ─────────────────────────────────────────────────────────────────────────────
 
@@ -180,8 +199,10 @@ class Counter:
         }
 
     def reprint(self, receipt_no: str) -> dict[str, Any]:
-        """Queue one more slip, marked COPY."""
+        """Queue one more slip, marked COPY. Raises Problem receipt_unknown, no_printer."""
         self._jobs(receipt_no)
+        if not self._has_printer:
+            raise Problem("no_printer")
         job = self._till.journal.queue_copy(receipt_no)
         self._after_sale()
         return {"receipt_no": receipt_no, "copy_no": job.copy_no, "state": job.state}
@@ -219,9 +240,11 @@ class Counter:
             ):
                 self._till.settle()
                 acknowledged = bool(journal.outcomes_of(reports[-1].sequence))
-                closed, problem = content, None
+                closed, problem = content, None if acknowledged else self._contact.problem
             else:
                 made = self._till.close_day(day)
                 closed, acknowledged, problem = made.report, made.acknowledged, made.problem
+                if problem is not None:
+                    self._contact.missed(problem)
         self._after_sale()
         return {**closed.to_json(), "acknowledged": acknowledged, "problem": problem}

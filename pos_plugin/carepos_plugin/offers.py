@@ -1,8 +1,8 @@
 """Offers on the screen: shown once, redeemed at most once, gone after a while.
 
 They live in memory only, because each holds a scanned code (INV-10). A sale has one offer: the next
-scan replaces it, so that nobody pays from the voucher of the customer before. A redeemed offer
-forgets the code at once and remembers only what became of it.
+scan ends it, whatever comes of that scan, so that nobody pays from the voucher of the customer
+before. A redeemed offer forgets the code at once and remembers only what became of it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ MOST: Final = 200
 
 @dataclass(slots=True)
 class Held:
-    """One offer. Exactly one of `offer` and `sale` is there; `working` while it is redeemed."""
+    """One offer, locked by `working` while it is redeemed.
+
+    `sale` is what became of it; without `offer` and `sale` it is over.
+    """
 
     id: str
     checkout: str
@@ -47,18 +50,22 @@ class OfferBook:
         self._held: dict[str, Held] = {}
         self._mutex = threading.Lock()
 
-    def put(self, checkout: str, offer: Offer) -> str:
-        """The offer's id. A double scan that offers the same again keeps its id."""
+    def put(self, checkout: str, offer: Offer) -> str | None:
+        """The offer's id; None while another customer's offer for this sale is being redeemed.
+
+        A double scan that offers the same again keeps its id.
+        """
         with self._mutex:
             self._forget_expired()
             until = self._monotonic() + self._life_s
-            for before in [h for h in self._held.values() if h.checkout == checkout]:
+            for before in self._open(checkout):
                 if before.offer is not None and _same(before.offer, offer):
                     # In place: it may be in the middle of being redeemed.
                     before.offer, before.until = offer, until
                     return before.id
-                if before.offer is not None:
-                    del self._held[before.id]
+                if before.working.locked():
+                    return None
+                self._end(before)
             while len(self._held) >= MOST:
                 del self._held[next(iter(self._held))]
             made = Held(b64(self._random_bytes(16)), checkout, offer, until)
@@ -70,6 +77,18 @@ class OfferBook:
         with self._mutex:
             self._forget_expired()
             return self._held.get(offer_id)
+
+    def end(self, checkout: str) -> None:
+        """The sale's offer can't be redeemed any more, unless it is being redeemed."""
+        with self._mutex:
+            for held in self._open(checkout):
+                if not held.working.locked():
+                    self._end(held)
+
+    def offer_of(self, held: Held) -> Offer | None:
+        """To be asked with `held.working` taken: from then on no scan can end the offer."""
+        with self._mutex:
+            return held.offer
 
     def spend(self, held: Held, sale: Sale) -> None:
         """Note what became of the offer and forget the code in it."""
@@ -85,10 +104,19 @@ class OfferBook:
     def __len__(self) -> int:
         return len(self._held)
 
+    def _open(self, checkout: str) -> list[Held]:
+        return [h for h in self._held.values() if h.checkout == checkout and h.offer is not None]
+
+    def _end(self, held: Held) -> None:
+        del self._held[held.id]
+        held.offer = None
+
     def _forget_expired(self) -> None:
         now = self._monotonic()
-        for offer_id in [held.id for held in self._held.values() if held.until <= now]:
-            del self._held[offer_id]
+        for held in list(self._held.values()):
+            # A second click while the first is at work must find what the first is doing.
+            if held.until <= now and not held.working.locked():
+                self._end(held)
 
 
 def _same(one: Offer, other: Offer) -> bool:

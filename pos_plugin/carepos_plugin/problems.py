@@ -72,6 +72,11 @@ KINDS: Final[dict[str, Kind]] = {
         "Nothing was offered for this sale. Let the customer pay another way.",
         "本单没有可核销的金额，请改用其他方式付款。",
     ),
+    "no_printer": Kind(
+        409,
+        "This till has no printer of its own. Print the text of the receipt at the register.",
+        "本终端未接打印机，请在收银机上打印小票文本。",
+    ),
     "wrong_state": Kind(
         409,
         "This can't be done with the sale as it stands now.",

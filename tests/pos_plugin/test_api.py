@@ -16,7 +16,7 @@ from carepos import CareposError, Refusal, errors
 from carepos.attempt import MEANING
 from carepos_plugin.problems import problem_of
 from carepos_plugin.sentences import NEXT
-from tests.pos_plugin.rig import milk, plugged, rig, soap
+from tests.pos_plugin.rig import Rig, milk, plugged, rig, soap
 from tests.world import MILK, PROGRAMME
 
 CHECKOUT = "S1-000001"
@@ -145,6 +145,107 @@ def test_the_customer_before_is_never_left_selected(tmp_path: Path) -> None:
         body = {"offer": before["offer"], "checkout": CHECKOUT, "cashier": "c01"}
         assert shop.refused("POST", "/api/redemptions", body) == (410, "offer_gone")
         assert shop.world.balance() == 24_000
+
+
+@pytest.mark.parametrize("next_scan", ["bad code", "no cover", "no network"])
+def test_a_scan_in_vain_takes_the_customer_before_off_the_sale(
+    tmp_path: Path, next_scan: str
+) -> None:
+    """Whatever becomes of the next scan, nobody pays from the voucher of the customer before."""
+    with rig(tmp_path) as shop:
+        before = shop.offer(CHECKOUT, shop.world.family().token())
+        after = shop.world.family().token()
+        if next_scan == "bad code":
+            assert shop.offer(CHECKOUT, "x")["offer"] is None
+        elif next_scan == "no cover":
+            assert shop.offer(CHECKOUT, after, soap())["offer"] is None
+        else:
+            shop.cut_network()
+            body = {"checkout": CHECKOUT, "code": after, "lines": [milk()]}
+            assert shop.refused("POST", "/api/offers", body) == (503, "unreachable")
+            shop.mend_network()
+        body = {"offer": before["offer"], "checkout": CHECKOUT, "cashier": "c01"}
+        assert shop.refused("POST", "/api/redemptions", body) == (410, "offer_gone")
+        assert len(shop.plugin.counter._offers) == 0
+        assert shop.world.balance() == 24_000
+
+
+class Held:
+    """Stops the next call of a method of the till until it is let go."""
+
+    def __init__(self, shop: Rig, name: str) -> None:
+        self.begun, self._let_go = threading.Event(), threading.Event()
+        self._real, self._waits = getattr(shop.till, name), True
+        setattr(shop.till, name, self)
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        if self._waits:
+            self._waits = False
+            self.begun.set()
+            assert self._let_go.wait(20)
+        return self._real(*given, **named)
+
+    def let_go(self) -> None:
+        self._let_go.set()
+
+
+def test_a_scan_during_the_click_does_not_change_the_customer(tmp_path: Path) -> None:
+    """While one customer's offer is redeemed the next code is told to wait, and pays nothing."""
+    with rig(tmp_path) as shop, ThreadPoolExecutor(1) as clicks:
+        offer = shop.offer(CHECKOUT, shop.world.family().token())
+        other = {"checkout": CHECKOUT, "code": shop.world.family().token(), "lines": [milk()]}
+        redeeming = Held(shop, "redeem")
+        click = clicks.submit(shop.redeem, CHECKOUT, offer)
+        assert redeeming.begun.wait(20)
+        assert shop.refused("POST", "/api/offers", other) == (409, "sale_not_over")
+        redeeming.let_go()
+        assert click.result()["state"] == "confirmed"
+        assert shop.refused("POST", "/api/offers", other) == (409, "already_redeemed")
+        assert shop.world.balance() == 24_000 - 6_490
+
+
+def test_a_sale_redeemed_during_the_scan_is_not_offered_again(tmp_path: Path) -> None:
+    """A code looked up while the sale was redeemed gets no offer: it would show another's sale."""
+    with rig(tmp_path) as shop, ThreadPoolExecutor(1) as scans:
+        offer = shop.offer(CHECKOUT, shop.world.family().token())
+        other = {"checkout": CHECKOUT, "code": shop.world.family().token(), "lines": [milk()]}
+        scanning = Held(shop, "scan")
+        scan = scans.submit(shop.refused, "POST", "/api/offers", other)
+        assert scanning.begun.wait(20)
+        assert shop.redeem(CHECKOUT, offer)["state"] == "confirmed"
+        scanning.let_go()
+        assert scan.result() == (409, "already_redeemed")
+        assert shop.redeem(CHECKOUT, offer)["state"] == "confirmed"
+        assert [held.offer for held in shop.plugin.counter._offers._held.values()] == [None]
+
+
+def test_an_offer_does_not_expire_in_mid_sale(tmp_path: Path) -> None:
+    """The second of two clicks never reads "nothing was taken" while the first is at work."""
+    with rig(tmp_path) as shop, ThreadPoolExecutor(2) as clicks:
+        offer = shop.offer(CHECKOUT, shop.world.family().token())
+        redeeming = Held(shop, "redeem")
+        first = clicks.submit(shop.redeem, CHECKOUT, offer)
+        assert redeeming.begun.wait(20)
+        shop.seconds.at += 901
+        shop.plugin.counter._offers.forget_expired()
+        second = clicks.submit(shop.redeem, CHECKOUT, offer)
+        redeeming.let_go()
+        assert first.result() == second.result()
+        assert first.result()["state"] == "confirmed"
+
+
+def test_an_old_offer_shows_where_its_own_attempt_stands_now(tmp_path: Path) -> None:
+    """After a cancel and a second scan the first offer reads cancelled, not unknown for ever."""
+    with rig(tmp_path) as shop:
+        offer = shop.offer(CHECKOUT, shop.world.family().token())
+        shop.faults.points.add("committed")
+        assert shop.redeem(CHECKOUT, offer)["state"] == "unknown"
+        shop.post(f"/api/checkouts/{CHECKOUT}/cancel", {})
+        newest = shop.sell()
+        again = shop.redeem(CHECKOUT, offer)
+        assert (again["state"], again["problem"]) == ("reversed", None)
+        assert again["receipt_no"] != newest["receipt_no"]
+        assert again["receipt_text"] is None
 
 
 def test_an_offer_is_over_after_its_life(tmp_path: Path) -> None:
@@ -292,7 +393,7 @@ def test_fd1_after_a_restart_the_cashier_is_asked_about_the_goods(
 
 def test_a_receipt_is_there_only_for_what_was_redeemed(tmp_path: Path) -> None:
     """INV-4: no slip of an unknown sale can be had; a copy says COPY."""
-    with rig(tmp_path) as shop:
+    with rig(tmp_path, printer="file:receipts") as shop:
         unknown = shop.sell_unknown()
         path = f"/api/receipts/{unknown['receipt_no']}"
         assert shop.refused("GET", path) == (404, "receipt_unknown")
@@ -324,6 +425,24 @@ def test_the_day_is_closed_once(tmp_path: Path) -> None:
         assert shop.post("/api/day-close", {}) == first
         shop.sell("S1-000002")
         assert shop.post("/api/day-close", {"business_date": "2026-11-22"})["z_no"] == 2
+
+
+def test_a_day_report_that_did_not_arrive_is_told(tmp_path: Path) -> None:
+    """Without a network the Z says why it is not acknowledged, also repeated, and settling too."""
+    with rig(tmp_path) as shop:
+        shop.sell()
+        shop.plugin.upkeep.one_pass()
+        shop.cut_network()
+        for _ in range(2):
+            closed = shop.post("/api/day-close", {})
+            assert (closed["z_no"], closed["acknowledged"]) == (1, False)
+            assert "no answer" in closed["problem"]
+        assert shop.get("/api/status")["ledger"]["problem"] is not None
+        assert shop.post("/api/settle", {})["ledger_answered"] is False
+        shop.mend_network()
+        assert shop.post("/api/settle", {})["ledger_answered"] is True
+        closed = shop.post("/api/day-close", {})
+        assert (closed["z_no"], closed["acknowledged"], closed["problem"]) == (1, True, None)
 
 
 def test_fh4_the_business_date_is_the_shops_own(tmp_path: Path) -> None:
