@@ -7,6 +7,7 @@ till themselves. Exit codes: 0 done; 1 the answer is no; 2 wrong usage, or it fa
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -133,7 +134,9 @@ def _enrol(args: argparse.Namespace) -> int:
     wrote_settings = Settings.write_default(folder)
     wrote_secret = pairing.make(folder)
     if (folder / "enrolment.json").exists():
-        print(f"{folder} is enrolled already; nothing was changed.", file=sys.stderr)
+        made = {FILE: wrote_settings, pairing.FILE: wrote_secret}
+        what = ", ".join(f"a new {name} was made" for name, wrote in made.items() if wrote)
+        print(f"{folder} is enrolled already; {what or 'nothing was changed'}.", file=sys.stderr)
         return NO
     enrolled = Till.enrol(folder, url=args.url, activation=code)
     print(f"Enrolled as till {enrolled.terminal_no:04d} of {enrolled.store_name}.")
@@ -167,11 +170,17 @@ def _serve(args: argparse.Namespace) -> int:
     except OSError as error:
         if error.filename is not None:
             raise
-        print(
-            f"carepos till: {settings.url} can't be used ({error.strerror or error}): is another "
-            f"plugin running? Stop it, or give another port in {args.folder / FILE}.",
-            file=sys.stderr,
-        )
+        if error.errno == errno.EADDRNOTAVAIL:
+            why = (
+                f"{settings.host} is not an address of this computer. "
+                f"Correct host in {args.folder / FILE}."
+            )
+        else:
+            why = (
+                f"{settings.url} can't be used ({error.strerror or error}): is another plugin "
+                f"running? Stop it, or give another port in {args.folder / FILE}."
+            )
+        print(f"carepos till: {why}", file=sys.stderr)
         return FAILED
     return DONE
 

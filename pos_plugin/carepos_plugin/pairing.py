@@ -36,6 +36,6 @@ def read(folder: Path) -> str:
     if os.name == "posix" and path.stat().st_mode & 0o077:
         raise Malformed(
             f"{FILE} can be read by others on this computer, so they could act as the register: "
-            f"chmod 600 {FILE}, or delete it and enrol again for a new one"
+            f"chmod 600 {FILE}, or delete it and type carepos till enrol again for a new one"
         )
     return b64(read_secret(path))

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from carepos import receipt
-from carepos.errors import JournalError
 from carepos.journal import Journal, PrintJob, PrintState
 from carepos.receipt import Receipt
 from carepos.till import Reached, pass_by
@@ -80,9 +79,11 @@ class PrintQueue:
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._last: Slip | None = None
+        # The newest slip of a receipt counts: once a copy is on paper, nobody need be asked.
+        newest = {job.receipt_no: job for job in journal.print_jobs()[-_MOST_SLIPS_TO_LOOK_AT:]}
         self._unsure: dict[str, Slip] = {
             job.receipt_no: Slip(job.receipt_no, job.copy_no, "unknown", RESTARTED)
-            for job in journal.print_jobs()[-_MOST_SLIPS_TO_LOOK_AT:]
+            for job in newest.values()
             if job.state == "unknown"
         }
 
@@ -128,8 +129,7 @@ class PrintQueue:
             self._something.clear()
             try:
                 self.print_waiting()
-            except JournalError as error:
-                # The journal is closed for good: the till says so at every sale.
+            except Exception as error:  # noqa: BLE001  a closed journal, a disk: tried again at the next wake
                 _log.error("printing stopped: %s", type(error).__name__)
 
     def _print(self, job: PrintJob) -> Slip:
@@ -145,7 +145,11 @@ class PrintQueue:
             return self._ended(job, PrintResult(printers.PrintState.FAILED, NOT_A_RECEIPT))
         self._journal.print_started(job.n)
         self._reached("print_marked")
-        result = self._printer.print_job(sheet)
+        try:
+            result = self._printer.print_job(sheet)
+        except Exception as error:  # noqa: BLE001  against its promise: some of it may be on paper
+            _log.error("a printer failed: %s", type(error).__name__)
+            result = PrintResult(printers.PrintState.UNKNOWN, printers.PRINTER_ERROR)
         self._reached("print_sent")
         return self._ended(job, result)
 

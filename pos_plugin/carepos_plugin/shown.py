@@ -149,8 +149,8 @@ def open_sales(journal: JournalView, terminal_no: int) -> list[dict[str, Any]]:
 
     One that a person must look at stays in the list.
     """
-    listed = [a for a in journal.attempts() if a.state not in attempt.FINAL or a.state == "review"]
-    return [_of_attempt(each, terminal_no) for each in listed]
+    listed = [*journal.unfinished(), *journal.attempts("review")]
+    return [_of_attempt(e, terminal_no) for e in sorted(listed, key=lambda e: e.sequence)]
 
 
 def attempts_of(journal: JournalView, checkout: str, terminal_no: int) -> list[dict[str, Any]]:

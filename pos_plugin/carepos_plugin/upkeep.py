@@ -10,7 +10,6 @@ from typing import Final
 
 from carepos import NotDecided, Till, Unreachable, clock
 from carepos.clock import Clock
-from carepos.errors import CareposError
 
 PACK_EVERY_S: Final = 600
 LONGEST_S: Final = 120
@@ -71,7 +70,12 @@ class Chores:
         """Whether the ledger answered, as far as it was asked."""
         try:
             problems = [sale.problem for sale in self._till.settle() if sale.problem is not None]
-            if self._contact.problem is not None or self._monotonic() >= self._pack_due:
+            if (
+                self._contact.problem is not None
+                or self._monotonic() >= self._pack_due
+                or self._till.journal.unanswered("start", "day_report")
+            ):
+                # Also when only a record waits: nothing else tells why it could not go up.
                 self._till.refresh_pack()
                 self._pack_due = self._monotonic() + PACK_EVERY_S
                 self.pack_checked_at = self._now()
@@ -120,8 +124,7 @@ class Upkeep:
         """Do the chores once; seconds until the next time."""
         try:
             reached = self._chores()
-        except CareposError as error:
-            # A closed journal, say. The till itself tells the cashier.
+        except Exception as error:  # noqa: BLE001  a closed journal, a full disk: the next pass is made
             _log.error("upkeep: %s", type(error).__name__)
             reached = False
         self._missed = 0 if reached else self._missed + 1

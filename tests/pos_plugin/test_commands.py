@@ -56,10 +56,11 @@ def _small_world(folder: Path, now: datetime | None = None) -> Iterator[World]:
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     """A shop whose plugin serves; the world's clock is everybody's."""
-    with rig(tmp_path) as opened:
+    with rig(tmp_path, printer="file:receipts") as opened:
         folder = opened.till.folder
         Settings.write_default(folder)
-        write_settings(folder, port=int(opened.url.rsplit(":", 1)[1]))
+        port = int(opened.url.rsplit(":", 1)[1])
+        write_settings(folder, port=port, printer="file:receipts")
         real = functools.partial(app.opened, now=opened.world.now)
         monkeypatch.setattr(app, "opened", real)
         yield opened
@@ -90,6 +91,20 @@ def test_enrolment_leaves_everything_that_serving_needs(tmp_path: Path, run: Run
         assert done == 1
         assert "enrolled already" in err
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
+
+
+def test_a_lost_pairing_secret_is_made_again(shop: Rig, run: Run) -> None:
+    """The way out that the plugin names: delete the secret, enrol again; it says what it wrote."""
+    folder = _stopped(shop)
+    (folder / pairing.FILE).unlink()
+    words = ("enrol", "--url", shop.world.url, "--code", "used", "--folder", folder)
+    done, _, err = run(*words)
+    assert (done, "enrolled already" in err) == (1, True)
+    assert f"a new {pairing.FILE} was made" in err
+    assert "nothing was changed" not in err
+    assert len(pairing.read(folder)) == 43
+    done, _, err = run(*words)
+    assert (done, "nothing was changed" in err) == (1, True)
 
 
 def test_the_code_can_come_from_standard_input(
@@ -277,7 +292,6 @@ def test_without_a_network_the_day_is_closed_and_goes_up_later(
 def test_reprint(shop: Rig, run: Run, running: bool) -> None:
     """A reprint goes to the printer of the settings and says COPY; a wrong number is a no."""
     number = shop.sell()["receipt_no"]
-    write_settings(shop.till.folder, printer="file:receipts")
     folder = shop.till.folder if running else _stopped(shop)
     done, out, _ = run("reprint", number, "--folder", folder)
     assert (done, "COPY" in out) == (0, True)
@@ -329,6 +343,40 @@ def test_a_port_that_is_taken(shop: Rig, run: Run) -> None:
     assert done == 2
     assert "another plugin" in err
     assert not is_running(folder)
+
+
+def test_an_address_that_is_not_this_computers(shop: Rig, run: Run) -> None:
+    """A host of another machine is called that, and not a second plugin."""
+    folder = _stopped(shop)
+    write_settings(folder, host="192.0.2.7")
+    done, _, err = run("serve", "--folder", folder)
+    assert done == 2
+    assert "192.0.2.7 is not an address of this computer" in err
+    assert "another plugin" not in err
+    assert not is_running(folder)
+
+
+def test_a_shop_without_a_printer_is_told_so(shop: Rig, run: Run) -> None:
+    """printer = "none": a reprint is refused with what to do instead of waiting for nothing."""
+    number = shop.sell()["receipt_no"]
+    folder = _stopped(shop)
+    write_settings(folder, printer="none")
+    done, _, err = run("reprint", number, "--folder", folder)
+    assert (done, "This till has no printer of its own" in err) == (1, True)
+
+
+@pytest.mark.parametrize("missing", ["escpos", "flask"])
+def test_a_missing_library_is_told_at_the_start(missing: str) -> None:
+    """Printing is imported at the first receipt; that it is there at all is known before a sale."""
+    program = (
+        "import sys\n"
+        f"sys.modules[{missing!r}] = None\n"
+        "from carepos.commands import main\n"
+        "sys.exit(main(['till']))\n"
+    )
+    done = _typed([sys.executable, "-c", program])
+    assert done.returncode == 2
+    assert done.stderr == f"carepos till needs {missing}: pip install 'carepos[plugin]'\n"
 
 
 def test_serve_is_a_process_that_answers_and_ends(tmp_path: Path) -> None:

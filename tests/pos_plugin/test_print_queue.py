@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,73 @@ def test_fe2_after_a_crash_in_mid_job_nothing_is_printed_silently(
             assert again.get("/api/status")["printer"]["unsure"] == []
 
 
+def test_a_receipt_printed_again_is_not_doubted_after_the_next_restart(tmp_path: Path) -> None:
+    """The cashier is told once: when a copy is on paper, no restart asks for another one."""
+    with rig(tmp_path) as shop:
+        number = shop.sell()["receipt_no"]
+        shop.till.journal.print_started(1)
+        shop.till.close()
+        with plugged(shop.world, shop.world.till(), shop.faults, prints_on=Recorder()) as again:
+            assert again.get("/api/status")["printer"]["unsure"] != []
+            again.post(f"/api/receipts/{number}/print", {})
+            again.plugin.print_queue.print_waiting()
+            again.till.close()
+        with plugged(shop.world, shop.world.till(), shop.faults, prints_on=Recorder()) as third:
+            assert _slips(third, number) == [(0, "unknown"), (1, "printed")]
+            assert third.get("/api/status")["printer"]["unsure"] == []
+
+
+def test_a_printer_that_fails_in_its_own_way_is_unknown_and_ends_nothing(tmp_path: Path) -> None:
+    """An adapter that raises against its promise: its slip is unknown, the next one is printed."""
+    printer = Recorder()
+
+    class Broken(Recorder):
+        def print_job(self, job: PrintJob) -> PrintResult:
+            if not printer.names:
+                printer.names.append(job.name)
+                raise RuntimeError("canary")
+            return printer.print_job(job)
+
+    with rig(tmp_path, prints_on=Broken()) as shop:
+        numbers = [shop.sell(f"S1-00000{n}")["receipt_no"] for n in range(2)]
+        done = shop.plugin.print_queue.print_waiting()
+        assert [(slip.state, slip.reason) for slip in done] == [
+            ("unknown", "printer_error"),
+            ("printed", "ok"),
+        ]
+        assert printer.names == numbers
+        (unsure,) = shop.get("/api/status")["printer"]["unsure"]
+        assert unsure["receipt_no"] == numbers[0]
+
+
+def test_a_disk_that_can_not_be_read_once_does_not_end_printing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that prints outlives a failed look at the queue; the slip comes out later."""
+    failed, printed = threading.Event(), threading.Event()
+
+    class Tells(Recorder):
+        def print_job(self, job: PrintJob) -> PrintResult:
+            printed.set()
+            return super().print_job(job)
+
+    with rig(tmp_path, prints_on=Tells()) as shop:
+        shop.sell()
+        real = shop.till.journal.print_jobs
+
+        def jobs(*given: Any, **named: Any) -> Any:
+            if failed.is_set():
+                return real(*given, **named)
+            failed.set()
+            raise sqlite3.OperationalError("disk I/O error")
+
+        monkeypatch.setattr(shop.till.journal, "print_jobs", jobs)
+        shop.plugin.print_queue.start()
+        assert failed.wait(20)
+        shop.plugin.print_queue.wake()
+        assert printed.wait(5)
+
+
 def test_what_was_queued_before_a_restart_is_printed_after_it(tmp_path: Path) -> None:
     """A slip that had not begun when the power went is printed as the original it is."""
     with rig(tmp_path) as shop:
@@ -198,6 +266,9 @@ def test_a_shop_without_a_printer_gets_the_text_and_no_alarm(tmp_path: Path) -> 
         sale = shop.sell()
         assert sale["receipt_text"]
         shop.plugin.print_queue.print_waiting()
+        assert _slips(shop, sale["receipt_no"]) == [(0, "failed")]
+        path = f"/api/receipts/{sale['receipt_no']}/print"
+        assert shop.refused("POST", path, {}) == (409, "no_printer")
         assert _slips(shop, sale["receipt_no"]) == [(0, "failed")]
         assert shop.get("/api/status")["printer"] == {
             "printer": "none",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,6 +63,19 @@ def test_the_first_customer_after_an_outage_brings_upkeep_back(tmp_path: Path) -
         assert shop.plugin.upkeep._soon.is_set()
 
 
+def test_settling_asks_the_ledger_about_records_that_wait(tmp_path: Path) -> None:
+    """Nothing open, but a record not uploaded: "the ledger answered" is said only when it did."""
+    with rig(tmp_path) as shop:
+        shop.sell()
+        shop.plugin.upkeep.one_pass()
+        shop.cut_network()
+        shop.till.close_day("2026-11-22")
+        assert shop.post("/api/settle", {})["ledger_answered"] is False
+        shop.mend_network()
+        assert shop.post("/api/settle", {})["ledger_answered"] is True
+        assert shop.get("/api/status")["not_uploaded"] == 0
+
+
 @given(st.integers(5, 3_600), st.integers(0, 10_000), st.floats(0, 1, exclude_max=True))
 def test_the_pause_is_bounded_and_spread(every_s: int, missed: int, random: float) -> None:
     """Never less than half of a pass's pause, never more than the longest."""
@@ -70,13 +84,18 @@ def test_the_pause_is_bounded_and_spread(every_s: int, missed: int, random: floa
     assert every_s / 2 <= upkeep.delay_s() <= max(LONGEST_S, every_s)
 
 
-def test_upkeep_goes_on_after_a_failure_and_ends_when_told() -> None:
-    """A closed journal does not end upkeep, and closing does."""
+@pytest.mark.parametrize(
+    "failure", [JournalClosed("a write failed"), OSError(28, "No space left"), KeyError("canary")]
+)
+def test_upkeep_goes_on_after_a_failure_and_ends_when_told(
+    failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No failure ends upkeep, a full disk neither, and none is logged by its text; closing does."""
     passes: list[int] = []
 
     def chores() -> bool:
         passes.append(1)
-        raise JournalClosed("a write failed")
+        raise failure
 
     upkeep = Upkeep(chores, every_s=30, random=lambda: 0.0)
     waits: list[float] = []
@@ -89,3 +108,5 @@ def test_upkeep_goes_on_after_a_failure_and_ends_when_told() -> None:
     upkeep.run(wait)
     assert len(passes) == 3
     assert waits == [60, 120, 120]
+    assert type(failure).__name__ in caplog.text
+    assert "canary" not in caplog.text

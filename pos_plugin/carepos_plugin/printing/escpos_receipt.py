@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import logging
 import os
 import pickle
@@ -35,6 +36,10 @@ _QR_DOTS_PER_MODULE = 6
 _GETA = "〓"
 _CONTROLS = bytes((*range(0x20), 0x7F))
 _SIZES = {"normal": (1, 1), "tall": (1, 2), "large": (2, 2)}
+
+# Imported at the first receipt, but a library that is missing is told at the start.
+if importlib.util.find_spec("escpos") is None:
+    raise ModuleNotFoundError("receipts need python-escpos", name="escpos")
 
 _log = logging.getLogger(__name__)
 _import_lock = threading.Lock()
