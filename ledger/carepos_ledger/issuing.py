@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, Self
 
-from sqlalchemy import Connection, insert, select, tuple_, update
+from sqlalchemy import Connection, delete, insert, select, tuple_, update
 
 from carepos import clock, ids, money, strict_json
 from carepos.basket import MAX_QUANTITY
@@ -122,7 +122,8 @@ def _terms(value: object, kind: VoucherKind, quantity: int, where: str) -> Terms
 @dataclass(frozen=True, slots=True)
 class RowAnswer:
     """`sub` is told for every row issued like this, now or before: enrolment.csv can be written
-    again. Not for a row issued differently, which somebody has to look at."""
+    again. Not for a row issued differently, which somebody has to look at, nor for a person who
+    was erased since."""
 
     ref: str
     result: Issued
@@ -145,8 +146,8 @@ class _Person:
 @dataclass(frozen=True, slots=True)
 class _Earlier:
     terms_sha256: str
-    iss: str
-    sub: str
+    iss: str | None
+    sub: str | None
 
 
 def issue(
@@ -335,20 +336,34 @@ def _enrolled(
     table, people = schema.enrolments.c, schema.beneficiaries.c
     query = (
         select(table.ref, table.bucket, table.beneficiary, people.sub)
-        .join(
+        .outerjoin(
             schema.beneficiaries,
             tuple_(people.bucket, people.beneficiary) == tuple_(table.bucket, table.beneficiary),
         )
         .where(table.iss == iss, table.import_key_id == import_key_id, table.ref.in_(refs))
     )
+    rows = connection.execute(query).all()
+    # An erased person's enrolment leads nowhere and would stand in a new one's way. Named by its
+    # beneficiary too: another transaction may have put the new one there by now.
+    if erased := [(row.ref, row.beneficiary) for row in rows if row.sub is None]:
+        connection.execute(
+            delete(schema.enrolments).where(
+                table.iss == iss,
+                table.import_key_id == import_key_id,
+                tuple_(table.ref, table.beneficiary).in_(erased),
+            )
+        )
     return {
-        row.ref: _Person(row.bucket, row.beneficiary, row.sub) for row in connection.execute(query)
+        row.ref: _Person(row.bucket, row.beneficiary, row.sub)
+        for row in rows
+        if row.sub is not None
     }
 
 
 def _issued_before(
     connection: Connection, programme: str, refs: Sequence[str]
 ) -> dict[str, _Earlier]:
+    """What each ref was issued as; without its `sub` once the person was erased."""
     issues, vouchers, people = schema.issues.c, schema.vouchers.c, schema.beneficiaries.c
     query = (
         select(issues.ref, issues.terms_sha256, people.iss, people.sub)
@@ -356,7 +371,7 @@ def _issued_before(
             schema.vouchers,
             tuple_(vouchers.bucket, vouchers.voucher) == tuple_(issues.bucket, issues.voucher),
         )
-        .join(
+        .outerjoin(
             schema.beneficiaries,
             tuple_(people.bucket, people.beneficiary)
             == tuple_(vouchers.bucket, vouchers.beneficiary),

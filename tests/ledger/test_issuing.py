@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from carepos.clock import from_text
 from carepos.errors import Malformed
@@ -57,6 +57,17 @@ def issue(desk: Desk, *rows: object) -> list[RowAnswer]:
 
 def results(answers: Sequence[RowAnswer]) -> list[str]:
     return [answer.result for answer in answers]
+
+
+def sub_of(desk: Desk, n: int) -> str:
+    """The `sub` of household `n`, as the tables tie it to its ref."""
+    enrolled, people = schema.enrolments.c, schema.beneficiaries.c
+    with desk.database.read() as connection:
+        return connection.scalars(
+            select(people.sub)
+            .join(schema.enrolments, enrolled.beneficiary == people.beneficiary)
+            .where(enrolled.ref == ref(n))
+        ).one()
 
 
 def sample_list(data: bytes | None = None) -> CountyList:
@@ -341,3 +352,56 @@ def test_buckets_spread(desk: Desk) -> None:
         )
     assert 0 <= min(buckets) < 1_000 and 3_000 < max(buckets) < 4_096
     assert worst is not None and worst < 10
+
+
+def test_an_erased_person_keeps_nobody_else_from_being_issued(desk: Desk) -> None:
+    """Once the tie from a `sub` to its vouchers is cut, the list of before still issues nothing
+    twice and whoever is new on it gets a voucher; the erased household's `sub` is told no more."""
+    issue(desk, value_row(1), value_row(2))
+    with desk.database.write() as connection:
+        people = schema.beneficiaries
+        connection.execute(delete(people).where(people.c.sub == sub_of(desk, 1)))
+    answers = issue(desk, value_row(1), value_row(2), value_row(3))
+    assert results(answers) == ["already_issued", "already_issued", "issued"]
+    assert (answers[0].iss, answers[0].sub) == (None, None)
+    assert answers[1].sub == sub_of(desk, 2)
+
+
+def test_an_erased_person_in_another_programme_is_somebody_new(desk: Desk) -> None:
+    """A household whose beneficiary was erased is enrolled afresh, once for every programme."""
+    erased = issue(desk, value_row(1))[0].sub
+    with desk.database.write() as connection:
+        connection.execute(delete(schema.beneficiaries))
+    for programme in ("flood-rice", "flood-oil"):
+        desk.programmes.put_programme({**RULES, "programme": programme})
+        desk.office.fund(programme, "red-cross", 100_000, "TRANSFER-2")
+    rice = desk.office.issue("flood-rice", IMPORT_KEY_ID, [value_row(1)])
+    oil = desk.office.issue("flood-oil", IMPORT_KEY_ID, [value_row(1)])
+    assert results(rice) == results(oil) == ["issued"]
+    assert rice[0].sub == oil[0].sub != erased
+
+
+def test_two_programmes_that_issue_at_once_share_their_people(desk: Desk) -> None:
+    """The same households on two programmes' lists, sent at the same moment in opposite orders:
+    one `sub` each, whoever came first."""
+    rows = [value_row(n, 1) for n in range(60)]
+    names = [f"p-{n}" for n in range(4)]
+    for programme in names:
+        desk.programmes.put_programme({**RULES, "programme": programme})
+        desk.office.fund(programme, "red-cross", 100, "T")
+    subs: dict[str, dict[str, str | None]] = {}
+    start = threading.Barrier(len(names))
+
+    def one(n: int) -> None:
+        start.wait()
+        chunk = rows if n % 2 else rows[::-1]
+        answers = desk.office.issue(names[n], IMPORT_KEY_ID, chunk)
+        subs[names[n]] = {answer.ref: answer.sub for answer in answers}
+
+    threads = [threading.Thread(target=one, args=(n,)) for n in range(len(names))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [subs.get(name) for name in names] == [subs["p-0"]] * len(names)
+    assert len(set(subs["p-0"].values())) == 60
