@@ -25,9 +25,8 @@ IN_FLIGHT: Final = timedelta(seconds=60)
 transaction of a ledger lives longer."""
 
 _DECIDED_REVERSED: Final[frozenset[State]] = frozenset({"filling", "reversed"})
-_OPEN: Final[frozenset[State]] = frozenset(
-    {"open", "unknown", "interrupted", "goods_asked", "reversing"}
-)
+_NOT_UNDONE: Final[frozenset[State]] = frozenset({"open", "unknown", "interrupted", "goods_asked"})
+"""States that are not over and have no reversal yet."""
 
 
 class Comparison:
@@ -49,60 +48,33 @@ class Comparison:
             )
         paid = booking.redeems[0] if booking.redeems else None
         back = booking.reversals[0] if booking.reversals else None
-        net_minor = sum(each.amount_minor for each in (paid, back) if each is not None)
         if booking.sale is None:
+            net_minor = sum(each.amount_minor for each in (paid, back) if each is not None)
             why = self._why_unknown(booking, paid or back)
             yield _named(booking, "not_in_journal", -net_minor, why)
-        elif booking.sale.state == "confirmed":
-            yield from self._confirmed(booking, paid, back)
-        elif booking.sale.state in _DECIDED_REVERSED:
-            yield from self._reversed(booking, paid, back)
-        elif booking.sale.state in _OPEN:
-            yield _named(
-                booking,
-                "open_at_till",
-                -net_minor,
-                f"The till has not finished this sale ({booking.sale.state}): "
-                f"{attempt.MEANING[booking.sale.state].next}.{_in_file(paid)}",
-            )
-        elif booking.sale.state == "review":
-            yield _named(
-                booking,
-                "in_review",
-                -net_minor,
-                "The ledger did not accept the till's reversal; a person at the programme's "
-                f"office has to look at it.{_in_file(paid)}",
-            )
+            return
+        yield from _wrong_amounts(booking, paid, back)
+        # From here on each line counts with the amount that it should have.
+        state = booking.sale.state
+        if state == "confirmed":
+            if paid is None:
+                yield self._not_paid(booking)
+            yield from _taken_back(booking, back)
+        elif state in _DECIDED_REVERSED:
+            if back is None and paid is not None:
+                yield self._not_taken_back(booking, paid)
+            elif paid is None and back is not None:
+                why = f"{back.where} takes back a sale that no file paid."
+                yield _named(booking, "reversal_without_sale", booking.amount_minor, why)
+        elif state in _NOT_UNDONE:
+            yield _unfinished(booking, paid, None)
+            yield from _taken_back(booking, back)
+        elif state == "reversing" or state == "review":
+            yield _unfinished(booking, paid, back)
         elif (settled := paid or back) is not None:
-            assert booking.sale.state == "refused"
-            yield _named(
-                booking,
-                "paid_but_refused",
-                -net_minor,
-                f"The ledger refused this sale, yet {settled.where} settles it.",
-            )
-
-    def _confirmed(
-        self, booking: Booking, paid: FiledLine | None, back: FiledLine | None
-    ) -> Iterator[Difference]:
-        if paid is None:
-            yield self._not_paid(booking)
-        elif paid.amount_minor != booking.amount_minor:
-            yield _named(
-                booking,
-                "amount_differs",
-                booking.amount_minor - paid.amount_minor,
-                f"The till's signed record says {_money(booking.amount_minor, booking)}, "
-                f"{paid.where} says {_money(paid.amount_minor, booking)}.",
-            )
-        if back is not None:
-            yield _named(
-                booking,
-                "reversed_in_settlement",
-                -back.amount_minor,
-                f"{back.where} takes this sale back, but the till's journal holds no reversal of "
-                "it: is this journal an older copy?",
-            )
+            assert state == "refused"
+            why = f"The ledger refused this sale, yet {settled.where} settles it."
+            yield _named(booking, "paid_but_refused", _effect(booking, paid, back), why)
 
     def _not_paid(self, booking: Booking) -> Difference:
         posted = self._answer(booking, "redeem", "posted")
@@ -134,61 +106,35 @@ class Comparison:
             )
         return _named(booking, "not_settled_yet", booking.amount_minor, why)
 
-    def _reversed(
-        self, booking: Booking, paid: FiledLine | None, back: FiledLine | None
-    ) -> Iterator[Difference]:
-        if paid is None and back is None:
-            return
-        if paid is None or back is None:
-            yield self._half_reversed(booking, paid, back)
-        elif paid.amount_minor + back.amount_minor:
-            rest = paid.amount_minor + back.amount_minor
-            yield _named(
-                booking,
-                "amount_differs",
-                -rest,
-                f"{paid.where} pays {_money(paid.amount_minor, booking)}, {back.where} takes "
-                f"back {_money(-back.amount_minor, booking)}.",
-            )
-
-    def _half_reversed(
-        self, booking: Booking, paid: FiledLine | None, back: FiledLine | None
-    ) -> Difference:
-        if paid is None:
-            assert back is not None
-            return _named(
-                booking,
-                "reversal_without_sale",
-                -back.amount_minor,
-                f"{back.where} takes back a sale that no file paid.",
-            )
-        effect = -paid.amount_minor
+    def _not_taken_back(self, booking: Booking, paid: FiledLine) -> Difference:
+        """Reversed at the till, paid by a file, taken back by none."""
         undone = self._answer(booking, "reversal", "reversed")
         closed_at = self._sides.closed_at[booking.programme]
+        cause: Cause = "reversal_not_in_file"
         if undone is None:
-            return _named(
-                booking,
-                "reversal_not_in_file",
-                effect,
+            why = (
                 f"{paid.where} pays a sale that the till reversed; the journal holds no signed "
-                "answer to the reversal.",
+                "answer to the reversal."
             )
-        at = undone.recorded_at
-        if at > closed_at or closed_at - at < IN_FLIGHT:
-            return _named(
-                booking,
-                "paid_but_reversed",
-                effect,
-                f"{paid.where} pays it; it was reversed {clock.to_text(at)}, the last close was at "
-                f"{clock.to_text(closed_at)}: the next file takes it back.",
+        elif undone.amount_minor < booking.amount_minor:
+            why = (
+                f"{paid.where} pays it, though the ledger signed that its reversal "
+                f"{clock.to_text(undone.recorded_at)} put back "
+                f"{_money(undone.amount_minor, booking)}."
             )
-        return _named(
-            booking,
-            "reversal_not_in_file",
-            effect,
-            f"{paid.where} pays it, and no file takes it back, though the ledger signed its "
-            f"reversal {clock.to_text(at)}, before the last close at {clock.to_text(closed_at)}.",
-        )
+        elif closed_at - undone.recorded_at < IN_FLIGHT:
+            cause = "paid_but_reversed"
+            why = (
+                f"{paid.where} pays it; it was reversed {clock.to_text(undone.recorded_at)}, the "
+                f"last close was at {clock.to_text(closed_at)}: the next file takes it back."
+            )
+        else:
+            why = (
+                f"{paid.where} pays it, and no file takes it back, though the ledger signed its "
+                f"reversal {clock.to_text(undone.recorded_at)}, before the last close at "
+                f"{clock.to_text(closed_at)}."
+            )
+        return _named(booking, cause, -booking.amount_minor, why)
 
     def _answer(self, booking: Booking, kind: Kind, result: str) -> Outcome | None:
         """The ledger's signed word on the sale's own record or its reversal, if the till has it."""
@@ -244,6 +190,55 @@ def of_other_terminal(lines: Sequence[FiledLine]) -> Difference:
     )
 
 
+def _wrong_amounts(
+    booking: Booking, paid: FiledLine | None, back: FiledLine | None
+) -> Iterator[Difference]:
+    """Lines that say another amount than the till's signed record, whatever became of the sale."""
+    for filed, due_minor in ((paid, booking.amount_minor), (back, -booking.amount_minor)):
+        if filed is not None and filed.amount_minor != due_minor:
+            yield _named(
+                booking,
+                "amount_differs",
+                due_minor - filed.amount_minor,
+                f"By the till's signed record it is {_money(due_minor, booking)}, "
+                f"{filed.where} says {_money(filed.amount_minor, booking)}.",
+            )
+
+
+def _taken_back(booking: Booking, back: FiledLine | None) -> Iterator[Difference]:
+    """A reversal in the files of a sale that the till did not reverse."""
+    if back is not None:
+        yield _named(
+            booking,
+            "reversed_in_settlement",
+            booking.amount_minor,
+            f"{back.where} takes this sale back, but the till's journal holds no reversal of "
+            "it: is this journal an older copy?",
+        )
+
+
+def _unfinished(booking: Booking, paid: FiledLine | None, back: FiledLine | None) -> Difference:
+    """A sale that the till can't finish by itself, or has not yet."""
+    assert booking.sale is not None
+    state = booking.sale.state
+    cause: Cause = "open_at_till"
+    why = f"The till has not finished this sale ({state}): {attempt.MEANING[state].next}."
+    if state == "review":
+        cause = "in_review"
+        why = (
+            "The ledger did not accept the till's reversal; a person at the programme's office "
+            "has to look at it."
+        )
+    if paid is not None:
+        why += f" {paid.where} pays it."
+    return _named(booking, cause, _effect(booking, paid, back), why)
+
+
+def _effect(booking: Booking, paid: FiledLine | None, back: FiledLine | None) -> int:
+    """The part of (till − files) of lines whose sale the till does not count."""
+    return ((back is not None) - (paid is not None)) * booking.amount_minor
+
+
 def _named(booking: Booking, cause: Cause, effect_minor: int, sentence: str) -> Difference:
     return Difference(
         cause,
@@ -261,7 +256,3 @@ def _named(booking: Booking, cause: Cause, effect_minor: int, sentence: str) -> 
 
 def _money(amount_minor: int, booking: Booking) -> str:
     return f"{format_amount(amount_minor, booking.currency)} {booking.currency}"
-
-
-def _in_file(paid: FiledLine | None) -> str:
-    return "" if paid is None else f" {paid.where} pays it."

@@ -120,23 +120,26 @@ class Shop:
         advance = self.journal.advance
         advance(sale.id, "reverse_chosen")
         self.book(sale, undo=True)
-        advance(sale.id, "undo_reversed", outcome=self.answer(sale, "reversed", True))
+        advance(sale.id, "undo_reversed", outcome=self.answer(sale, "reversed", True, booked=True))
         return advance(sale.id, "sale_reversed", outcome=self.answer(sale, "reversed"))
 
-    def answer(self, sale: Attempt, result: outcome.Result, undo: bool = False) -> Outcome:
-        """What the ledger signs about the sale's record, or its reversal."""
+    def answer(
+        self, sale: Attempt, result: outcome.Result, undo: bool = False, *, booked: bool = False
+    ) -> Outcome:
+        """What the ledger signs about the sale's record, or its reversal; a reversal puts something
+        back when the sale had been `booked`."""
         written: Record = self.journal.record_of(sale, "reversal" if undo else "redeem")
+        moves = booked or result == "posted"
+        state = VoucherState("V" * 22, sale.amount_minor, 0, None, 0, 0)
         body = outcome.payload(
             result,
             written,
             recorded_at=self.clock(),
             epoch=1,
             refusal=Refusal("voucher_expired") if result == "refused" else None,
-            currency="CNY" if result == "posted" else None,
-            amount_minor=sale.amount_minor if result == "posted" else 0,
-            vouchers=(VoucherState("V" * 22, sale.amount_minor, 0, None, 0, 0),)
-            if result == "posted"
-            else (),
+            currency="CNY" if moves else None,
+            amount_minor=sale.amount_minor if moves else 0,
+            vouchers=(state,) if moves else (),
         )
         return outcome.read_bound(outcome.sign(body, LEDGER), written, keys=LEDGER_KEYS)
 
@@ -432,6 +435,84 @@ def test_every_cause_has_a_label_and_the_text_shows_all(shop: Shop) -> None:
     assert "NOT RECONCILED 对账不平" in text
     shown = json.loads(json.dumps(found.to_json()))
     assert shown["unexplained"] == 1 and shown["differences"][0]["effect_minor"] == 10
+
+
+@pytest.mark.parametrize("fate", ["unknown", "goods_asked"])
+def test_an_open_sale_that_the_files_take_back_is_not_explained(shop: Shop, fate: Fate) -> None:
+    """A reversal in the files that the till never wrote is not what an open sale explains."""
+    sale = shop.sale(6000, fate)
+    shop.waiting["flood-dairy"] = [shop.line(sale), shop.line(sale, undo=True)]
+    shop.close()
+    found = shop.reconcile()
+    assert causes(found) == [
+        (sale.sequence, "open_at_till", -6000),
+        (sale.sequence, "reversed_in_settlement", 6000),
+    ]
+    assert "older copy" in found.unexplained[0].sentence
+
+
+def test_a_reversal_on_its_way_may_be_in_the_files_already(shop: Shop) -> None:
+    """A till that waits for the answer to its reversal is not reproached when a file has both."""
+    sale = shop.sale(6000, "reversing")
+    shop.waiting["flood-dairy"] = [shop.line(sale), shop.line(sale, undo=True)]
+    shop.close()
+    assert causes(shop.reconcile()) == [(sale.sequence, "open_at_till", 0)]
+
+
+@pytest.mark.parametrize("fate", ["unknown", "goods_asked", "reversing", "review"])
+def test_a_wrong_amount_is_named_whatever_became_of_the_sale(shop: Shop, fate: Fate) -> None:
+    """That a sale is open or in review explains its amount in the file, and no cent more."""
+    sale = shop.sale(6000, fate)
+    shop.waiting["flood-dairy"] = [shop.line(sale, amount_minor=6001)]
+    shop.close()
+    other = "in_review" if fate == "review" else "open_at_till"
+    assert causes(shop.reconcile()) == [
+        (sale.sequence, "amount_differs", -1),
+        (sale.sequence, other, -6000),
+    ]
+
+
+def test_a_wrong_amount_that_was_taken_back_whole_is_named(shop: Shop) -> None:
+    """Paid and taken back with the same wrong amount: nothing is owed, and both lines are named."""
+    sale = shop.sale(6000, "undone")
+    shop.undo(sale)
+    shop.waiting["flood-dairy"] = [
+        shop.line(sale, amount_minor=6001),
+        shop.line(sale, undo=True, amount_minor=-6001),
+    ]
+    shop.close()
+    assert causes(shop.reconcile()) == [
+        (sale.sequence, "amount_differs", -1),
+        (sale.sequence, "amount_differs", 1),
+    ]
+
+
+def test_a_wrong_amount_waits_for_no_reversal(shop: Shop) -> None:
+    """Paid with a wrong amount, reversed later: the next file explains the sale's amount only."""
+    sale = shop.sale(6000, "undone")
+    shop.waiting["flood-dairy"] = [shop.line(sale, amount_minor=6001)]
+    shop.close()
+    shop.undo(sale)
+    assert causes(shop.reconcile()) == [
+        (sale.sequence, "amount_differs", -1),
+        (sale.sequence, "paid_but_reversed", -6000),
+    ]
+
+
+def test_what_was_never_booked_is_not_taken_back_by_a_next_file(shop: Shop) -> None:
+    """The ledger signed that the reversal had nothing to put back, yet a file pays the sale: no
+    file will take that back by itself."""
+    shop.sale(1, "confirmed")
+    sale = shop.sell(6000)
+    shop.book(sale)
+    shop.close()
+    shop.journal.advance(sale.id, "no_answer")
+    shop.journal.advance(sale.id, "reverse_chosen")
+    undone = shop.answer(sale, "reversed", True)
+    shop.journal.advance(sale.id, "undo_reversed", outcome=undone)
+    difference = only(shop.reconcile())
+    assert (difference.cause, difference.effect_minor) == ("reversal_not_in_file", -6000)
+    assert "put back 0.00 CNY" in difference.sentence
 
 
 # ── any journal, any differences ───────────────────────────────────────────────────────────────
