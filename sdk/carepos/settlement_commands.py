@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import sqlite3
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from carepos import clock, durable, ids, settlement, strict_json
+from carepos import clock, durable, settlement, strict_json
 from carepos.client import Client, Transport
 from carepos.clock import Clock
 from carepos.enrolment import Enrolment, LedgerKeys
-from carepos.errors import EnrolmentFailed, Malformed
+from carepos.errors import EnrolmentFailed, JournalError, Malformed
 from carepos.journal import JournalView
 from carepos.keys import KeySet, PublicKey, SigningKey
 from carepos.money import format_amount
@@ -50,8 +51,12 @@ class TillFolder:
         return self.enrolled.ledger_keys.keys
 
     def journal(self) -> JournalView:
-        """Raises JournalError."""
-        return JournalView.open(self.path / "journal.db", KeySet([self.key.public]))
+        """Raises JournalError when there is none, or another till's."""
+        view = JournalView.open(self.path / "journal.db", KeySet([self.key.public]))
+        if view.about().get("terminal") != self.enrolled.terminal:
+            view.close()
+            raise JournalError(f"{self.path / 'journal.db'} is another till's journal")
+        return view
 
     def client(self, now: Clock) -> Client:
         return Client(
@@ -113,9 +118,15 @@ def _reconcile(args: argparse.Namespace) -> int:
     merchant = _one_merchant(tills)
     keys = KeySet(key for till in tills for key in till.ledger_keys)
     batches = settlement.read_folder(_folder(args.settlements), keys, merchant=merchant)
-    with ExitStack() as opened:
-        journals = [opened.enter_context(closing(till.journal())) for till in tills]
-        found = reconcile(journals, batches, keys, every_terminal=args.all_tills)
+    try:
+        with ExitStack() as opened:
+            journals = [opened.enter_context(closing(till.journal())) for till in tills]
+            found = reconcile(journals, batches, keys, every_terminal=args.all_tills)
+    except sqlite3.Error as error:
+        raise JournalError(
+            f"a till's journal can't be read to its end ({error}): if it is a copy, copy it again "
+            "while the till is stopped"
+        ) from error
     if args.json:
         print(json.dumps(found.to_json(), ensure_ascii=False, indent=2))
     else:
@@ -124,7 +135,7 @@ def _reconcile(args: argparse.Namespace) -> int:
 
 
 def _one_merchant(tills: Sequence[TillFolder]) -> str:
-    found = {(till.enrolled.ledger_keys.ledger, till.enrolled.merchant) for till in tills}
+    found = {(till.enrolled.ledger_keys.root, till.enrolled.merchant) for till in tills}
     if len(found) > 1:
         raise Malformed("the tills are not all of one merchant at one ledger", field="--till")
     return found.pop()[1]
@@ -151,13 +162,15 @@ def fetch(client: Client, enrolled: Enrolment, folder: Path) -> tuple[int, int]:
     """Download the merchant's settlements that `folder` lacks: (held before, new).
 
     Each pair of files is verified before it is kept, the CSV first, so that what has a manifest is
-    whole. A file that is held is never replaced by another of its number.
-    Raises Malformed for what does not verify, NotDecided, Unreachable, OSError.
+    whole. A file that is held is never replaced by another of its number, and one that the ledger
+    no longer lists is named. Raises Malformed for what does not verify, NotDecided, Unreachable,
+    OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     keys = enrolled.ledger_keys.keys
     _keep_keys(folder, enrolled.ledger_keys)
     kept = fresh = 0
+    listed = set()
     for offered in client.settlements():
         names = strict_json.exact_names(
             offered, {"programme", "batch_no", "manifest"}, where="settlement"
@@ -168,9 +181,10 @@ def fetch(client: Client, enrolled: Enrolment, folder: Path) -> tuple[int, int]:
                 f"is the file of {manifest.merchant}, not of {enrolled.merchant}",
                 field=manifest.file_name,
             )
-        named = (ids.name(names["programme"], "settlement.programme"), names["batch_no"])
-        if named != (manifest.programme, manifest.batch_no):
+        batch_no = strict_json.integer(names["batch_no"], "settlement.batch_no", low=1)
+        if (names["programme"], batch_no) != (manifest.programme, manifest.batch_no):
             raise Malformed("is not the file it is listed as", field=manifest.file_name)
+        listed.add(manifest.file_name)
         if _is_held(folder, manifest.file_name, digest, keys):
             kept += 1
             continue
@@ -181,7 +195,13 @@ def fetch(client: Client, enrolled: Enrolment, folder: Path) -> tuple[int, int]:
             folder / settlement.manifest_name(batch.name), batch.manifest_jws.encode("ascii")
         )
         fresh += 1
-    settlement.read_folder(folder, keys, merchant=enrolled.merchant)
+    for held in settlement.read_folder(folder, keys, merchant=enrolled.merchant):
+        if held.name not in listed:
+            raise Malformed(
+                "is held here, but the ledger no longer lists it: keep it and call the "
+                "programme's office",
+                field=held.name,
+            )
     return kept, fresh
 
 
@@ -202,11 +222,15 @@ def _is_held(folder: Path, name: str, digest: str, keys: KeySet) -> bool:
 
 
 def _keep_keys(folder: Path, keys: LedgerKeys) -> None:
-    path = folder / KEYS_FILE
-    if path.exists() and _kept_keys(folder).root != keys.root:
-        raise Malformed("holds another ledger's files", field=str(folder))
+    """The newest key set is kept: tills that were enrolled earlier hold older ones."""
+    if (folder / KEYS_FILE).exists():
+        kept = _kept_keys(folder)
+        if kept.root != keys.root:
+            raise Malformed("holds another ledger's files", field=str(folder))
+        if kept.version >= keys.version:
+            return
     document = {"root": keys.root.to_jwk(), "keyset": keys.keyset}
-    durable.write(path, json.dumps(document, indent=2).encode() + b"\n")
+    durable.write(folder / KEYS_FILE, json.dumps(document, indent=2).encode() + b"\n")
 
 
 # ── check ──────────────────────────────────────────────────────────────────────────────────────
@@ -244,4 +268,8 @@ def _kept_keys(folder: Path) -> LedgerKeys:
     except FileNotFoundError:
         raise Malformed(
             "no ledger's keys are kept here; name a till with --till", field=str(folder)
+        ) from None
+    except Malformed as error:
+        raise Malformed(
+            f"is damaged ({error}): remove it and fetch again", field=str(path)
         ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shutil
 import threading
@@ -18,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from carepos import Till, settlement, settlement_commands
-from carepos.errors import Malformed, NotDecided, Unreachable
-from carepos.keys import KeySet
+from carepos import Till, jws, settlement, settlement_commands
+from carepos.errors import JournalError, Malformed, NotDecided, Unreachable
+from carepos.keys import KeySet, SigningKey
 from carepos.settlement import Batch
 from carepos.settlement_commands import TillFolder, fetch
 from carepos.strict_json import MAX_INTEGER
@@ -538,6 +539,118 @@ def test_a_folder_keeps_to_one_ledger(relief: World, tmp_path: Path) -> None:
     with pytest.raises(Malformed, match="is no folder"):
         run("settlement", "check", str(tmp_path / "nowhere"))
     shutil.rmtree(to)
+
+
+def test_what_a_lying_ledger_lists_is_not_kept(relief: World, tmp_path: Path) -> None:
+    """A settlement under another number, another merchant's, one that the ledger's keys did not
+    sign, and one whose file is cut off are refused by name, and nothing of them is kept."""
+    till = relief.till()
+    redeem(till, relief.family(), 100, "S1-1")
+    relief.ledger.settlement.close()
+    (stored,) = relief.ledger.settlement.batches()
+    manifest, _ = settlement.read_manifest(stored.manifest, keys_of(relief))
+    file = relief.ledger.settlement.file("zhou", "flood-dairy", 1)
+    good = {"programme": "flood-dairy", "batch_no": 1, "manifest": stored.manifest}
+    other = dataclasses.replace(manifest, merchant="second")
+    by_ledger = jws.sign(other.to_json(), typ=jws.MANIFEST, key=relief.ledger.keyring.signing)
+    by_stranger = jws.sign(manifest.to_json(), typ=jws.MANIFEST, key=SigningKey(bytes(32)))
+    lies: list[tuple[object, bytes, str]] = [
+        ({**good, "batch_no": 2}, file, "is not the file it is listed as"),
+        ({**good, "batch_no": True}, file, "must be an integer"),
+        ({**good, "programme": "../etc"}, file, "is not the file it is listed as"),
+        ({**good, "manifest": by_ledger}, file, "is the file of second, not of zhou"),
+        ({**good, "manifest": by_stranger}, file, "not known here"),
+        ({**good, "manifest": None}, file, "must be a string"),
+        ({"manifest": stored.manifest}, file, "batch_no is missing"),
+        ("flood-dairy", file, "must be an object"),
+        (good, file[:-1], "its last line is cut off"),
+        (good, b"", "its last line is cut off"),
+    ]
+    own = folder_of(till)
+    for number, (listed, data, why) in enumerate(lies):
+        to = tmp_path / str(number)
+        with closing(own.client(relief.now)) as client:
+            client.settlements = lambda listed=listed: [listed]  # type: ignore[method-assign,misc]
+            client.settlement_file = lambda *_, data=data: data  # type: ignore[method-assign]
+            with pytest.raises(Malformed, match=why):
+                fetch(client, own.enrolled, to)
+        assert [path.name for path in to.iterdir()] == [settlement_commands.KEYS_FILE]
+
+
+def test_the_newest_keys_stay_beside_the_files(relief: World, tmp_path: Path) -> None:
+    """A till that was enrolled before the ledger's keys changed doesn't put its older set over the
+    newer one, with which files would no longer be believed."""
+    till, to = relief.till(), tmp_path / "files"
+    fetch_all(relief, till, to)
+    kept = to / settlement_commands.KEYS_FILE
+    newer = keyset_of(relief, version=2)
+    document = json.loads(kept.read_bytes())
+    kept.write_text(json.dumps({**document, "keyset": newer}))
+    fetch_all(relief, till, to)
+    assert json.loads(kept.read_bytes())["keyset"] == newer
+
+
+def keyset_of(relief: World, version: int) -> str:
+    """The ledger's key set as its root signs it, at another version."""
+    document = json.loads(requests.get(f"{relief.url}/.well-known/jwks.json", timeout=20).content)
+    root = SigningKey.load(relief.settings.folder / "root.key")
+    payload = jws.verify(document["keyset"], typ=jws.KEYSET, keys=KeySet([root.public])).payload
+    return jws.sign({**payload, "version": version}, typ=jws.KEYSET, key=root)
+
+
+def test_a_damaged_file_of_keys_is_named(relief: World, tmp_path: Path) -> None:
+    """What a crash or a person left of the kept keys is refused with its name and what to do."""
+    till, to = relief.till(), tmp_path / "files"
+    fetch_all(relief, till, to)
+    kept = to / settlement_commands.KEYS_FILE
+    for damaged in (b"", b"{", b"[]", kept.read_bytes().replace(b'"x": "', b'"x": "A')):
+        kept.write_bytes(damaged)
+        for call in (
+            lambda: run("settlement", "check", str(to)),
+            lambda: fetch_all(relief, till, to),
+        ):
+            with pytest.raises(Malformed) as refused:
+                call()
+            assert str(refused.value).startswith(f"{kept}: ")
+            assert "remove it and fetch again" in str(refused.value)
+
+
+def test_a_file_that_the_ledger_no_longer_lists_is_named(relief: World, tmp_path: Path) -> None:
+    """A shop that holds a settlement which its ledger has lost learns of it, and keeps the file."""
+    till, to = relief.till(), tmp_path / "files"
+    redeem(till, relief.family(), 100, "S1-1")
+    relief.ledger.settlement.close()
+    assert fetch_all(relief, till, to) == (0, 1)
+    with relief.ledger.database.write() as connection:
+        for table in (schema.batch_postings, schema.batch_shares, schema.batches):
+            connection.execute(table.delete())
+    name = "settlement-zhou-flood-dairy-000001.csv"
+    with pytest.raises(Malformed, match=f"{name}: .*no longer lists it"):
+        fetch_all(relief, till, to)
+    assert (to / name).exists()
+
+
+def test_a_journal_that_is_damaged_or_another_tills_is_refused(
+    relief: World, tmp_path: Path
+) -> None:
+    """A journal that can't be read to its end, or that isn't this till's, is no side to compare."""
+    till, other, to = relief.till(), relief.till("till-2"), tmp_path / "files"
+    for number in range(20):
+        redeem(till, relief.family(), 100, f"S1-{number}")
+    fetch_all(relief, till, to)
+    for each in (till, other):
+        each.close()
+    own = till.folder / "journal.db"
+    whole = own.read_bytes()
+    reconcile = ("reconcile", "--till", str(till.folder), "--settlements", str(to))
+    assert run(*reconcile) == 0
+    middle = len(whole) // 2 // 4096 * 4096
+    own.write_bytes(whole[:middle] + bytes(4096 * 4) + whole[middle + 4096 * 4 :])
+    with pytest.raises(JournalError, match="can't be read"):
+        run(*reconcile)
+    own.write_bytes((other.folder / "journal.db").read_bytes())
+    with pytest.raises(JournalError, match="is another till's"):
+        run(*reconcile)
 
 
 def test_a_till_reads_only_its_own_merchants_files(relief: World, tmp_path: Path) -> None:
