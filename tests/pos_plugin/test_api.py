@@ -318,6 +318,16 @@ def test_baskets_as_registers_have_them(tmp_path: Path) -> None:
         assert shop.redeem(CHECKOUT, offer)["state"] == "confirmed"
 
 
+def test_a_wrong_digit_names_its_line(tmp_path: Path) -> None:
+    """A barcode mistyped at the register is told with the line it stands on."""
+    with rig(tmp_path) as shop:
+        wrong = {**milk(), "key": "6913046198783"}
+        body = {"checkout": CHECKOUT, "code": "x", "lines": [milk(), wrong]}
+        answer = shop.call("POST", "/api/offers", body)
+        assert (answer.status_code, answer.json()["field"]) == (400, "lines[2].key")
+        assert "check digit" in answer.json()["detail"]
+
+
 def test_without_a_network_the_cashier_reads_what_to_do(tmp_path: Path) -> None:
     """Scanning without the ledger is a problem in both languages, and takes nothing."""
     with rig(tmp_path) as shop:

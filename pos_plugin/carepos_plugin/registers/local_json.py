@@ -106,16 +106,19 @@ def _lines(value: object) -> tuple[Line, ...]:
     """The basket as registers have it: any GTIN as printed, descriptions with anything in them."""
     if not isinstance(value, list) or len(value) > MAX_LINES:
         return lines_from_json(value, "lines")
-    return lines_from_json([_line(line) for line in value], "lines")
+    return lines_from_json([_line(n, line) for n, line in enumerate(value, 1)], "lines")
 
 
-def _line(line: object) -> Any:
+def _line(number: int, line: object) -> Any:
     if not isinstance(line, dict):
         return line
     made = dict(line)
     key, description = line.get("key"), line.get("description")
     if isinstance(key, str) and _SHORT_GTIN.fullmatch(key):
-        made["key"] = normalise_gtin(key)
+        try:
+            made["key"] = normalise_gtin(key)
+        except Malformed:
+            raise Malformed("the check digit is wrong", field=f"lines[{number}].key") from None
     if isinstance(description, str):
         # Only shown, never recorded: a tab in a product's name must not stop a sale.
         made["description"] = receipt.scrub(description, 96)
