@@ -26,7 +26,10 @@ class Declined(CareposError):
 
 
 class PluginGone(CareposError):
-    """The plugin does not answer: it is not running, or it was stopped in the middle of this."""
+    """The plugin does not answer: it is not running, or it was stopped in the middle of this.
+
+    A sale in the middle is unknown: ask `checkout` once the plugin runs again.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +51,10 @@ class Answer:
         return int(self.document["amount_minor"])
 
     @property
-    def receipt_no(self) -> str:
-        return str(self.document["receipt_no"])
+    def receipt_no(self) -> str | None:
+        """None for a sale that the till refused before it was given a number."""
+        number = self.document["receipt_no"]
+        return None if number is None else str(number)
 
 
 class Plugin:
@@ -96,10 +101,15 @@ class Plugin:
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
-            answer = self._session.request(method, self._url + path, json=body, timeout=TIMEOUT_S)
-        except requests.RequestException as error:
+            # The pairing secret is for this address only, so no redirect is followed.
+            answer = self._session.request(
+                method, self._url + path, json=body, timeout=TIMEOUT_S, allow_redirects=False
+            )
+            document = answer.json()
+        except (requests.RequestException, ValueError) as error:
             raise PluginGone(f"the plugin does not answer ({type(error).__name__})") from None
-        document: dict[str, Any] = answer.json()
+        if not isinstance(document, dict):
+            raise PluginGone("what answers is not the plugin")
         if answer.status_code >= 400:
             raise Declined(document)
         return document
