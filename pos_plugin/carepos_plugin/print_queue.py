@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from carepos import receipt
+from carepos import receipt, receipt_layout
 from carepos.journal import Journal, PrintJob, PrintState
 from carepos.receipt import Receipt
 from carepos.till import Reached, pass_by
@@ -138,7 +138,7 @@ class PrintQueue:
             sheet = printers.PrintJob(
                 name=f"{job.receipt_no}-copy{job.copy_no}" if job.copy_no else job.receipt_no,
                 data=self._encode(slip),
-                text=receipt.render_text(slip, self._columns),
+                text=receipt_layout.render_text(slip, self._columns),
             )
         except Exception as error:  # noqa: BLE001  whatever a slip holds, the next one is printed
             _log.error("a slip can't be printed: %s", type(error).__name__)

@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo
 
 from carepos import durable, strict_json
 from carepos.errors import Malformed
-from carepos.receipt import COLUMNS, Language
+from carepos.receipt import Language
+from carepos.receipt_layout import COLUMNS
 
 FILE: Final = "plugin.toml"
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from carepos import Line, Offer, Refusal, Sale, attempt, clock, ids, receipt
+from carepos import Line, Offer, Refusal, Sale, attempt, clock, ids, receipt, receipt_layout
 from carepos.attempt import State
 from carepos.journal import Attempt, JournalView
 from carepos.rules import LineProposal
@@ -182,4 +182,4 @@ def _standing(
 def receipt_text(slip: dict[str, Any], columns: int, *, copy: bool) -> str:
     """The receipt as plain text. Raises Malformed when the slip is of a format not known here."""
     shown = {**slip, "is_copy": copy}
-    return receipt.render_text(receipt.from_json_object(shown), columns)
+    return receipt_layout.render_text(receipt.from_json_object(shown), columns)

@@ -14,7 +14,7 @@ from carepos.differences import LABEL, Difference
 from carepos.journal import JournalView
 from carepos.keys import KeySet
 from carepos.money import format_amount
-from carepos.receipt import text_width
+from carepos.paper_text import text_width
 from carepos.settlement import Batch
 from carepos.sides import Sides, Sums
 

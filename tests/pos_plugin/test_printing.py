@@ -15,14 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carepos.receipt import (
-    Receipt,
-    ReceiptLine,
-    VoucherBalance,
-    cell_width,
-    lay_out,
-    render_text,
-)
+from carepos.paper_text import cell_width
+from carepos.receipt import Receipt, ReceiptLine, VoucherBalance
+from carepos.receipt_layout import lay_out, render_text
 from carepos_plugin.printing.escpos_receipt import ReceiptEncoder, load_escpos, printable_bytes
 from carepos_plugin.printing.printers import (
     FilePrinter,

@@ -12,23 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carepos.errors import Malformed
+from carepos.paper_text import cell_width, scrub, text_width, wrap
 from carepos.receipt import (
-    COLUMNS,
     Language,
     Receipt,
     ReceiptKind,
     ReceiptLine,
     VoucherBalance,
-    cell_width,
     from_json_object,
-    lay_out,
     mask,
-    render_text,
-    scrub,
-    text_width,
     to_json_object,
-    wrap,
 )
+from carepos.receipt_layout import COLUMNS, lay_out, render_text
 from tests.receipt_samples import QR_TEXT, sample_receipt
 
 _ANY_CHAR = st.characters(exclude_categories=())

@@ -23,7 +23,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from carepos.receipt import Receipt, Row, cell_width, lay_out
+from carepos.paper_text import cell_width
+from carepos.receipt import Receipt
+from carepos.receipt_layout import Row, lay_out
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -20,7 +20,7 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from carepos import Line, Malformed, ids, receipt, spread_discount, strict_json
+from carepos import Line, Malformed, ids, paper_text, spread_discount, strict_json
 from carepos.basket import MAX_LINES, lines_from_json
 from carepos.product import normalise_gtin
 from carepos_plugin.counter import MAX_CODE_CHARACTERS, Counter
@@ -121,5 +121,5 @@ def _line(number: int, line: object) -> Any:
             raise Malformed("the check digit is wrong", field=f"lines[{number}].key") from None
     if isinstance(description, str):
         # Only shown, never recorded: a tab in a product's name must not stop a sale.
-        made["description"] = receipt.scrub(description, 96)
+        made["description"] = paper_text.scrub(description, 96)
     return made
