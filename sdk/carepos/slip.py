@@ -9,11 +9,12 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
 from carepos import ids, receipt
 from carepos.enrolment import Enrolment
+from carepos.errors import Malformed
 from carepos.keys import unb64
 from carepos.outcome import Outcome
 from carepos.record import Record
@@ -24,10 +25,21 @@ from carepos.voucher import Voucher
 
 @dataclass(frozen=True, slots=True)
 class Paper:
-    """How this shop wants its slips: language and the clock on the wall (IANA zone)."""
+    """How this shop wants its slips: language and the clock on the wall (IANA zone).
 
-    language: Literal["zh", "en", "zh+en"] = "zh"
+    Raises Malformed for one that isn't there: said here, it can't stop a sale at the counter.
+    """
+
+    language: receipt.Language = "zh"
     zone: str = "Asia/Shanghai"
+
+    def __post_init__(self) -> None:
+        if self.language not in get_args(receipt.Language):
+            raise Malformed("must be zh, en or zh+en", field="language")
+        try:
+            ZoneInfo(self.zone)
+        except (OSError, ValueError, LookupError):
+            raise Malformed("must be a time zone, like Asia/Shanghai", field="zone") from None
 
 
 def draft(
@@ -81,11 +93,11 @@ def draft(
 def with_outcome(drafted: dict[str, Any], posted: Outcome) -> dict[str, Any]:
     """The same slip with the balances that the ledger stated after posting.
 
-    An outcome that names another number of vouchers leaves the drafted balances: the sale is
-    posted all the same, and a receipt must never stand in its way.
+    An outcome that names other vouchers, as far as can be seen by number and unit, leaves the
+    drafted balances: the sale is posted all the same, and a receipt must never stand in its way.
     """
     by_voucher = sorted(posted.vouchers, key=lambda state: state.voucher)
-    if len(by_voucher) != len(drafted["balances"]):
+    if [state.unit for state in by_voucher] != [shown["unit"] for shown in drafted["balances"]]:
         return drafted
     balances = [
         {
