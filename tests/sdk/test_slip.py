@@ -1,4 +1,4 @@
-"""From an outcome to the slip: what is printed is the ledger's word, and never stands in the way."""
+"""From an outcome to the slip: it prints the ledger's word, and never stands in the way."""
 
 from __future__ import annotations
 
