@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CareposError as error:
         print(f"carepos: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"carepos: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
+        place = f": {error.filename}" if error.filename else ""
+        print(f"carepos: {error.strerror or error}{place}", file=sys.stderr)
     except KeyboardInterrupt:
         print("carepos: stopped", file=sys.stderr)
         return 130

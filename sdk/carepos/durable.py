@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
+
+_HELD: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK})
+"""What systems answer when another process holds a lock."""
 
 
 def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace `path` by `data` so that a crash leaves the old file or the new one, never a part.
 
-    Raises OSError; the old file is then untouched.
+    Raises OSError; the old file is then untouched, or, when only the rename could not be made
+    durable, the new one is there.
     """
     # A name of its own for every write: two threads may write the same file at once.
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
@@ -43,7 +48,7 @@ def sync_folder(folder: Path) -> None:
 def lock(path: Path) -> BinaryIO:
     """Hold `path` for this process until the returned file is closed, or the process ends.
 
-    Raises BlockingIOError when another process holds it.
+    Raises BlockingIOError when another process holds it, OSError where there are no locks.
     """
     handle = path.open("ab")
     try:
@@ -57,5 +62,7 @@ def lock(path: Path) -> BinaryIO:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         handle.close()
+        if error.errno not in _HELD:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise BlockingIOError(f"{path.name} is held by another process") from error
     return handle

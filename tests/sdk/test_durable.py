@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from pathlib import Path
 
@@ -63,3 +64,36 @@ def test_a_lock_has_one_holder(tmp_path: Path) -> None:
         durable.lock(tmp_path / "journal.lock")
     held.close()
     durable.lock(tmp_path / "journal.lock").close()
+
+
+def test_a_lock_that_the_system_can_not_give_is_not_called_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder without locks (a network drive) is told as what it is: nobody looks for another
+    process that isn't there."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(OSError, match="No locks available") as refused:
+        durable.lock(tmp_path / "journal.lock")
+    assert refused.value.errno == errno.ENOLCK
+    assert refused.value.filename == str(tmp_path / "journal.lock")
+
+
+def test_a_rename_that_is_not_durable_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When only the folder can't be synced, the new file is there whole, and the caller hears of
+    it."""
+    path = tmp_path / "file"
+    durable.write(path, b"old")
+
+    def broken(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(durable, "sync_folder", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        durable.write(path, b"new")
+    assert path.read_bytes() == b"new"

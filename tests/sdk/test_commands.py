@@ -1,0 +1,32 @@
+"""The `carepos` command at its edge: what went wrong is one sentence, and an exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from carepos import settlement
+from carepos.commands import main
+
+
+def test_a_failure_of_the_disk_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the system says is told with the file where there is one, and never as a traceback."""
+    till = tmp_path / "nowhere"
+    assert main(["settlement", "fetch", "--till", str(till), "--to", str(tmp_path)]) == 2
+    assert "is not the folder of an enrolled till" in capsys.readouterr().err
+
+    for failure, told in (
+        (OSError(28, "No space left on device"), "carepos: No space left on device\n"),
+        (OSError(13, "Permission denied", "a.csv"), "carepos: Permission denied: a.csv\n"),
+    ):
+
+        def fail(*_: object, failure: OSError = failure, **__: object) -> None:
+            raise failure
+
+        monkeypatch.setattr(settlement, "read_folder", fail)
+        monkeypatch.setattr("carepos.settlement_commands._kept_keys", fail)
+        assert main(["settlement", "check", str(tmp_path)]) == 2
+        assert capsys.readouterr().err == told
