@@ -6,7 +6,7 @@ from typing import Any
 
 from carepos.errors import Malformed
 from carepos.product import to_grams
-from sample_merchant.products import BasketLine, Catalogue
+from sample_merchant.catalogue import BasketLine, Catalogue
 
 MAX_QUANTITY_KEY = 999
 

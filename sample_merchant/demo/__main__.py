@@ -27,9 +27,10 @@ from sample_merchant.demo import township
 from sample_merchant.demo.damage import falsify, tamper
 from sample_merchant.demo.plug import Plug
 from sample_merchant.demo.processes import Process, free_port
-from sample_merchant.paper import VirtualPrinter, render_png
-from sample_merchant.products import sample_catalogue
+from sample_merchant.paper_picture import render_png
+from sample_merchant.product_export import sample_catalogue
 from sample_merchant.shop import Answer, Declined, Plugin, PluginGone
+from sample_merchant.virtual_printer import VirtualPrinter
 
 CHECKOUTS = 40
 SEED = 728

@@ -13,7 +13,8 @@ from typing import Any
 
 from carepos import clock, token
 from carepos.keys import SigningKey, b64
-from sample_merchant.products import DATA, Catalogue
+from sample_merchant.catalogue import Catalogue
+from sample_merchant.product_export import DATA
 from sample_merchant.register import Register
 
 ISSUER = "https://id.rongjiang.example"

@@ -16,7 +16,8 @@ from carepos_plugin.printing.printers import (
     PrintResult,
     PrintState,
 )
-from sample_merchant.paper import Mode, VirtualPrinter, decode
+from sample_merchant.paper import decode
+from sample_merchant.virtual_printer import Mode, VirtualPrinter
 from tests.pos_plugin.rig import Rig, plugged, rig
 
 CHECKOUT = "S1-000001"

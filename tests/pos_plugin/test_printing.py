@@ -27,7 +27,9 @@ from carepos_plugin.printing.printers import (
     PrintResult,
     PrintState,
 )
-from sample_merchant.paper import Mode, Raster, VirtualPrinter, decode, default_font_path
+from sample_merchant.paper import Raster, decode
+from sample_merchant.paper_picture import default_font_path
+from sample_merchant.virtual_printer import Mode, VirtualPrinter
 from tests.receipt_samples import QR_TEXT, sample_receipt
 
 # Opens the drawer, cuts, resets, asks for status, leaves two-byte mode, begins a QR code and a

@@ -1,39 +1,12 @@
-"""The virtual printer and the picture of what it prints."""
+"""What an ESC/POS job leaves on paper."""
 
 from __future__ import annotations
 
-import socket
-from pathlib import Path
-
 import pytest
-import zxingcpp
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import ImageFont
 
-from carepos_plugin.printing.escpos_receipt import ReceiptEncoder
-from sample_merchant.paper import (
-    Feed,
-    QrCode,
-    Raster,
-    TextLine,
-    VirtualPrinter,
-    decode,
-    default_font_path,
-    render_png,
-)
-from tests.receipt_samples import QR_TEXT, sample_receipt
-
-
-@pytest.mark.parametrize("columns", [32, 48])
-@pytest.mark.parametrize("language", ["zh", "en"])
-def test_the_pictures_qr_is_the_receipts(tmp_path: Path, columns: int, language: str) -> None:
-    """An independent reader finds the receipt's QR text in the picture, and only that."""
-    receipt = sample_receipt("zh" if language == "zh" else "en")
-    data = ReceiptEncoder(columns, cache_dir=tmp_path).encode(receipt)
-    picture = render_png(data, columns * 12)
-    assert [code.text for code in zxingcpp.read_barcodes(picture)] == [QR_TEXT]
-    assert picture.width > columns * 12
+from sample_merchant.paper import Feed, QrCode, Raster, TextLine, decode
 
 
 def test_chinese_comes_out_as_itself() -> None:
@@ -112,52 +85,3 @@ def test_a_line_that_is_too_long_goes_on_below() -> None:
     paper = decode(b"x" * 33 + b"\n")
     assert paper.lines == ["x" * 32, "x"]
     assert paper.overflows == 1
-
-
-def test_the_font_draws_all_that_printers_can() -> None:
-    """Every GB2312 character, and the rare ones of local names, has a glyph of its own."""
-    font = ImageFont.truetype(str(default_font_path()), 24)
-    missing = bytes(font.getmask("\U000e1234"))
-    hanzi = (
-        bytes((first, second)).decode("gb2312", "ignore")
-        for first in range(0xB0, 0xF8)
-        for second in range(0xA1, 0xFF)
-    )
-    wanted = "".join(hanzi) + "𬭊㛃〓￥·×“”…─，。：（）"
-    assert [char for char in wanted if bytes(font.getmask(char)) == missing] == []
-
-
-def test_status_questions_are_answered_and_taken_out() -> None:
-    """DLE EOT, GS r and GS I get their answers; what remains is the job."""
-    with VirtualPrinter() as virtual, socket.create_connection(("127.0.0.1", virtual.port)) as line:
-        line.settimeout(5)
-        line.sendall(b"\x10\x04\x01")
-        assert line.recv(10) == b"\x12"
-        line.sendall(b"\x1b@slip\n\x1dI\x43")
-        assert line.recv(100).startswith(b"_CarePOS")
-        line.sendall(b"\x1dV\x00\x1dr\x01")
-        assert line.recv(10) == b"\x00"
-        assert virtual.jobs == (b"\x1b@slip\n\x1dV\x00",)
-
-
-def test_a_job_without_a_cut_ends_with_the_connection() -> None:
-    """Printers without a cutter see no cut; the job is what was sent."""
-    with VirtualPrinter() as virtual:
-        with socket.create_connection(("127.0.0.1", virtual.port)) as line:
-            line.sendall(b"\x1b@slip\n")
-        assert virtual.wait_for_jobs(1) == (b"\x1b@slip\n",)
-
-
-def test_waiting_for_a_job_that_never_comes_ends() -> None:
-    """The wait has a limit of its own."""
-    with VirtualPrinter() as virtual, pytest.raises(TimeoutError):
-        virtual.wait_for_jobs(1, timeout_s=0.01)
-
-
-def test_switching_off_refuses_and_ends_its_threads() -> None:
-    """After `stop()` the port refuses, also while a till is still connected."""
-    virtual = VirtualPrinter("silent")
-    with socket.create_connection(("127.0.0.1", virtual.port)):
-        virtual.stop()
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", virtual.port))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from carepos.errors import Malformed
 from carepos.product import WeighedScheme, weighed_code
-from sample_merchant.products import LooseGoods, load_products, sample_catalogue
+from sample_merchant.loose_goods import LooseGoods
+from sample_merchant.product_export import load_products, sample_catalogue
 from sample_merchant.register import Register
 
 CATALOGUE = sample_catalogue()

@@ -1,4 +1,4 @@
-"""The sample shop's product export: what is sold, what is reported, what a scan finds."""
+"""The sample shop's product export: what is sold and what is reported."""
 
 from __future__ import annotations
 
@@ -13,44 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carepos.errors import Malformed
-from carepos.product import (
-    ProductList,
-    WeighedScheme,
-    gtin_check_digit,
-    normalise_gtin,
-    weighed_code,
-)
-from sample_merchant import products, register
-from sample_merchant.products import (
-    DATA,
-    REASONS,
-    BasketLine,
-    Catalogue,
-    LooseGoods,
-    load_loose_goods,
-    load_products,
-    price_to_minor,
-    sample_catalogue,
-)
-
-HEADER = "条码,品名,规格,单位,售价,类别"
-MILK = "6913046198782,纯牛奶,250ml*24,箱,64.9,奶制品"
-LOOSE = (
-    LooseGoods("散装大米", "cat:rice-loose", None),
-    LooseGoods("猪肉", "cat:pork", "00123"),
-    LooseGoods("鸡蛋散", "cat:eggs-loose", "00200"),
-)
-PORK = ",猪肉,,斤,15.8,肉"
-
-
-def load(*rows: str, header: str = HEADER, scheme: WeighedScheme | None = None) -> Catalogue:
-    text = "\r\n".join((header, *rows)) + "\r\n"
-    return load_products(text.encode("gb18030"), LOOSE, scheme=scheme)
-
-
-def reasons(catalogue: Catalogue) -> list[tuple[int, str]]:
-    return [(row.line_no, row.reason) for row in catalogue.damaged]
-
+from carepos.product import ProductList, gtin_check_digit
+from sample_merchant import catalogue, loose_goods, product_export, register
+from sample_merchant.damaged_rows import REASONS
+from sample_merchant.product_export import DATA, load_products, price_to_minor, sample_catalogue
+from tests.sample_merchant.exports import HEADER, LOOSE, MILK, PORK, load, reasons
 
 # The sample
 
@@ -315,8 +282,8 @@ def test_prices_follow_the_currency() -> None:
 
 
 def test_no_float_anywhere() -> None:
-    """Neither module of the shop holds a float: no literal, no name, no true division."""
-    for module in (products, register):
+    """No module of the shop that counts holds a float: no literal, no name, no true division."""
+    for module in (catalogue, loose_goods, product_export, register):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             assert not (isinstance(node, ast.Constant) and isinstance(node.value, float))
             assert not (isinstance(node, ast.Name) and node.id == "float")
@@ -324,152 +291,3 @@ def test_no_float_anywhere() -> None:
             if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
                 assert isinstance(node.right, ast.Constant)
                 assert isinstance(node.right.value, str)
-
-
-# The shop's own table
-
-
-def test_the_shops_table_covers_every_loose_row() -> None:
-    """Each of the sample's goods without a barcode has a category key."""
-    table = load_loose_goods((DATA / "loose-goods.csv").read_bytes())
-    sold = {p.key: p.description for p in sample_catalogue().products if p.key.startswith("cat:")}
-    assert {goods.key: goods.name for goods in table} == sold
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "key,name,scale_item\n",
-        "name,key,scale_item\n散装大米,rice,\n",
-        "name,key,scale_item\n散装大米,cat:rice\n",
-        "name,key,scale_item\n,cat:rice,\n",
-        "name,key,scale_item\n猪肉,cat:pork,A1\n",
-        "name,key,scale_item\n猪肉,cat:pork,\n猪肉,cat:pork-2,\n",
-        "name,key,scale_item\n猪肉,cat:pork,\n肉,cat:pork,\n",
-        "name,key,scale_item\n猪肉,cat:pork,1\n肉,cat:meat,1\n",
-        'name,key,scale_item\n"猪肉,cat:pork,1\n',
-    ],
-)
-def test_a_wrong_table_of_loose_goods_is_refused(text: str) -> None:
-    """A table in which a name, key or scale item is wrong or stands twice is refused whole."""
-    with pytest.raises(Malformed):
-        load_loose_goods(text.encode())
-
-
-def test_a_table_in_another_encoding_is_refused() -> None:
-    """The table is UTF-8; GB18030 is refused instead of misread."""
-    with pytest.raises(Malformed):
-        load_loose_goods("name,key,scale_item\n猪肉,cat:pork,\n".encode("gb18030"))
-
-
-# Scans
-
-
-@pytest.mark.parametrize(
-    "scan", ["6913046198782", "06913046198782", "]E06913046198782", " 6913046198782\r\n"]
-)
-def test_a_scan_finds_its_goods(scan: str) -> None:
-    """An EAN-13 finds its product however the scanner sends it."""
-    found = load(MILK).find_by_scan(scan)
-    assert found == BasketLine("06913046198782", "纯牛奶 250ml*24", 1, "piece", 6490)
-
-
-def test_short_codes_find_their_goods() -> None:
-    """UPC-A and EAN-8 are found, and under the same key from the longer form."""
-    catalogue = load("036000291452,纸巾,,包,9,个护", "73513537,口香糖,,条,2.5,速食")
-    for scan, amount in (("036000291452", 900), ("0036000291452", 900), ("]E473513537", 250)):
-        found = catalogue.find_by_scan(scan)
-        assert found is not None
-        assert found.line_amount_minor == amount
-
-
-def test_every_good_barcode_of_the_sample_scans_to_its_price() -> None:
-    """All 58 barcodes, scanned as printed, are found at their price."""
-    catalogue = sample_catalogue()
-    with_barcode = [p for p in catalogue.products if not p.key.startswith("cat:")]
-    for product in with_barcode:
-        found = catalogue.find_by_scan(product.key[1:])
-        assert found is not None
-        assert (found.key, found.line_amount_minor) == (product.key, product.price_minor)
-    assert len(with_barcode) == 58
-
-
-def test_an_unknown_code_is_told_from_a_misread_one() -> None:
-    """A good code that the shop doesn't sell is None; a misread one is refused."""
-    catalogue = load(MILK)
-    assert catalogue.find_by_scan("4006381333931") is None
-    assert catalogue.find_by_scan(weighed_code("99999", 100, WeighedScheme())) is None
-    for scan in ("6913046198783", "", "hello", "1" * 65, "]Q36913046198782"):
-        with pytest.raises(Malformed):
-            catalogue.find_by_scan(scan)
-    with pytest.raises(Malformed):
-        catalogue.find_by_scan(6913046198782)
-
-
-def test_the_samples_pork_label() -> None:
-    """A label of 23.70 yuan, pork at 15.80 for 斤: 750 g, and the amount is the label's."""
-    label = weighed_code("00123", 2370, WeighedScheme())
-    assert sample_catalogue().find_by_scan(label) == BasketLine("cat:pork", "猪肉", 750, "g", 2370)
-
-
-@given(st.integers(2, 30_000))
-def test_grams_come_back_from_a_label(grams: int) -> None:
-    """At more than a fen a gram the label's amount gives back the grams the scale weighed."""
-    catalogue = load(PORK)
-    pork = catalogue.find_by_key("cat:pork")
-    assert pork is not None
-    amount_minor = pork.amount_minor(grams)
-    found = catalogue.find_by_scan(weighed_code("00123", amount_minor, WeighedScheme()))
-    assert found == BasketLine("cat:pork", "猪肉", grams, "g", amount_minor)
-
-
-def test_a_label_with_grams_costs_what_they_cost() -> None:
-    """Scales that print grams: the amount follows from the price, rounded half up."""
-    scheme = WeighedScheme(value="quantity_g")
-    catalogue = load(PORK, scheme=scheme)
-    found = catalogue.find_by_scan(weighed_code("00123", 333, scheme))
-    assert found == BasketLine("cat:pork", "猪肉", 333, "g", 1052)  # 15.80 × 333 / 500 = 10.5228
-
-
-def test_a_label_without_a_known_price_is_one_piece() -> None:
-    """No price per weight: an amount label is sold as one piece, a grams label is refused."""
-    found = load(MILK).find_by_scan(weighed_code("00123", 2370, WeighedScheme()))
-    assert found == BasketLine("cat:pork", "猪肉", 1, "piece", 2370)
-    scheme = WeighedScheme(value="quantity_g")
-    with pytest.raises(Malformed):
-        load(MILK, scheme=scheme).find_by_scan(weighed_code("00123", 500, scheme))
-
-
-def test_a_label_without_a_value_is_refused() -> None:
-    """The scale's blank label (0.00) sells nothing."""
-    with pytest.raises(Malformed):
-        load(PORK).find_by_scan("2100123000005")
-
-
-def test_a_scales_row_with_a_price_is_the_goods_price() -> None:
-    """An export may price weighed goods in the scale's row itself, once or beside the loose row."""
-    scale_row = "2100123000005,鲜猪肉,,公斤,31.6,肉"
-    alone = load(scale_row).find_by_scan(weighed_code("00123", 2370, WeighedScheme()))
-    assert alone == BasketLine("cat:pork", "鲜猪肉", 750, "g", 2370)
-    same = load(PORK, scale_row.replace("公斤,31.6", "斤,15.8"))
-    assert (reasons(same), same.scale_lines, len(same.products)) == ([], (3,), 1)
-    differs = load(PORK, scale_row.replace("公斤,31.6", "斤,18.5"))
-    assert reasons(differs) == [(2, "duplicate_differs"), (3, "duplicate_differs")]
-
-
-@given(st.integers(1, 10**6), st.integers(1, 10**5))
-def test_a_weights_amount_is_within_half_a_fen(price_minor: int, grams: int) -> None:
-    """Rounding a weight's price errs by at most half a minor unit, upwards at exactly a half."""
-    price = f"{price_minor // 100}.{price_minor % 100:02d}"
-    product = load(f",散装大米,,斤,{price},粮油").find_by_key("cat:rice-loose")
-    assert product is not None
-    error = 2 * (product.amount_minor(grams) * 500 - price_minor * grams)
-    assert -500 < error <= 500
-
-
-def test_the_key_of_a_product_is_its_normal_form() -> None:
-    """Every key in the catalogue with a barcode is already a normal GTIN-14."""
-    for product in sample_catalogue().products:
-        if not product.key.startswith("cat:"):
-            assert normalise_gtin(product.key) == product.key
