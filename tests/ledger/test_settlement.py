@@ -26,6 +26,7 @@ from carepos.settlement import Batch
 from carepos.settlement_commands import TillFolder, fetch
 from carepos.strict_json import MAX_INTEGER
 from carepos_ledger import schema
+from carepos_ledger.book import Book
 from carepos_ledger.database import Database
 from carepos_ledger.problems import Problem
 from carepos_ledger.settlement import POINTS, Settlement, parts_of
@@ -246,7 +247,7 @@ def test_a_till_of_any_number_is_settled(rig: Rig) -> None:
     own = Settlement(rig.database, rig.keyring, rig.now)
     (closed,) = own.close()
     assert (closed.rows, closed.net_minor) == (3, 3_000)
-    stored = own.file("zhou", closed.programme, 1), own.manifest("zhou", closed.programme, 1)
+    stored = own.file("zhou", "flood-dairy", 1), own.manifest("zhou", "flood-dairy", 1)
     batch = settlement.read_batch(*stored, rig.keyring.keys.keys)
     assert [line.sequence for line in batch.lines] == [1, 10**12, MAX_INTEGER]
 
@@ -332,6 +333,73 @@ def test_fh9_what_is_booked_while_batches_close_is_in_exactly_one(relief: World)
         owed = connection.scalars(select(entries.amount).where(entries.account == "payable")).all()
         assert len(connection.scalars(select(held.posting)).all()) == len(lines)
     assert sum(batch.manifest.net_minor for batch in all_batches(relief)) == sum(owed)
+
+
+@pytest.mark.parametrize("point", ["close_swept", "close_stored"])
+def test_fh9_what_commits_while_a_batch_closes_is_in_the_next(rig: Rig, point: str) -> None:
+    """A sale and the undo of a swept one that commit between a close's look and its COMMIT are in
+    the next batch, each once; nothing of them is in the first."""
+    holder, signer = rig.holder({"amount_minor": 12_000}), rig.signer()
+    first = rig.redeem(signer, holder, 1_000)
+    assert rig.send_one(first).result == "posted"
+
+    def sell() -> None:
+        assert rig.send_one(rig.redeem(signer, holder, 200)).result == "posted"
+        assert rig.send_one(signer.reversal(rig.read(first))).result == "reversed"
+
+    selling = threading.Thread(target=sell)
+
+    def meanwhile(reached: str) -> None:
+        if reached == point:
+            selling.start()
+            if not rig.database.is_sqlite:  # one writer: there it waits for the close
+                selling.join(20)
+
+    Settlement(rig.database, rig.keyring, rig.now, meanwhile).close()
+    selling.join(20)
+    own = Settlement(rig.database, rig.keyring, rig.now)
+    own.close()
+    assert [lines_of(own, rig, number) for number in (1, 2)] == [
+        [("redeem", 1_000)],
+        [("reversal", -1_000), ("redeem", 200)],
+    ]
+    assert own.close() == []
+
+
+def test_fh9_a_close_does_not_wait_for_a_sale_that_is_not_committed(rig: Rig) -> None:
+    """A sale that is written and not yet committed is in no batch of a close that ends before it,
+    and in exactly one after it."""
+    holder, signer = rig.holder({"amount_minor": 12_000}), rig.signer()
+    assert rig.send_one(rig.redeem(signer, holder, 1_000)).result == "posted"
+    own = Settlement(rig.database, rig.keyring, rig.now)
+    closing_too = threading.Thread(target=own.close)
+
+    def meanwhile(reached: str) -> None:
+        if reached == "written":
+            closing_too.start()
+            if not rig.database.is_sqlite:
+                closing_too.join(20)
+                assert lines_of(own, rig, 1) == [("redeem", 1_000)]
+
+    late = rig.redeem(signer, holder, 200)
+    assert (
+        rig.send_one(late, Book(rig.database, rig.keyring, rig.now, meanwhile)).result == "posted"
+    )
+    closing_too.join(20)
+    own.close()
+    numbers = range(1, len(own.batches()) + 1)
+    settled_lines = [line for number in numbers for line in lines_of(own, rig, number)]
+    assert settled_lines == [("redeem", 1_000), ("redeem", 200)]
+
+
+def lines_of(own: Settlement, rig: Rig, batch_no: int) -> list[tuple[str, int]]:
+    """(kind, amount) of each line of one verified batch."""
+    stored = (
+        own.file("zhou", "flood-dairy", batch_no),
+        own.manifest("zhou", "flood-dairy", batch_no),
+    )
+    batch = settlement.read_batch(*stored, rig.keyring.keys.keys)
+    return [(line.kind, line.amount_minor) for line in batch.lines]
 
 
 @contextmanager
