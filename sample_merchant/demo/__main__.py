@@ -28,7 +28,7 @@ from sample_merchant.demo.damage import falsify, tamper
 from sample_merchant.demo.plug import Plug
 from sample_merchant.demo.processes import Process, free_port
 from sample_merchant.paper_picture import render_png
-from sample_merchant.product_export import sample_catalogue
+from sample_merchant.product_export import load_products, sample_catalogue
 from sample_merchant.shop import Answer, Declined, Plugin, PluginGone
 from sample_merchant.virtual_printer import VirtualPrinter
 
@@ -140,6 +140,11 @@ class Demo:
         )
         for row in self.catalogue.damaged:
             console.print(f"   line {row.line_no}: {row.sentence_en} {row.sentence_zh}")
+        spoiled = load_products(township.MADE_DAMAGED.read_bytes(), self.catalogue.loose_goods)
+        console.print("   and rows made for this demo, as spreadsheets spoil barcodes:")
+        for row in spoiled.damaged:
+            console.print(f"   {row.code}: {row.sentence_en} {row.sentence_zh}")
+        expect(not spoiled.products, "none of those is sold under another's code")
         self.printer = stack.enter_context(VirtualPrinter())
         code = self.office("activate", "zhou-guzhou", "--no-qr", quiet=True)
         activation = next(word for word in code.split() if word.startswith("cp1."))

@@ -23,6 +23,7 @@ PROGRAMME = "flood-dairy"
 HOUSEHOLDS = DATA / "households_gb18030.csv"
 MAPPING = DATA / "households.mapping.toml"
 PRODUCT_LIST = DATA / "product-list.csv"
+MADE_DAMAGED = DATA / "made-damaged-products_gb18030.csv"
 
 # What a family may buy with its dairy card, and what it buys besides; barcodes of the sample shop.
 COVERED = (

@@ -89,6 +89,27 @@ def test_the_samples_last_row_is_good_once_quoted() -> None:
     assert catalogue.scale_lines == (3,)
 
 
+def test_the_made_rows_show_what_spreadsheets_do_to_barcodes() -> None:
+    """The demo's own rows say that they are made, are reported one by one, and none is sold."""
+    data = (DATA / "made-damaged-products_gb18030.csv").read_bytes()
+    made = load_products(data, LOOSE)
+    assert reasons(made) == [
+        (2, "scientific_notation"),
+        (3, "scientific_notation"),
+        (4, "cut_short"),
+        (5, "check_digit"),
+        (6, "digits_lost"),
+        (7, "check_digit"),
+        (8, "not_a_barcode"),
+    ]
+    assert made.products == ()
+    rows = list(csv.reader(data.decode("gb18030").splitlines()))[1:]
+    assert {row[5] for row in rows} == {"虚构示例"}
+    readme = (DATA / "README.md").read_text("utf-8")
+    for line_no, row in enumerate(rows, 2):
+        assert f"| {line_no} | `{row[0]}` |" in readme
+
+
 # Damaged rows
 
 
