@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, func, insert, select, text
+from sqlalchemy import Connection, Select, and_, func, insert, select, text, tuple_
 from sqlalchemy.exc import DBAPIError
 
 from carepos import clock, ids, jws, money, settlement
@@ -27,6 +27,9 @@ from carepos_ledger.keyring import Keyring
 from carepos_ledger.problems import Problem
 
 POINTS: Final = ("close_swept", "close_stored", "close_committed")
+
+MAX_LISTED: Final = 200
+"""Settlements in one answer to a till: with the largest manifests still less than it reads."""
 
 _LOCK_WAIT_S: Final = 30
 _SETTLED: Final = ("redeem", "reversal")
@@ -63,6 +66,9 @@ class StoredBatch:
     batch_no: int
     closed_at: str
     manifest: str
+
+
+_STORED = select(*(schema.batches.c[name] for name in StoredBatch.__dataclass_fields__))
 
 
 class Settlement:
@@ -273,25 +279,27 @@ class Settlement:
 
     # ── what was closed ────────────────────────────────────────────────────────────────────────
 
-    def batches(
-        self, merchant: str | None = None, after: tuple[str, int] | None = None
-    ) -> list[StoredBatch]:
-        """Batches by (merchant, programme, batch_no), of one merchant or of all.
-
-        `after`: only those behind this (programme, batch_no) in that order.
-        """
-        table = schema.batches.c
-        query = select(
-            table.merchant, table.programme, table.batch_no, table.closed_at, table.manifest
-        )
+    def batches(self, merchant: str | None = None) -> list[StoredBatch]:
+        """Batches by (merchant, programme, batch_no), of one merchant or of all."""
+        query = _STORED
         if merchant is not None:
-            query = query.where(table.merchant == merchant)
+            query = query.where(schema.batches.c.merchant == merchant)
         with self._database.read() as connection:
-            rows = [StoredBatch(*row) for row in connection.execute(query)]
-        rows.sort(key=lambda each: (each.merchant, each.programme, each.batch_no))
-        if after is None:
-            return rows
-        return [each for each in rows if (each.programme, each.batch_no) > after]
+            return _in_order(connection, query)
+
+    def listed(self, merchant: str, after: tuple[str, int] | None = None) -> list[StoredBatch]:
+        """A merchant's next MAX_LISTED batches in order, behind this (programme, batch_no)."""
+        table = schema.batches.c
+        names = select(table.programme, table.batch_no).where(table.merchant == merchant)
+        with self._database.read() as connection:
+            # Sorted here: a database's collation may order names in its own way.
+            behind = sorted(
+                name
+                for name in map(tuple, connection.execute(names))
+                if after is None or name > after
+            )
+            next_ones = tuple_(table.programme, table.batch_no).in_(behind[:MAX_LISTED])
+            return _in_order(connection, _STORED.where(table.merchant == merchant, next_ones))
 
     def file(self, merchant: str, programme: str, batch_no: int) -> bytes:
         """The CSV. Raises Problem `not_found`."""
@@ -373,6 +381,11 @@ def _funders_parts(
 
 
 # ── rows ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _in_order(connection: Connection, query: Select[Any]) -> list[StoredBatch]:
+    rows = [StoredBatch(*row) for row in connection.execute(query)]
+    return sorted(rows, key=lambda each: (each.merchant, each.programme, each.batch_no))
 
 
 def _same_posting() -> Any:

@@ -26,7 +26,7 @@ def terminal_blueprint(settlement: Settlement, authenticate: Callable[[], Termin
         merchant = authenticate().merchant
         no_body(request)
         after = _only_query("after")
-        found = settlement.batches(merchant, None if after is None else read_after(after))
+        found = settlement.listed(merchant, None if after is None else read_after(after))
         return json_response(
             {
                 "settlements": [

@@ -14,7 +14,7 @@ import jwt
 import requests
 from requests.adapters import HTTPAdapter
 
-from carepos import strict_json
+from carepos import ids, strict_json
 from carepos.clock import Clock
 from carepos.errors import Malformed, Unreachable, problem_from
 from carepos.keys import SigningKey, b64, digest
@@ -177,12 +177,37 @@ class Client:
         return self._file(f"/v1/offline-pack/{sha256}")
 
     def settlements(self) -> list[Any]:
-        """Every settlement of this merchant: `{"programme","batch_no","manifest"}`, unverified."""
-        answer, _ = self._read("GET", "/v1/settlements")
-        found = answer.get("settlements")
-        if not isinstance(found, list):
-            raise Unreachable("not an answer of a ledger (no settlements)")
+        """Every settlement of this merchant: `{"programme","batch_no","manifest"}`, unverified but
+        for its form.
+
+        A ledger lists them in parts: it is asked on behind the last one until none comes.
+        """
+        found: list[Any] = []
+        last: tuple[str, int] | None = None
+        while part := self._settlements(last):
+            place = (part[-1]["programme"], part[-1]["batch_no"])
+            if last is not None and place <= last:
+                raise Unreachable("not an answer of a ledger (settlements do not go on)")
+            found += part
+            last = place
         return found
+
+    def _settlements(self, after: tuple[str, int] | None) -> list[dict[str, Any]]:
+        behind = "" if after is None else f"?after={after[0]}:{after[1]}"
+        answer, _ = self._read("GET", f"/v1/settlements{behind}")
+        try:
+            part = strict_json.array(
+                answer.get("settlements"), "settlements", high=MAX_ANSWER_BYTES
+            )
+            for each in part:
+                named = strict_json.exact_names(
+                    each, {"programme", "batch_no", "manifest"}, where="settlements"
+                )
+                ids.name(named["programme"], "settlements.programme")
+                strict_json.integer(named["batch_no"], "settlements.batch_no", low=1)
+        except Malformed as error:
+            raise Unreachable(f"not an answer of a ledger ({error})") from None
+        return part
 
     def settlement_file(self, programme: str, batch_no: int) -> bytes:
         return self._file(f"/v1/settlements/{programme}/{batch_no}")

@@ -172,24 +172,21 @@ def fetch(client: Client, enrolled: Enrolment, folder: Path) -> tuple[int, int]:
     kept = fresh = 0
     listed = set()
     for offered in client.settlements():
-        names = strict_json.exact_names(
-            offered, {"programme", "batch_no", "manifest"}, where="settlement"
-        )
-        manifest, digest = settlement.read_manifest(names["manifest"], keys)
+        manifest, digest = settlement.read_manifest(offered["manifest"], keys)
         if manifest.merchant != enrolled.merchant:
             raise Malformed(
                 f"is the file of {manifest.merchant}, not of {enrolled.merchant}",
                 field=manifest.file_name,
             )
-        batch_no = strict_json.integer(names["batch_no"], "settlement.batch_no", low=1)
-        if (names["programme"], batch_no) != (manifest.programme, manifest.batch_no):
+        named = (offered["programme"], offered["batch_no"])
+        if named != (manifest.programme, manifest.batch_no):
             raise Malformed("is not the file it is listed as", field=manifest.file_name)
         listed.add(manifest.file_name)
         if _is_held(folder, manifest.file_name, digest, keys):
             kept += 1
             continue
         data = client.settlement_file(manifest.programme, manifest.batch_no)
-        batch = settlement.read_batch(data, names["manifest"], keys)
+        batch = settlement.read_batch(data, offered["manifest"], keys)
         durable.write(folder / batch.name, data)
         durable.write(
             folder / settlement.manifest_name(batch.name), batch.manifest_jws.encode("ascii")

@@ -29,7 +29,7 @@ from carepos_ledger import schema
 from carepos_ledger.book import Book
 from carepos_ledger.database import Database
 from carepos_ledger.problems import Problem
-from carepos_ledger.settlement import POINTS, Settlement, parts_of
+from carepos_ledger.settlement import MAX_LISTED, POINTS, Settlement, parts_of
 from tests.ledger.rig import Rig
 from tests.vectors import build
 from tests.world import Family, World, milk, world
@@ -609,6 +609,51 @@ def test_a_folder_keeps_to_one_ledger(relief: World, tmp_path: Path) -> None:
     shutil.rmtree(to)
 
 
+def test_years_of_files_are_listed_in_parts(relief: World) -> None:
+    """However many settlements there are, and however many funders each names, an answer stays
+    within what a till reads: the till asks on until it has them all, in order."""
+    till = relief.till()
+    manifest = "x" * 16_000  # the largest that can be signed
+    rows = [
+        {
+            "merchant": "zhou",
+            "programme": programme,
+            "batch_no": number,
+            "closed_at": "",
+            "file": b"",
+        }
+        for programme in ("flood-dairy", "a-first")
+        for number in range(1, 351)
+    ]
+    with relief.ledger.database.write() as connection:
+        held = schema.programmes
+        row = dict(connection.execute(select(held)).mappings().one())
+        connection.execute(held.insert(), [{**row, "programme": "a-first"}])
+        connection.execute(schema.batches.insert(), [{**row, "manifest": manifest} for row in rows])
+    with closing(folder_of(till).client(relief.now)) as client:
+        listed = [(each["programme"], each["batch_no"]) for each in client.settlements()]
+        answer, _ = client._read("GET", "/v1/settlements")
+        assert len(answer["settlements"]) == MAX_LISTED
+    wanted = [("a-first", n) for n in range(1, 351)] + [("flood-dairy", n) for n in range(1, 351)]
+    assert listed == wanted
+
+
+def test_a_list_that_does_not_go_on_is_no_answer(relief: World) -> None:
+    """A ledger that answers the same part again and again, or no list, holds no till for ever."""
+    till = relief.till()
+    page = [{"programme": "flood-dairy", "batch_no": 1, "manifest": ""}]
+    one = page[0]
+    wrong: list[object] = [
+        *(page, [1], [{}], {}, None),
+        *([{**one, name: wrong}] for name in ("programme", "batch_no") for wrong in (True, "=", 0)),
+    ]
+    for settlements in wrong:
+        with closing(folder_of(till).client(relief.now)) as client:
+            client._read = lambda *_, found=settlements: ({"settlements": found}, "")  # type: ignore[method-assign]
+            with pytest.raises(Unreachable, match="not an answer of a ledger"):
+                client.settlements()
+
+
 def test_what_a_lying_ledger_lists_is_not_kept(relief: World, tmp_path: Path) -> None:
     """A settlement under another number, another merchant's, one that the ledger's keys did not
     sign, and one whose file is cut off are refused by name, and nothing of them is kept."""
@@ -624,13 +669,10 @@ def test_what_a_lying_ledger_lists_is_not_kept(relief: World, tmp_path: Path) ->
     by_stranger = jws.sign(manifest.to_json(), typ=jws.MANIFEST, key=SigningKey(bytes(32)))
     lies: list[tuple[object, bytes, str]] = [
         ({**good, "batch_no": 2}, file, "is not the file it is listed as"),
-        ({**good, "batch_no": True}, file, "must be an integer"),
         ({**good, "programme": "../etc"}, file, "is not the file it is listed as"),
         ({**good, "manifest": by_ledger}, file, "is the file of second, not of zhou"),
         ({**good, "manifest": by_stranger}, file, "not known here"),
         ({**good, "manifest": None}, file, "must be a string"),
-        ({"manifest": stored.manifest}, file, "batch_no is missing"),
-        ("flood-dairy", file, "must be an object"),
         (good, file[:-1], "its last line is cut off"),
         (good, b"", "its last line is cut off"),
     ]
