@@ -176,6 +176,7 @@ def serve(
 ) -> None:
     """Serve the till in `folder` until the process is told to stop (Ctrl-C, SIGTERM).
 
+    A sale at work then still ends and its register is answered; no new request is taken.
     `ready` is told the address once it answers. Raises as `opened`, and OSError when the port is
     taken.
     """
@@ -200,6 +201,9 @@ def serve(
             plugin.start()
             ready(settings.url)
             server.run()  # returns after KeyboardInterrupt and SystemExit
+            # It has waited five seconds for requests at work. A sale that asks and sends may take
+            # longer, and must not lose the till under it.
+            server.task_dispatcher.shutdown(timeout=2 * settings.answer_timeout_s + 5)
         finally:
             server.close()
 

@@ -49,6 +49,7 @@ class Counter:
         self._after_sale = after_sale
         self._has_printer = has_printer
         self._closing = threading.Lock()
+        self._reprinting = threading.Lock()
 
     # ── scan and offer ─────────────────────────────────────────────────────────────────────────
 
@@ -199,11 +200,16 @@ class Counter:
         }
 
     def reprint(self, receipt_no: str) -> dict[str, Any]:
-        """Queue one more slip, marked COPY. Raises Problem receipt_unknown, no_printer."""
-        self._jobs(receipt_no)
-        if not self._has_printer:
-            raise Problem("no_printer")
-        job = self._till.journal.queue_copy(receipt_no)
+        """Queue one more slip, marked COPY; repeated while it waits, it does nothing.
+
+        Raises Problem receipt_unknown, no_printer.
+        """
+        with self._reprinting:
+            job = self._jobs(receipt_no)[-1]
+            if not self._has_printer:
+                raise Problem("no_printer")
+            if not (job.copy_no and job.state == "queued"):
+                job = self._till.journal.queue_copy(receipt_no)
         self._after_sale()
         return {"receipt_no": receipt_no, "copy_no": job.copy_no, "state": job.state}
 

@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +22,8 @@ from carepos.commands import main
 from carepos_plugin import app, pairing
 from carepos_plugin.client import is_running
 from carepos_plugin.settings import FILE, Settings
-from tests.pos_plugin.rig import Rig, rig, write_settings
+from sample_merchant.shop import Plugin
+from tests.pos_plugin.rig import Rig, milk, rig, write_settings
 from tests.world import World, end, world
 
 CHECKOUT = "S1-000001"
@@ -407,6 +410,53 @@ def test_serve_is_a_process_that_answers_and_ends(tmp_path: Path) -> None:
             _, err = served.communicate(timeout=30)
             assert (served.returncode, err) == (0, "")
         assert not is_running(folder)
+
+
+# The till of a world, by that world's clock.
+_SERVE = """
+import sys
+from pathlib import Path
+from carepos_plugin import app
+from tests.world import FakeClock
+app.serve(Path(sys.argv[1]), now=FakeClock(), ready=lambda url: print(url, flush=True))
+"""
+
+
+def test_stopping_waits_for_the_sale_that_is_being_sent(tmp_path: Path) -> None:
+    """FI-3: SIGTERM while the ledger takes its time: the register still gets its answer."""
+    armed, held, let_go = threading.Event(), threading.Event(), threading.Event()
+
+    def reached(point: str) -> None:
+        if armed.is_set() and point == "committed":
+            held.set()
+            assert let_go.wait(60)
+
+    with world(tmp_path, reached=reached) as made, ThreadPoolExecutor(1) as clicks:
+        folder, port = made.till().folder, _free_port()
+        made.tills[0].close()
+        pairing.make(folder)
+        Settings.write_default(folder)
+        write_settings(folder, port=port, answer_timeout_s=30)
+        register = Plugin(f"http://127.0.0.1:{port}", pairing.read(folder))
+        try:
+            with _serving([sys.executable, "-c", _SERVE, str(folder)]) as served:
+                assert served.stdout is not None
+                assert served.stderr is not None
+                served.stdout.readline()
+                basket = {"lines": [milk()]}
+                offer = register.offer(CHECKOUT, made.family().token(), basket)
+                armed.set()
+                click = clicks.submit(register.redeem, offer, CHECKOUT, "c01")
+                assert held.wait(20)
+                served.send_signal(signal.SIGTERM)
+                # The server's own patience ends before the ledger answers.
+                assert "still running" in served.stderr.readline()
+                let_go.set()
+                assert click.result().confirmed
+                assert served.wait(30) == 0
+        finally:
+            let_go.set()
+            end(made.server)
 
 
 @contextmanager

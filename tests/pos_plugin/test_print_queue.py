@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,10 @@ def _network(virtual: VirtualPrinter) -> NetworkPrinter:
 def _slips(shop: Rig, receipt_no: str) -> list[tuple[int, str]]:
     found = shop.get(f"/api/receipts/{receipt_no}")["slips"]
     return [(slip["copy_no"], slip["state"]) for slip in found]
+
+
+def _reprint(shop: Rig, receipt_no: str) -> int:
+    return int(shop.post(f"/api/receipts/{receipt_no}/print", {})["copy_no"])
 
 
 def test_a_sale_comes_out_of_the_printer_by_itself(tmp_path: Path) -> None:
@@ -218,6 +223,24 @@ def test_a_disk_that_can_not_be_read_once_does_not_end_printing(
         assert failed.wait(20)
         shop.plugin.print_queue.wake()
         assert printed.wait(5)
+
+
+def test_fa7_a_double_click_on_print_is_one_copy(tmp_path: Path) -> None:
+    """FA-7: a copy that still waits is not queued again; once it is out, the next one may be."""
+    printer = Recorder()
+    with rig(tmp_path, prints_on=printer) as shop:
+        number = shop.sell()["receipt_no"]
+        start = threading.Barrier(4)
+
+        def click(_: int) -> int:
+            start.wait()
+            return _reprint(shop, number)
+
+        with ThreadPoolExecutor(4) as clicks:
+            assert list(clicks.map(click, range(4))) == [1] * 4
+        shop.plugin.print_queue.print_waiting()
+        assert printer.names == [number, f"{number}-copy1"]
+        assert _reprint(shop, number) == 2
 
 
 def test_what_was_queued_before_a_restart_is_printed_after_it(tmp_path: Path) -> None:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import re
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +18,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
+
+from carepos import durable
 
 
 class PrintState(StrEnum):
@@ -287,8 +287,8 @@ class FilePrinter:
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 stem = self._free_stem(f"receipt-{safe}")
-                self._write(self._folder / f"{stem}.txt", text)
-                self._write(self._folder / f"{stem}.bin", job.data)
+                durable.write(self._folder / f"{stem}.txt", text, mode=0o600)
+                durable.write(self._folder / f"{stem}.bin", job.data, mode=0o600)
             except OSError:
                 return PrintResult(PrintState.FAILED, NOT_WRITTEN)
         return PRINTED
@@ -299,16 +299,3 @@ class FilePrinter:
             number += 1
             free = f"{stem}-{number}"
         return free
-
-    def _write(self, path: Path, content: bytes) -> None:
-        handle, name = tempfile.mkstemp(prefix=".part-", dir=self._folder)
-        part = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
