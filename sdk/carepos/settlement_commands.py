@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from carepos import clock, durable, settlement, strict_json
+from carepos import clock, durable, settlement, settlement_folder, strict_json
 from carepos.client import Client, Transport
 from carepos.clock import Clock
 from carepos.enrolment import Enrolment, LedgerKeys
@@ -117,7 +117,7 @@ def _reconcile(args: argparse.Namespace) -> int:
     tills = [TillFolder.load(path) for path in args.till]
     merchant = _one_merchant(tills)
     keys = KeySet(key for till in tills for key in till.ledger_keys)
-    batches = settlement.read_folder(_folder(args.settlements), keys, merchant=merchant)
+    batches = settlement_folder.read_folder(_folder(args.settlements), keys, merchant=merchant)
     try:
         with ExitStack() as opened:
             journals = [opened.enter_context(closing(till.journal())) for till in tills]
@@ -192,7 +192,7 @@ def fetch(client: Client, enrolled: Enrolment, folder: Path) -> tuple[int, int]:
             folder / settlement.manifest_name(batch.name), batch.manifest_jws.encode("ascii")
         )
         fresh += 1
-    for held in settlement.read_folder(folder, keys, merchant=enrolled.merchant):
+    for held in settlement_folder.read_folder(folder, keys, merchant=enrolled.merchant):
         if held.name not in listed:
             raise Malformed(
                 "is held here, but the ledger no longer lists it: keep it and call the "
@@ -243,7 +243,7 @@ def _check(args: argparse.Namespace) -> int:
         keys, merchant = believed.keys, None
         print(f"Believing the keys kept here, of the ledger with root key {believed.root.kid}")
     try:
-        batches = settlement.read_folder(folder, keys, merchant=merchant)
+        batches = settlement_folder.read_folder(folder, keys, merchant=merchant)
     except Malformed as error:
         print(f"REFUSED 拒收 {error}")
         return DIFFERENT

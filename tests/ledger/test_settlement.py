@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from carepos import Till, jws, settlement, settlement_commands
+from carepos import Till, jws, settlement, settlement_commands, settlement_folder
 from carepos.errors import JournalError, Malformed, NotDecided, Unreachable
 from carepos.keys import KeySet, SigningKey
 from carepos.settlement import Batch
@@ -86,7 +86,7 @@ def all_batches(relief: World) -> list[Batch]:
         )
         for each in own.batches()
     ]
-    settlement.check_sequence(batches)
+    settlement_folder.check_sequence(batches)
     return batches
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from carepos import settlement
+from carepos import settlement_folder
 from carepos.commands import main
 
 
@@ -26,7 +26,7 @@ def test_a_failure_of_the_disk_is_a_sentence(
         def fail(*_: object, failure: OSError = failure, **__: object) -> None:
             raise failure
 
-        monkeypatch.setattr(settlement, "read_folder", fail)
+        monkeypatch.setattr(settlement_folder, "read_folder", fail)
         monkeypatch.setattr("carepos.settlement_commands._kept_keys", fail)
         assert main(["settlement", "check", str(tmp_path)]) == 2
         assert capsys.readouterr().err == told

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carepos import jws, settlement
+from carepos import jws, settlement, settlement_folder
 from carepos.errors import Malformed, SignatureInvalid
 from carepos.keys import KeySet, PublicKey, SigningKey, digest
 from carepos.settlement import Batch, Manifest, SettlementLine, Total, read_batch
@@ -91,8 +91,8 @@ def test_a_batch_is_read_and_written_back(case: Json) -> None:
 def test_batches_form_a_chain() -> None:
     """Each manifest names the one before it; the first one its merchant and programme."""
     batches = [read(FIRST), read(SECOND)]
-    settlement.check_sequence(batches)
-    settlement.check_sequence(batches[1:], after=batches[0])
+    settlement_folder.check_sequence(batches)
+    settlement_folder.check_sequence(batches[1:], after=batches[0])
     assert batches[0].manifest.previous == VECTORS["first_previous"]
     assert settlement.first_previous("chengguan-mart", "flood-dairy") == VECTORS["first_previous"]
 
@@ -250,15 +250,15 @@ def a_week(days: int = 5, **changed: Any) -> list[Batch]:
 
 def sequence_refusal(batches: list[Batch], after: Batch | None = None) -> str:
     with pytest.raises(Malformed) as refused:
-        settlement.check_sequence(batches, after=after)
+        settlement_folder.check_sequence(batches, after=after)
     return str(refused.value)
 
 
 def test_fh5_a_missing_doubled_or_misplaced_file_is_named() -> None:
     """Of a week's files, the one that is missing, there twice or out of order is named."""
     week = a_week()
-    settlement.check_sequence(week)
-    settlement.check_sequence([])
+    settlement_folder.check_sequence(week)
+    settlement_folder.check_sequence([])
     name = "settlement-chengguan-mart-flood-dairy-00000{}.csv".format
     assert sequence_refusal(week[1:]).startswith(f"{name(1)}: is missing before {name(2)}")
     assert sequence_refusal(week[:2] + week[3:]).startswith(f"{name(3)}: is missing")
@@ -292,7 +292,7 @@ def keep(folder: Path, batches: list[Batch]) -> None:
 
 def folder_refusal(folder: Path, merchant: str | None = None) -> str:
     with pytest.raises(Malformed) as refused:
-        settlement.read_folder(folder, KEYS, merchant=merchant)
+        settlement_folder.read_folder(folder, KEYS, merchant=merchant)
     return str(refused.value)
 
 
@@ -301,7 +301,7 @@ def test_a_folder_is_read_in_order_per_programme(tmp_path: Path) -> None:
     batches = a_week(11, programme="a-first") + a_week(2)
     keep(tmp_path, batches)
     (tmp_path / "notes.txt").write_text("not a settlement")
-    assert settlement.read_folder(tmp_path, KEYS) == batches
+    assert settlement_folder.read_folder(tmp_path, KEYS) == batches
 
 
 def test_t11_a_folder_with_a_file_that_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_t11_a_folder_with_a_file_that_does_not_fit_is_refused_by_name(tmp_path:
     assert "is the file of chengguan-mart, not of other-mart" in folder_refusal(
         tmp_path, "other-mart"
     )
-    assert len(settlement.read_folder(tmp_path, KEYS, merchant="chengguan-mart")) == 3
+    assert len(settlement_folder.read_folder(tmp_path, KEYS, merchant="chengguan-mart")) == 3
 
 
 def test_totals_count_both_kinds() -> None:

@@ -17,7 +17,8 @@ from carepos import ClockSkew, Holder, Line, Refused, Sale, Till
 from carepos.journal import JournalView
 from carepos.keys import KeySet, SigningKey
 from carepos.reconcile import Reconciliation, reconcile
-from carepos.settlement import Batch, check_sequence, read_batch
+from carepos.settlement import Batch, read_batch
+from carepos.settlement_folder import check_sequence
 from tests.contract_ledgers import FIXED, ITEM, VALUE, ContractLedger, care, second
 from tests.contract_till import FORMULA, MILK, RICE
 from tests.faulty_proxy import FaultyProxy, Mode, between
