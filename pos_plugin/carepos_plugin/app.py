@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -237,6 +238,12 @@ def _answer_errors(app: Flask) -> None:
             if name == "Allow":
                 answer.headers[name] = value
         return answer
+
+    @app.errorhandler(OSError)
+    @app.errorhandler(sqlite3.OperationalError)
+    def disk(error: Exception) -> Response:
+        _log.error("the disk can't be used: %s", type(error).__name__)
+        return problem_response(Problem("disk"))
 
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import sqlite3
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -97,6 +98,12 @@ def _guarded(
             return _said_no(problem_of(error).to_json())
         except (CareposError, FileNotFoundError) as error:
             print(f"carepos till: {_sentence(error, args)}", file=sys.stderr)
+        except sqlite3.DatabaseError as error:
+            print(
+                f"carepos till: the journal can't be read ({error}). Keep the folder and call the "
+                "programme's office.",
+                file=sys.stderr,
+            )
         except OSError as error:
             what = f"{error.filename}: " if error.filename else ""
             print(f"carepos till: {what}{error.strerror or error}", file=sys.stderr)
@@ -248,9 +255,10 @@ def verify(view: JournalView, enrolled: Enrolment) -> tuple[int, int]:
 
     Can be done beside a running plugin. Raises JournalCorrupt.
     """
-    about = view.about()
-    head, outcomes, count = record.first_prev(about["incarnation"]), 0, 0
+    outcomes = count = 0
     try:
+        about = view.about()
+        head = record.first_prev(about["incarnation"])
         for count, found in enumerate(view.records(), 1):
             place = (found.sequence, found.prev, found.incarnation, found.terminal)
             if place != (count, head, about["incarnation"], enrolled.terminal):
@@ -261,7 +269,7 @@ def verify(view: JournalView, enrolled: Enrolment) -> tuple[int, int]:
                 if said.record_sha256 != found.digest:
                     raise JournalCorrupt(f"record {count} has another's outcome", sequence=count)
                 outcomes += 1
-    except Malformed as error:
+    except (Malformed, KeyError, sqlite3.DatabaseError) as error:
         raise JournalCorrupt(f"after record {count}: {error}") from error
     return count, outcomes
 

@@ -101,6 +101,14 @@ KINDS: Final[dict[str, Kind]] = {
         "The till can't write to its disk, so no voucher can be taken. Restart the plugin.",
         "终端无法写入磁盘，暂不能核销。请重启插件。",
     ),
+    "disk": Kind(
+        503,
+        (
+            "The till can't use its disk: it may be full. "
+            "Look at the sale's state before you try again."
+        ),
+        "终端无法读写磁盘，磁盘可能已满；重试前请先查看本单状态。",
+    ),
     "unreachable": Kind(
         503, f"No connection to the ledger. {_AGAIN_EN}", f"连不上账本，{_AGAIN_ZH}"
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -470,6 +471,29 @@ def test_a_closed_journal_stops_selling_with_a_sentence(tmp_path: Path) -> None:
         body = {"offer": offer["offer"], "checkout": CHECKOUT, "cashier": "c01"}
         assert shop.refused("POST", "/api/redemptions", body) == (503, "journal_closed")
         assert shop.world.balance() == 12_000
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [OSError(28, "No space left on device", "canary"), sqlite3.OperationalError("canary")],
+)
+def test_fa8_a_full_disk_is_told_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    """FA-8: what can't be kept or read is a sentence about the disk, in settling and status too."""
+
+    def full(*_: object) -> None:
+        raise failure
+
+    with rig(tmp_path) as shop:
+        body = {"checkout": CHECKOUT, "code": shop.world.family().token(), "lines": [milk()]}
+        with monkeypatch.context() as patched:
+            patched.setattr("carepos.pack.keep", full)
+            answer = shop.call("POST", "/api/offers", body)
+            assert (answer.status_code, answer.json()["code"]) == (503, "disk")
+            assert "canary" not in answer.text
+            assert shop.refused("POST", "/api/settle", {}) == (503, "disk")
+        assert shop.post("/api/offers", body)["refusal"] is None
 
 
 def test_every_state_says_what_happens_next() -> None:

@@ -320,6 +320,26 @@ def test_verify_names_a_record_that_was_changed(shop: Rig, run: Run) -> None:
     assert "NOT GOOD" in out
 
 
+def test_a_journal_damaged_anywhere_is_told_in_one_sentence(shop: Rig, run: Run) -> None:
+    """T-5: whichever page of the file a dying disk has spoiled, no command answers a traceback."""
+    for n in range(3):
+        shop.sell(f"S1-00000{n}")
+    folder = _stopped(shop)
+    path = folder / "journal.db"
+    whole = path.read_bytes()
+    told = set()
+    for start in range(0, len(whole), 4096):
+        path.write_bytes(whole[:start] + b"\xa5" * 4096 + whole[start + 4096 :])
+        for command in ("verify", "status", "settle"):
+            done, out, err = run(command, "--folder", folder)
+            told.add((command, done))
+            assert len((out + err).splitlines()) < 20
+        path.write_bytes(whole)
+    assert ("verify", 1) in told or ("verify", 2) in told
+    path.write_bytes(whole)
+    assert run("verify", "--folder", folder)[0] == 0
+
+
 def test_a_till_held_by_something_else(shop: Rig, run: Run) -> None:
     """The journal is locked and nobody answers: one sentence says what to look at."""
     write_settings(shop.till.folder, port=1)
