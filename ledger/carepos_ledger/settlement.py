@@ -303,19 +303,10 @@ class Settlement:
 
     def file(self, merchant: str, programme: str, batch_no: int) -> bytes:
         """The CSV. Raises Problem `not_found`."""
-        data: bytes = self._stored(schema.batches.c.file, merchant, programme, batch_no)
-        return bytes(data)
-
-    def manifest(self, merchant: str, programme: str, batch_no: int) -> str:
-        """The signed manifest. Raises Problem `not_found`."""
-        found: str = self._stored(schema.batches.c.manifest, merchant, programme, batch_no)
-        return found
-
-    def _stored(self, column: Any, merchant: str, programme: str, batch_no: int) -> Any:
         table = schema.batches.c
         with self._database.read() as connection:
-            found = connection.scalars(
-                select(column).where(
+            found: bytes | None = connection.scalars(
+                select(table.file).where(
                     table.merchant == merchant,
                     table.programme == programme,
                     table.batch_no == batch_no,
@@ -323,7 +314,7 @@ class Settlement:
             ).one_or_none()
         if found is None:
             raise Problem("not_found", "no such settlement")
-        return found
+        return bytes(found)
 
 
 # ── the funders' parts ─────────────────────────────────────────────────────────────────────────
