@@ -21,7 +21,7 @@ from carepos_ledger.database import Database
 from carepos_ledger.desk import Desk
 from carepos_ledger.http import MAX_BODY_BYTES, json_response, problem_response
 from carepos_ledger.intake import Intake
-from carepos_ledger.keyring import Keyring
+from carepos_ledger.keyring import Keyring, refuse_keys
 from carepos_ledger.office import Office
 from carepos_ledger.operators import Operators
 from carepos_ledger.problems import Problem
@@ -123,13 +123,24 @@ def serve(settings: Settings, *, reached: Reached = pass_by) -> None:
 
 
 def create(folder: Path, settings: Settings | None = None) -> Settings:
-    """A new ledger in `folder`: settings, keys, empty book. Raises FileExistsError."""
+    """A new ledger in `folder`: settings, keys, empty book.
+
+    Raises FileExistsError where keys are, RuntimeError for a database that holds a ledger.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    refuse_keys(folder)
     made = settings or Settings.default(folder)
     # The database first: a wrong URL must not leave keys that block the next try.
     database = Database(made.database)
     try:
-        migrations.upgrade(database)
+        if migrations.revision(database) is None:
+            migrations.upgrade(database)
+        elif not migrations.is_current(database) or Operators(database).any():
+            # Tills trust the keys that it was founded with; a second set would sign into it.
+            raise RuntimeError(
+                "the database holds a ledger already: name another one with --database, or serve "
+                "that ledger from its own folder"
+            )
     finally:
         database.close()
     Keyring.create(folder)

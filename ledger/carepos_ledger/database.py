@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from carepos import durable
+from carepos.errors import Malformed
 
 LOCK_TIMEOUT_S = 3
 """How long a record waits for another one in flight on the same rows (INV-1)."""
@@ -31,7 +32,8 @@ class Database:
     """`write()` and `read()` give SQLAlchemy connections inside a transaction."""
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
-        self.url = make_url(url)
+        """Raises Malformed for a URL that is neither's, LedgerInUse."""
+        self.url = _understood(url)
         self._lock_file: BinaryIO | None = None
         self._writing = threading.RLock()
         if self.url.get_backend_name() == "sqlite":
@@ -104,6 +106,23 @@ class Database:
         engine = create_engine(url, pool_size=pool_size, max_overflow=0, pool_pre_ping=True)
         event.listen(engine, "connect", _make_postgresql)
         return engine
+
+
+def _understood(text: str) -> URL:
+    """The address in `text`. What is wrong with it is not repeated: it may hold a password."""
+    try:
+        url = make_url(text)
+        if url.drivername == "postgresql+psycopg" and url.database:
+            return url
+        if url.drivername == "sqlite" and url.database not in (None, "", ":memory:"):
+            return url
+    except (ArgumentError, ValueError):
+        pass
+    raise Malformed(
+        "must look like sqlite:////folder/ledger.db or postgresql+psycopg://user:password@host/name"
+        " (a : / or @ of a password is written %3A, %2F, %40)",
+        field="database",
+    )
 
 
 def _make_writer(connection: Any, _: object) -> None:

@@ -10,6 +10,7 @@ import functools
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,7 +19,7 @@ from carepos import ids, strict_json
 from carepos_ledger import app, migrations
 from carepos_ledger.database import Database, LedgerInUse
 from carepos_ledger.operator_client import SECRET_FILE, CommandStopped
-from carepos_ledger.operators import Operators
+from carepos_ledger.operators import Operators, new_secret
 from carepos_ledger.private_file import write_private_file
 from carepos_ledger.problems import Problem
 from carepos_ledger.settings import FILE, Settings
@@ -64,10 +65,13 @@ def init(args: argparse.Namespace) -> int:
     if (folder / FILE).exists():
         raise CommandStopped(f"There is a ledger in {folder} already: nothing was changed.")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # The database first: a wrong address should leave no keys behind that stand in the way.
-    with closing(Database(settings.database)) as database, database.read():
-        pass
-    app.create(folder, settings)
+    try:
+        app.create(folder, settings)
+    except FileExistsError as error:
+        raise CommandStopped(
+            f"{error.filename} is a key of a ledger that is or was in {folder}: name another "
+            "folder, or move the keys away if nothing was ever signed with them."
+        ) from None
     secret_file = _new_operator(settings, args.operator, folder / SECRET_FILE)
     print(
         f"A ledger is founded in {folder}. 账本已建立。\n"
@@ -82,13 +86,12 @@ def init(args: argparse.Namespace) -> int:
 @_plain_failures
 def serve(args: argparse.Namespace) -> int:
     settings = _settings(args.folder)
-    settings = Settings(
-        settings.folder,
-        settings.database,
-        settings.audience,
-        args.host or settings.host,
-        strict_json.integer(args.port or settings.port, "--port", low=1, high=65_535),
-    )
+    if args.host is not None:
+        settings = replace(settings, host=args.host)
+    if args.port is not None:
+        settings = replace(
+            settings, port=strict_json.integer(args.port, "--port", low=1, high=65_535)
+        )
     print(f"Serving on http://{settings.host}:{settings.port}, stop with Ctrl-C", flush=True)
     app.serve(settings)
     return DONE
@@ -113,9 +116,15 @@ def operator(args: argparse.Namespace) -> int:
 
 
 def _new_operator(settings: Settings, name: str, path: Path) -> Path:
-    with closing(Database(settings.database)) as database:
-        secret = Operators(database).add(name)
+    secret = new_secret()
+    # The file first: an operator whose secret nobody has would hold the name for ever.
     write_private_file(path, secret.encode("ascii") + b"\n", replace=False)
+    try:
+        with closing(Database(settings.database)) as database:
+            Operators(database).add(name, secret)
+    except BaseException:
+        path.unlink()
+        raise
     return path
 
 

@@ -6,6 +6,7 @@ off the machine once the key set is made.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import json
@@ -13,10 +14,20 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from carepos import durable, jws
+from carepos import durable, jws, strict_json
 from carepos.enrolment import LedgerKeys
 from carepos.errors import Malformed
 from carepos.keys import PublicKey, SigningKey, b64, read_secret, write_secret
+
+_ROOT, _SIGNING, _PSEUDONYM = "root.key", "signing.key", "pseudonym.secret"
+_KEYSET = "keyset.json"
+
+
+def refuse_keys(folder: Path) -> None:
+    """Raises FileExistsError when `folder` holds a key of a ledger."""
+    for name in (_ROOT, _SIGNING, _PSEUDONYM, _KEYSET):
+        if (folder / name).exists():
+            raise FileExistsError(errno.EEXIST, "a ledger's key is there", str(folder / name))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -35,10 +46,11 @@ class Keyring:
     def create(cls, folder: Path) -> Keyring:
         """New keys in `folder`. Raises FileExistsError rather than replace a key."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        refuse_keys(folder)
         root, signing = SigningKey.generate(), SigningKey.generate()
-        root.save(folder / "root.key")
-        signing.save(folder / "signing.key")
-        write_secret(folder / "pseudonym.secret", os.urandom(32))
+        root.save(folder / _ROOT)
+        signing.save(folder / _SIGNING)
+        write_secret(folder / _PSEUDONYM, os.urandom(32))
         payload = {
             "v": 1,
             "ledger": f"ledger-{root.kid[:8].lower().replace('_', 'x').replace('-', 'x')}",
@@ -50,18 +62,21 @@ class Keyring:
             "root": root.public.to_jwk(),
             "keyset": jws.sign(payload, typ=jws.KEYSET, key=root),
         }
-        durable.write(folder / "keyset.json", json.dumps(document, indent=2).encode() + b"\n")
+        durable.write(folder / _KEYSET, json.dumps(document, indent=2).encode() + b"\n")
         return cls.load(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Keyring:
         """Raises FileNotFoundError when there are no keys, Malformed when they don't fit."""
-        document = json.loads((folder / "keyset.json").read_bytes())
-        root = PublicKey.from_jwk(document["root"])
-        keys = LedgerKeys.read(document, root.kid)
-        signing = SigningKey.load(folder / "signing.key")
+        try:
+            document = strict_json.read_object((folder / _KEYSET).read_bytes())
+            root = PublicKey.from_jwk(document.get("root"))
+            keys = LedgerKeys.read(document, root.kid)
+        except Malformed as error:
+            raise Malformed(f"{_KEYSET} holds no key set ({error}): restore its copy") from None
+        signing = SigningKey.load(folder / _SIGNING)
         if signing.kid not in {key.kid for key in keys.keys}:
-            raise Malformed("signing.key is not in the key set")
+            raise Malformed(f"{_SIGNING} is not in {_KEYSET}: restore the copies of both")
         return cls(
             keys.ledger,
             keys.epoch,
@@ -69,7 +84,7 @@ class Keyring:
             root,
             keys.keyset,
             keys,
-            read_secret(folder / "pseudonym.secret"),
+            read_secret(folder / _PSEUDONYM),
         )
 
     def beneficiary_ref(self, merchant: str, iss: str, sub: str) -> str:

@@ -1,4 +1,4 @@
-"""Who may operate the ledger: a name, and the digest of a secret that is told once."""
+"""Who may operate the ledger: a name, and the digest of a secret that the ledger never keeps."""
 
 from __future__ import annotations
 
@@ -18,20 +18,24 @@ from carepos_ledger.problems import Problem
 _SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
+def new_secret(random_bytes: RandomBytes = secrets.token_bytes) -> str:
+    """What an operator shows with each call."""
+    return b64(random_bytes(32))
+
+
 class Operators:
     """The operators of one ledger. Safe to call from several threads."""
 
-    def __init__(self, database: Database, random_bytes: RandomBytes = secrets.token_bytes) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._random_bytes = random_bytes
 
-    def add(self, name: str) -> str:
-        """The secret of a new operator. It is told once; the ledger keeps its digest."""
+    def add(self, name: str, secret: str) -> None:
+        """A new operator with a secret of `new_secret`, of which the ledger keeps the digest."""
         ids.name(name, "operator")
-        secret = b64(self._random_bytes(32))
+        ids.digest_text(secret, "secret")
         table, wanted = schema.operators, digest(secret.encode("ascii"))
 
-        def work(connection: Connection) -> str:
+        def work(connection: Connection) -> None:
             held = find(connection, table, {"name": name})
             if held is None:
                 connection.execute(insert(table).values(name=name, secret_sha256=wanted))
@@ -39,9 +43,14 @@ class Operators:
                 raise Problem(
                     "already_exists_differently", "there is an operator of this name", field="name"
                 )
-            return secret
 
-        return act(self._database, work)
+        act(self._database, work)
+
+    def any(self) -> bool:
+        """Whether there is one. A ledger is founded with its first operator."""
+        with self._database.read() as connection:
+            found = connection.execute(select(schema.operators.c.name).limit(1)).one_or_none()
+        return found is not None
 
     def named(self, secret: object) -> str | None:
         """Whose secret this is. The look-up is by digest: its time tells nothing of the secret."""

@@ -18,7 +18,7 @@ from carepos_ledger import migrations, schema
 from carepos_ledger.database import Database
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.office import Office
-from carepos_ledger.operators import Operators
+from carepos_ledger.operators import Operators, new_secret
 from carepos_ledger.problems import Problem
 from carepos_ledger.programmes import Programmes
 from carepos_ledger.terminals import Terminals
@@ -90,6 +90,12 @@ class Desk:
         programmes.admit_store("flood-dairy", "guzhou-1")
         if funded_minor:
             office.fund("flood-dairy", "red-cross", funded_minor, "TRANSFER-1")
+
+    def operator(self, name: str) -> str:
+        """The secret of a new operator."""
+        secret = new_secret()
+        self.operators.add(name, secret)
+        return secret
 
     def tables(self) -> dict[str, list[tuple[Any, ...]]]:
         """Every row of every table."""

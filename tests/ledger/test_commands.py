@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,13 +127,79 @@ def test_a_wrong_database_leaves_no_ledger(tmp_path: Path, capsys: Said) -> None
     """A database that can't be reached is said in one sentence without its password, and no key is
     left that would stand in the way of the next try."""
     folder = tmp_path / "ledger"
-    for url in ("postgresql+psycopg://u:pAsSwOrD@127.0.0.1:1/x", "nonsense:pAsSwOrD", "oracle://x"):
-        assert carepos("init", "--folder", folder, "--database", url) == FAILED
+    for url in (
+        "postgresql+psycopg://u:pAsSwOrD@127.0.0.1:1/x",
+        "postgresql+psycopg://u:p:pAsSwOrD@127.0.0.1:port/x",
+        "postgresql://u:pAsSwOrD@127.0.0.1:1/x",
+        "nonsense:pAsSwOrD",
+        "oracle://x",
+        "mysql://x",
+        "sqlite://",
+        "sqlite:///:memory:",
+    ):
+        assert (url, carepos("init", "--folder", folder, "--database", url)) == (url, FAILED)
         said = capsys.readouterr()
+        assert "pip install" not in said.err
         assert "pAsSwOrD" not in said.out + said.err and "Traceback" not in said.err
         assert len(said.err.splitlines()) == 1
     assert list(folder.iterdir()) == []
     assert carepos("init", "--folder", folder) == DONE
+
+
+def test_a_book_belongs_to_one_ledger(tmp_path: Path, capsys: Said) -> None:
+    """A database that holds a ledger already gets no second one with other keys, nor does a folder
+    that holds keys: the sentence says which, and nothing is changed."""
+    assert carepos("init", "--folder", tmp_path / "first") == DONE
+    second = tmp_path / "second"
+    url = f"sqlite:///{tmp_path / 'first' / 'ledger.db'}"
+    assert carepos("init", "--folder", second, "--database", url) == FAILED
+    assert "holds a ledger already" in capsys.readouterr().err
+    assert list(second.iterdir()) == []
+    (second / "root.key").write_text("left over", "ascii")
+    assert carepos("init", "--folder", second) == FAILED
+    assert "root.key" in (said := capsys.readouterr().err) and "another folder" in said
+    assert [path.name for path in second.iterdir()] == ["root.key"]
+
+
+def test_an_operator_is_made_with_its_secret_or_not_at_all(tmp_path: Path, capsys: Said) -> None:
+    """Where the secret can't be kept no operator is made, and the name is free for the next try; a
+    refused name leaves no secret behind."""
+    folder = tmp_path / "ledger"
+    assert carepos("init", "--folder", folder) == DONE
+    assert carepos("operator", "li", "--folder", folder, "--to", tmp_path / "no" / "li") == FAILED
+    assert carepos("operator", "li", "--folder", folder, "--to", tmp_path / "li") == DONE
+    assert carepos("operator", "Li!", "--folder", folder, "--to", tmp_path / "li2") == FAILED
+    assert carepos("operator", "li", "--folder", folder, "--to", tmp_path / "li2") == NO
+    assert not (tmp_path / "li2").exists()
+
+
+@pytest.mark.parametrize("name", ["keyset.json", "signing.key", "pseudonym.secret", "ledger.toml"])
+def test_damaged_files_of_a_ledger_are_one_sentence(
+    tmp_path: Path, name: str, capsys: Said
+) -> None:
+    """A key or setting that a disk or an editor spoilt: one sentence naming the file, no
+    traceback."""
+    folder = tmp_path / "ledger"
+    assert carepos("init", "--folder", folder) == DONE
+    capsys.readouterr()
+    for content in (b"", b"{", b"[]", b"{}", b"\xff", b"A" * 42):
+        (folder / name).write_bytes(content)
+        assert (content, carepos("serve", "--folder", folder)) == (content, FAILED)
+        said = capsys.readouterr().err
+        assert (content, len(said.splitlines()), name in said) == (content, 1, True)
+
+
+def test_a_book_of_newer_software_is_left_alone(tmp_path: Path, capsys: Said) -> None:
+    """Older software neither serves nor migrates it, and says why."""
+    folder = tmp_path / "ledger"
+    assert carepos("init", "--folder", folder) == DONE
+    with closing(sqlite3.connect(folder / "ledger.db")) as book, book:
+        book.execute("UPDATE alembic_version SET version_num = '9999'")
+    capsys.readouterr()
+    assert carepos("serve", "--folder", folder) == FAILED
+    assert carepos("migrate", "--folder", folder) == FAILED
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and "9999" in said[1] and "newer" in said[1]
 
 
 def test_the_sample_list_from_the_shell(place: Place, capsys: Said) -> None:
@@ -232,6 +300,8 @@ def test_the_running_ledger_is_not_opened_twice(place: Place, capsys: Said) -> N
     """Commands that need the database itself say that it is in use."""
     assert carepos("migrate", "--folder", place.folder) == FAILED
     assert "running" in capsys.readouterr().err
+    assert carepos("serve", "--folder", place.folder, "--port", "0") == FAILED
+    assert "--port" in capsys.readouterr().err
 
 
 def test_failures_are_one_sentence(place: Place, capsys: Said) -> None:

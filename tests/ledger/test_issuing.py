@@ -63,11 +63,12 @@ def sub_of(desk: Desk, n: int) -> str:
     """The `sub` of household `n`, as the tables tie it to its ref."""
     enrolled, people = schema.enrolments.c, schema.beneficiaries.c
     with desk.database.read() as connection:
-        return connection.scalars(
+        found: str = connection.scalars(
             select(people.sub)
             .join(schema.enrolments, enrolled.beneficiary == people.beneficiary)
             .where(enrolled.ref == ref(n))
         ).one()
+    return found
 
 
 def sample_list(data: bytes | None = None) -> CountyList:

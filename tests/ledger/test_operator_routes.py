@@ -64,7 +64,7 @@ def web(database_url: str, tmp_path: Path) -> Iterator[Web]:
         app.register_blueprint(
             operator_routes.blueprint(desk.operators, desk.programmes, desk.office, desk.terminals)
         )
-        yield Web(desk, app.test_client(), desk.operators.add("ops"))
+        yield Web(desk, app.test_client(), desk.operator("ops"))
 
 
 def code_of(answer: TestResponse) -> str:

@@ -1,4 +1,4 @@
-"""Operators: a secret is told once, and only its digest is kept."""
+"""Operators: their secrets stay with them; the ledger keeps digests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from carepos_ledger.operators import new_secret
 from tests.ledger.relief import (
     Desk,
     open_desk,
@@ -22,11 +23,11 @@ def desk(database_url: str, tmp_path: Path) -> Iterator[Desk]:
 
 
 def test_operator_secrets_are_kept_as_digests(desk: Desk) -> None:
-    """The secret is told once, names its operator afterwards, and stands in no table."""
+    """The secret names its operator, and stands in no table."""
     operators = desk.operators
-    secret = operators.add("ops-1")
+    secret = desk.operator("ops-1")
     assert operators.named(secret) == "ops-1"
     assert secret not in repr(desk.tables())
     for other in ("", secret[:-1], secret + "A", "A" * 43, None, 7):
         assert operators.named(other) is None
-    refused("already_exists_differently", lambda: operators.add("ops-1"), desk)
+    refused("already_exists_differently", lambda: operators.add("ops-1", new_secret()), desk)

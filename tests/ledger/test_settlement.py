@@ -28,6 +28,7 @@ from carepos.strict_json import MAX_INTEGER
 from carepos_ledger import schema
 from carepos_ledger.book import Book
 from carepos_ledger.database import Database
+from carepos_ledger.operators import new_secret
 from carepos_ledger.problems import Problem
 from carepos_ledger.settlement import MAX_LISTED, POINTS, Settlement, parts_of
 from tests.ledger.rig import Rig
