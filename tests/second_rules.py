@@ -197,6 +197,8 @@ def _check_allocation(basket: Sequence[Json], allocation: Sequence[Json]) -> Non
         raise Bad
     if any(entry["programme_minor"] + entry["beneficiary_minor"] < 1 for entry in allocation):
         raise Bad
+    if sum(entry["programme_minor"] for entry in allocation) > 10**12:
+        raise Bad
 
 
 def content_digest(record: Json) -> str:

@@ -69,7 +69,7 @@ class Redeem:
         basket = lines_from_json(names["basket"], "content.basket")
         if any("description" in line for line in names["basket"]):
             raise Malformed("no descriptions in a record", field="content.basket")
-        return cls(
+        redeem = cls(
             ids.label(names["checkout"], "content.checkout"),
             ids.label(names["cashier"], "content.cashier"),
             ids.name(names["programme"], "content.programme"),
@@ -80,6 +80,10 @@ class Redeem:
             basket,
             allocation_from_json(names["allocation"], len(basket), "content.allocation"),
         )
+        if redeem.programme_minor > money.MAX_AMOUNT_MINOR:
+            # No outcome and no line of a settlement file could say it.
+            raise Malformed("comes to more than one redemption may", field="content.allocation")
+        return redeem
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from carepos import Till, jws, settlement, settlement_commands, settlement_folder
+from carepos import Till, jws, money, settlement, settlement_commands, settlement_folder
+from carepos.basket import Entry, Line
 from carepos.errors import JournalError, Malformed, NotDecided, Unreachable
 from carepos.keys import KeySet, SigningKey
 from carepos.settlement import Batch
@@ -31,7 +32,7 @@ from carepos_ledger.database import Database
 from carepos_ledger.operators import new_secret
 from carepos_ledger.problems import Problem
 from carepos_ledger.settlement import MAX_LISTED, POINTS, Settlement, parts_of
-from tests.ledger.rig import Rig
+from tests.ledger.rig import MILK, Envelope, Rig
 from tests.vectors import build
 from tests.world import Family, World, milk, world
 
@@ -253,6 +254,28 @@ def test_a_till_of_any_number_is_settled(rig: Rig) -> None:
     assert (closed.rows, closed.net_minor) == (3, 3_000)
     (batch,) = all_batches(rig)
     assert [line.sequence for line in batch.lines] == [1, 10**12, MAX_INTEGER]
+
+
+def test_no_redemption_is_larger_than_an_outcome_or_a_file_can_say(rig: Rig) -> None:
+    """Lines that are each within 10^12 and together beyond it are not booked: their outcome could
+    be read by no till, and their line would keep the whole file from being made."""
+    top = money.MAX_AMOUNT_MINOR
+    for grant in ("grant-2", "grant-3"):
+        rig.office.fund("flood-dairy", "red-cross", top, grant)
+    holder, signer = rig.holder(*[{"amount_minor": top}] * 2), rig.signer()
+
+    def sale(*amounts: int) -> Envelope:
+        lines = [Line(MILK, 1, "piece", amount) for amount in amounts]
+        entries = [
+            Entry(n, holder.vouchers[n - 1], 0, amount, 0) for n, amount in enumerate(amounts, 1)
+        ]
+        return rig.redeem(signer, holder, basket=lines, allocation=entries)
+
+    with pytest.raises(Malformed, match="more than one redemption"):
+        sale(top, 1)
+    assert rig.send_one(sale(top - 1, 1)).result == "posted"
+    own = Settlement(rig.database, rig.keyring, rig.now)
+    assert [each.net_minor for each in own.close()] == [top]
 
 
 def test_the_time_of_a_close_is_before_it_looks(rig: Rig) -> None:
