@@ -92,6 +92,7 @@ def build(
         printer,
         encoder.encode,
         columns=settings.columns,
+        terminal_no=till.enrolment.terminal_no,
         reached=reached,
     )
     offers = OfferBook(life_s=settings.offer_life_s, monotonic=monotonic, random_bytes=random_bytes)

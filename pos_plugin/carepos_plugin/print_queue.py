@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from carepos import receipt, receipt_layout
+from carepos import ids, receipt, receipt_layout
 from carepos.journal import Journal, PrintJob, PrintState
 from carepos.receipt import Receipt
 from carepos.till import Reached, pass_by
@@ -32,7 +32,7 @@ _STATES: Final[dict[printers.PrintState, PrintState]] = {
     printers.PrintState.FAILED: "failed",
     printers.PrintState.UNKNOWN: "unknown",
 }
-_MOST_SLIPS_TO_LOOK_AT = 20
+_NUMBERS_TO_LOOK_AT = 100
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class PrintQueue:
     """Prints what the journal has queued. `start()` does it in the background from then on.
 
     `encode` makes the printer's bytes; `columns` is the width of the text beside them.
+    `terminal_no` is the till's, as it stands in its receipts' numbers.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class PrintQueue:
         encode: Callable[[Receipt], bytes],
         *,
         columns: int,
+        terminal_no: int,
         reached: Reached = pass_by,
     ) -> None:
         self._journal = journal
@@ -79,13 +81,7 @@ class PrintQueue:
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._last: Slip | None = None
-        # The newest slip of a receipt counts: once a copy is on paper, nobody need be asked.
-        newest = {job.receipt_no: job for job in journal.print_jobs()[-_MOST_SLIPS_TO_LOOK_AT:]}
-        self._unsure: dict[str, Slip] = {
-            job.receipt_no: Slip(job.receipt_no, job.copy_no, "unknown", RESTARTED)
-            for job in newest.values()
-            if job.state == "unknown"
-        }
+        self._unsure = _unsure_since_before(journal, terminal_no)
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="print-queue", daemon=True)
@@ -162,3 +158,19 @@ class PrintQueue:
             self._unsure[slip.receipt_no] = slip
             _log.warning("receipt %s: %s (%s)", slip.receipt_no, slip.state, slip.reason)
         return slip
+
+
+def _unsure_since_before(journal: Journal, terminal_no: int) -> dict[str, Slip]:
+    """Of the newest numbers, the receipts whose last slip was at the printer when the till stopped.
+
+    Number by number: a till's receipts of years are more than it should read at each start.
+    """
+    found = {}
+    last = journal.sequence
+    for sequence in range(max(1, last - _NUMBERS_TO_LOOK_AT + 1), last + 1):
+        jobs = journal.print_jobs(ids.receipt_no(terminal_no, sequence))
+        # The last slip counts: once a copy is on paper, nobody need be asked.
+        if jobs and jobs[-1].state == "unknown":
+            slip = Slip(jobs[-1].receipt_no, jobs[-1].copy_no, "unknown", RESTARTED)
+            found[slip.receipt_no] = slip
+    return found

@@ -174,6 +174,27 @@ def test_a_receipt_printed_again_is_not_doubted_after_the_next_restart(tmp_path:
             assert third.get("/api/status")["printer"]["unsure"] == []
 
 
+def test_a_start_does_not_read_every_receipt_there_ever_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a till does at its start does not grow with its years: no look at the whole of paper."""
+    with rig(tmp_path) as shop:
+        shop.sell()
+        shop.till.close()
+        till = shop.world.till()
+        real, asked = till.journal.print_jobs, []
+
+        def print_jobs(receipt_no: str | None = None, *, queued: bool = False) -> Any:
+            asked.append((receipt_no, queued))
+            return real(receipt_no, queued=queued)
+
+        monkeypatch.setattr(till.journal, "print_jobs", print_jobs)
+        with plugged(shop.world, till, shop.faults, prints_on=Recorder()) as again:
+            again.get("/api/status")
+        assert asked
+        assert (None, False) not in asked
+
+
 def test_a_printer_that_fails_in_its_own_way_is_unknown_and_ends_nothing(tmp_path: Path) -> None:
     """An adapter that raises against its promise: its slip is unknown, the next one is printed."""
     printer = Recorder()
