@@ -26,8 +26,8 @@ MIN_VALID_S: Final = 60
 ALARMS_AT_ONCE: Final = 500
 
 _ACTIVATION = re.compile(r"cp1\.[A-Za-z0-9_-]{22}\.([A-Za-z0-9_-]{43})")
-# What an operator may make of a till. Revoked is for ever: the same machine enrols anew. A forked
-# till is let in again only once its two lines are sorted out.
+# What an operator may make of a till. Revoked is for ever, and all that becomes of a forked one:
+# the same machine enrols anew, with a new key.
 _STATUS_AFTER: Final[Mapping[str, frozenset[str]]] = {
     "active": frozenset({"suspended", "revoked"}),
     "suspended": frozenset({"active", "revoked"}),
@@ -215,11 +215,18 @@ class Terminals:
             return [dict(row) for row in rows.mappings()]
 
     def alarms(self, after: int) -> list[dict[str, object]]:
-        """At most 500 alarms numbered above `after`, oldest first."""
+        """At most 500 alarms numbered above `after`, oldest first; none comes in between later."""
         strict_json.integer(after, "after", high=2**31 - 1)
         table = schema.alarms
-        with self._database.read() as connection:
+
+        def work(connection: Connection) -> list[dict[str, object]]:
+            if not self._database.is_sqlite:
+                # Numbers are given out before their transactions commit. Wait for those under
+                # way: whoever reads on from the last number would pass over them.
+                connection.execute(text("LOCK TABLE alarms IN SHARE MODE"))
             rows = connection.execute(
                 select(table).where(table.c.n > after).order_by(table.c.n).limit(ALARMS_AT_ONCE)
             )
             return [dict(row) for row in rows.mappings()]
+
+        return act(self._database, work)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import event, insert, update
 
 from carepos import clock, ids, jws
 from carepos.enrolment import LedgerKeys
@@ -167,3 +167,28 @@ def test_alarms_are_read_on_from_the_last(desk: Desk) -> None:
     assert len(seen) == 3
     assert desk.terminals.alarms(int(str(seen[1]["n"]))) == seen[2:]
     malformed("after", lambda: desk.terminals.alarms(2**31), desk)
+
+
+def test_an_alarm_that_commits_late_is_not_passed_over(desk: Desk) -> None:
+    """PostgreSQL numbers alarms before they are committed. Whoever reads number 2 has not missed
+    number 1 for ever: the read waits until 1 is there, or is none."""
+    if desk.database.is_sqlite:
+        return  # one transaction writes at a time: numbers are in the order of commits
+    row = {"at": "2026-11-22T08:30:00.000Z", "kind": "fork", "terminal": "t-1", "digest": "x"}
+    locking = threading.Event()
+
+    def watch(_c: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if statement.startswith("LOCK TABLE alarms"):
+            locking.set()
+
+    seen: list[object] = []
+    reader = threading.Thread(target=lambda: seen.extend(desk.terminals.alarms(0)))
+    event.listen(desk.database.engine, "before_cursor_execute", watch)
+    with desk.database.write() as late:
+        late.execute(insert(schema.alarms), [row])
+        with desk.database.write() as early:
+            early.execute(insert(schema.alarms), [row])
+        reader.start()
+        assert locking.wait(20)
+    reader.join()
+    assert len(seen) == 2
