@@ -135,7 +135,11 @@ class Office:
                 .with_for_update()
             ).one_or_none()
             if held is None:
-                raise Problem("not_found", "no such voucher in this programme", field="voucher")
+                raise Problem(
+                    "not_found",
+                    "no such voucher in this programme",
+                    field="ref" if voucher is None else "voucher",
+                )
             if bool(held.frozen) == frozen:
                 return "exists"
             connection.execute(

@@ -12,6 +12,7 @@ Schema = dict[str, Any]
 
 _TEXT: Final[Schema] = {"type": "string"}
 _NAME: Final[Schema] = {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,39}$"}
+_TITLE: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 80}
 _JWS: Final[Schema] = {
     "type": "string",
     "pattern": r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}$",
@@ -28,6 +29,10 @@ _FLAG: Final[Schema] = {"type": "boolean"}
 
 def _whole(low: int = 0, high: int = 10**12) -> Schema:
     return {"type": "integer", "minimum": low, "maximum": high}
+
+
+# A programme's sums may be beyond any one amount, and negative when they do not add up.
+_SUM: Final[Schema] = _whole(-(2**53 - 1), 2**53 - 1)
 
 
 def _list(of: Schema, low: int = 0, high: int | None = None) -> Schema:
@@ -50,7 +55,7 @@ def _ref(name: str) -> Schema:
 
 _UNIT: Final[Schema] = {"enum": ["piece", "g", "ml"]}
 _RULES: Final[dict[str, Schema]] = {
-    "name": {"type": "string", "minLength": 1, "maxLength": 80},
+    "name": _TITLE,
     "currency": _CURRENCY,
     "starts_at": _TIME,
     "ends_at": _TIME,
@@ -230,16 +235,16 @@ _PATHS: Final[dict[str, Schema]] = {
         "put": _put("An issuer of identity tokens and its keys",
                     _object(iss=_TEXT, keys=_list(_ref("Jwk"), 1, 20)))
     },
-    "/v1/operators/funders/{funder}": {"put": _put("A funder", _object(name=_TEXT))},
-    "/v1/operators/merchants/{merchant}": {"put": _put("A merchant", _object(name=_TEXT))},
+    "/v1/operators/funders/{funder}": {"put": _put("A funder", _object(name=_TITLE))},
+    "/v1/operators/merchants/{merchant}": {"put": _put("A merchant", _object(name=_TITLE))},
     "/v1/operators/stores/{store}": {
-        "put": _put("A merchant's store", _object(merchant=_NAME, name=_TEXT))
+        "put": _put("A merchant's store", _object(merchant=_NAME, name=_TITLE))
     },
     "/v1/operators/product-lists/{product_list}": {
         "put": _put(
             "A product list; a changed one is a new version",
             _object(
-                version=_whole(1),
+                version=_whole(1, 2**53 - 1),
                 entries={"type": "object", "additionalProperties": _NAME, "maxProperties": 20_000},
             ),
         )
@@ -261,13 +266,13 @@ _PATHS: Final[dict[str, Schema]] = {
             _object(
                 programme=_NAME,
                 currency=_CURRENCY,
-                funded_minor=_whole(),
-                unreserved_minor=_whole(),
-                loss_reserve_minor=_whole(),
-                issued_minor=_whole(),
-                available_minor=_whole(),
-                saved_minor=_whole(),
-                redeemed_minor=_whole(),
+                funded_minor=_SUM,
+                unreserved_minor=_SUM,
+                loss_reserve_minor=_SUM,
+                issued_minor=_SUM,
+                available_minor=_SUM,
+                saved_minor=_SUM,
+                redeemed_minor=_SUM,
                 vouchers=_whole(),
                 quantities={"type": "object"},
                 differences=_list(_TEXT),
@@ -277,7 +282,11 @@ _PATHS: Final[dict[str, Schema]] = {
     "/v1/operators/programmes/{programme}/funds": {
         "post": _put(
             "Money put in by a funder, once per reference",
-            _object(funder=_NAME, amount_minor=_whole(1), reference=_TEXT),
+            _object(
+                funder=_NAME,
+                amount_minor=_whole(1),
+                reference={"type": "string", "pattern": "^[A-Za-z0-9._-]{1,40}$"},
+            ),
         )
     },
     "/v1/operators/programmes/{programme}/issue": {
@@ -295,7 +304,10 @@ _PATHS: Final[dict[str, Schema]] = {
                     )
                 )
             ),
-            body=_object(import_key_id=_TEXT, rows=_list(_ref("IssueRow"), 1, 500)),
+            body=_object(
+                import_key_id={"type": "string", "pattern": "^[0-9a-f]{16}$"},
+                rows=_list(_ref("IssueRow"), 1, 500),
+            ),
         )
     },
     "/v1/operators/programmes/{programme}/freeze": {
@@ -308,7 +320,7 @@ _PATHS: Final[dict[str, Schema]] = {
         "post": _operator(
             "A one-time activation code for a till",
             _object(activation=_TEXT, expires_at=_TIME),
-            body=_object(store=_NAME, valid_s=_whole(1)),
+            body=_object(store=_NAME, valid_s=_whole(60, 2_592_000)),
             status=(201,),
         )
     },

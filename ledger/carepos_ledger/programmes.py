@@ -174,6 +174,8 @@ class Programmes:
             if find(connection, table, {"programme": programme, "store": store}) is not None:
                 return RulesPut("exists", held.rules_version)
             connection.execute(insert(table).values(programme=programme, store=store))
+            # Rules that can't be read again would stop the whole programme: raises Malformed.
+            read_programmes(connection, [programme])
             return RulesPut("created", _new_rules(connection, held, json.loads(held.rules)))
 
         ids.name(programme, "programme")

@@ -209,6 +209,8 @@ def test_a_voucher_is_frozen_by_its_ref_or_id(desk: Desk) -> None:
     assert office.freeze("flood-dairy", voucher=voucher, frozen=False) == "changed"
     assert frozen() == [0, 0]
     programmes.put_programme({**RULES, "programme": "other"})
-    refused("not_found", lambda: office.freeze("other", voucher=voucher, frozen=True), desk)
-    refused("not_found", lambda: office.freeze("other", ref=ref(1), frozen=True), desk)
+    by_id: dict[str, Any] = {"voucher": voucher}
+    for named in (by_id, {"ref": ref(1)}):
+        call = partial(office.freeze, "other", frozen=True, **named)
+        assert refused("not_found", call, desk).field == next(iter(named))
     malformed("voucher", lambda: office.freeze("flood-dairy", frozen=True), desk)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from carepos.errors import Malformed
 from carepos.keys import KeySet, PublicKey, SigningKey
@@ -170,3 +170,21 @@ def test_stores_come_and_go_with_new_rules(desk: Desk) -> None:
     assert rules_version(desk) == 4
     refused("not_found", lambda: programmes.admit_store("flood-dairy", "nowhere"), desk)
     refused("not_found", lambda: programmes.admit_store("nothing", "guzhou-1"), desk)
+
+
+def test_a_store_too_many_is_not_admitted(desk: Desk) -> None:
+    """A programme whose rules could not be read any more would pay nobody: the store that is one
+    too many is refused, and the others go on."""
+    stores = [f"s-{n}" for n in range(10_000)]
+    with desk.database.write() as connection:
+        connection.execute(
+            insert(schema.stores), [{"store": s, "merchant": "guzhou", "name": s} for s in stores]
+        )
+        connection.execute(
+            insert(schema.programme_stores),
+            [{"programme": "flood-dairy", "store": s} for s in stores[1:]],
+        )
+    with pytest.raises(Malformed, match="stores"):
+        desk.programmes.admit_store("flood-dairy", "s-0")
+    assert len(desk.programmes.one("flood-dairy").stores) == 10_000
+    assert desk.programmes.admit_store("flood-dairy", "s-1").result == "exists"
