@@ -14,7 +14,18 @@ from datetime import date, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from carepos import Holder, Line, Malformed, NotDecided, Refused, Sale, Till, Unreachable, ids
+from carepos import (
+    Holder,
+    Line,
+    Malformed,
+    NotDecided,
+    Refused,
+    Sale,
+    Till,
+    Unreachable,
+    day_end,
+    ids,
+)
 from carepos.clock import Clock
 from carepos.journal import PrintJob
 from carepos.record import DayReport
@@ -226,7 +237,7 @@ class Counter:
     def close_day(self, business_date: str | None) -> dict[str, Any]:
         """Write and send the till's Z, by default for today on the shop's clock.
 
-        The same day again with no sale since gives the same Z, so a double click makes one.
+        The same day again with nothing new to tell gives the same Z, so a double click makes one.
         """
         day = business_date or f"{self._now().astimezone(ZoneInfo(self._settings.zone)):%Y-%m-%d}"
         if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", day) is None:
@@ -238,15 +249,14 @@ class Counter:
         journal = self._till.journal
         with self._closing:
             reports = journal.records("day_report")
-            content = reports[-1].content if reports else None
-            if (
-                isinstance(content, DayReport)
-                and content.business_date == day
-                and not any(a.sequence > reports[-1].sequence for a in journal.attempts())
-            ):
-                self._till.settle()
+            newest = reports[-1].content if reports else None
+            if not isinstance(newest, DayReport) or newest.business_date != day:
+                newest = None
+            else:
+                self._till.settle()  # what ends now is news
+            if newest is not None and day_end.is_told(journal, newest):
                 acknowledged = bool(journal.outcomes_of(reports[-1].sequence))
-                closed, problem = content, None if acknowledged else self._contact.problem
+                closed, problem = newest, None if acknowledged else self._contact.problem
             else:
                 made = self._till.close_day(day)
                 closed, acknowledged, problem = made.report, made.acknowledged, made.problem

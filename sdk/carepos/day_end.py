@@ -53,3 +53,10 @@ def report(journal: JournalView, day: str, last_sequence: int) -> DayReport:
             if count[programme, currency]
         ),
     )
+
+
+def is_told(journal: JournalView, newest: DayReport) -> bool:
+    """Whether another report would say nothing that the `newest` one did not."""
+    fresh = report(journal, newest.business_date, newest.to_sequence)
+    ended = fresh.confirmed + fresh.refused + fresh.reversed
+    return not ended and fresh.open == newest.open

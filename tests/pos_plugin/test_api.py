@@ -438,6 +438,22 @@ def test_the_day_is_closed_once(tmp_path: Path) -> None:
         assert shop.post("/api/day-close", {"business_date": "2026-11-22"})["z_no"] == 2
 
 
+def test_a_sale_that_ends_after_its_z_gets_another_the_same_day(tmp_path: Path) -> None:
+    """A sale that was open at the Z and is booked after it is in the next, which the same day may
+    have: closing again tells what it came to, once."""
+    with rig(tmp_path) as shop:
+        shop.sell_unknown()
+        shop.cut_network()
+        first = shop.post("/api/day-close", {})
+        assert (first["z_no"], first["confirmed"], first["open"]) == (1, 0, 1)
+        assert shop.post("/api/day-close", {})["z_no"] == 1
+        shop.mend_network()
+        second = shop.post("/api/day-close", {})
+        assert (second["z_no"], second["confirmed"], second["open"]) == (2, 1, 0)
+        assert second["sums"][0]["amount_minor"] == 6_490
+        assert shop.post("/api/day-close", {}) == second
+
+
 def test_a_day_report_that_did_not_arrive_is_told(tmp_path: Path) -> None:
     """Without a network the Z says why it is not acknowledged, also repeated, and settling too."""
     with rig(tmp_path) as shop:

@@ -36,10 +36,12 @@ def test_a_sale_confirmed_after_its_z_is_in_the_next(tmp_path: Path) -> None:
         late = shop.sale(500, "unknown")
         first = z(shop.journal)
         assert counts(first) == (1, 0, 0, 1)
+        assert day_end.is_told(shop.journal, first)
         assert first.sums == (DaySum("flood-dairy", "CNY", 1, 6_000),)
         second = z(shop.journal)
         assert (counts(second), second.sums) == ((0, 0, 0, 1), ())
         shop.journal.advance(late.id, "sale_posted", outcome=shop.answer(late, "posted"))
+        assert not day_end.is_told(shop.journal, second)
         shop.sale(70, "confirmed", "winter-fuel")
         third = z(shop.journal)
         assert counts(third) == (2, 0, 0, 0)
@@ -48,7 +50,10 @@ def test_a_sale_confirmed_after_its_z_is_in_the_next(tmp_path: Path) -> None:
             DaySum("winter-fuel", "CNY", 1, 70),
         )
         assert (third.z_no, third.from_sequence) == (3, second.to_sequence + 2)
-        assert counts(z(shop.journal)) == (0, 0, 0, 0)
+        last = z(shop.journal)
+        assert counts(last) == (0, 0, 0, 0)
+        shop.sale(1, "unknown")
+        assert not day_end.is_told(shop.journal, last)
 
 
 @pytest.mark.parametrize("fate", ["undone", "unknown"])
