@@ -446,8 +446,11 @@ def _suspend(client: OperatorClient, args: argparse.Namespace) -> int:
 
 
 def _alarms(client: OperatorClient, args: argparse.Namespace) -> int:
-    found = client.get(f"/alarms?after={args.after}").get("alarms")
-    alarms = strict_json.array(found, "alarms")
+    alarms: list[dict[str, Any]] = []
+    after = args.after
+    while page := strict_json.array(client.get(f"/alarms?after={after}").get("alarms"), "alarms"):
+        alarms += page
+        after = strict_json.integer(page[-1]["n"], "n", low=after + 1)
     if not alarms:
         print("No alarms. 无告警。")
         return DONE

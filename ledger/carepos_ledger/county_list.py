@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from carepos.money import minor_unit_digits
+from carepos.money import MAX_AMOUNT_MINOR, minor_unit_digits
 from carepos_ledger.column_mapping import ColumnMapping
 from carepos_ledger.import_key import ImportKey
 from carepos_ledger.list_header import ListHeader, find_header
@@ -218,6 +218,9 @@ class _Judge:
         amount = read_amount(cells[header.amount], self._currency, self._minor_digits)
         if isinstance(amount, RowRefusal):
             verdict.refuse(amount)
+        elif amount > MAX_AMOUNT_MINOR:
+            # The ledger would refuse the whole chunk for it.
+            verdict.refuse(RowRefusal.AMOUNT_TOO_LARGE)
         else:
             verdict.amount_minor = amount
         if header.people is not None:

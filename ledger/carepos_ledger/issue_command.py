@@ -6,6 +6,7 @@ command may be run again after any failure: what was issued is answered, not iss
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from rich.table import Table
 from carepos import clock, strict_json
 from carepos.errors import CareposError, Malformed, NotDecided
 from carepos.money import format_amount, minor_unit_digits
+from carepos_ledger import list_records
 from carepos_ledger.column_mapping import MappingUnreadable, read_mapping
 from carepos_ledger.county_list import CountyList, ListedRow, ListUnreadable, read_list
 from carepos_ledger.enrolment_file import Enrolment, EnrolmentRefused, write_enrolment_file
@@ -32,7 +34,6 @@ from carepos_ledger.list_totals import Difference, Sums, TotalLine
 from carepos_ledger.operator_client import OfficeUnreachable, OperatorClient
 from carepos_ledger.voucher_defaults import VoucherDefaults, read_voucher_defaults
 
-MAX_LIST_BYTES = 64 * 2**20
 MIN_CHUNK, MAX_CHUNK = 100, 500
 IMPORT_KEY_FILE = "import.key"
 
@@ -67,7 +68,7 @@ class Done:
 
 def dry_run(wish: Wish, currency: str, console: Console) -> bool:
     """Show what the list would issue and every row refused; whether none was. Writes nothing."""
-    county_list, _, _ = _read(wish, currency)
+    county_list, _ = _read(wish, currency, console)
     show_list(county_list, console)
     console.print(
         f"Dry run: nothing was issued. 试运行，未发放。 {len(county_list.rows)} vouchers for "
@@ -87,7 +88,7 @@ def run(wish: Wish, client: OperatorClient, console: Console) -> bool:
     currency = strict_json.text(rules.get("currency"), "currency", low=3, high=3)
     starts_at = clock.from_text(rules.get("starts_at"), "starts_at")
     ends_at = clock.from_text(rules.get("ends_at"), "ends_at")
-    county_list, defaults, key_id = _read(wish, currency)
+    county_list, defaults = _read(wish, currency, console)
     show_list(county_list, console)
     if not county_list.rows:
         raise IssueStopped(f"{wish.file.name} has no good row: nothing was issued.")
@@ -95,7 +96,7 @@ def run(wish: Wish, client: OperatorClient, console: Console) -> bool:
         defaults.row(row.ref, row.amount_minor, starts_at=starts_at, ends_at=ends_at)
         for row in county_list.rows
     ]
-    done = _issue(wish, client, console, county_list.rows, bodies, key_id)
+    done = _issue(wish, client, console, county_list.rows, bodies, county_list.key_id)
     try:
         written = write_enrolment_file(wish.enrolment, done.enrolments, replace=wish.replace)
     except EnrolmentRefused as error:
@@ -107,33 +108,34 @@ def run(wish: Wish, client: OperatorClient, console: Console) -> bool:
     return not done.differently
 
 
-def _read(wish: Wish, currency: str) -> tuple[CountyList, VoucherDefaults, str]:
+def _read(wish: Wish, currency: str, console: Console) -> tuple[CountyList, VoucherDefaults]:
     try:
         mapping = read_mapping(wish.mapping)
         defaults = read_voucher_defaults(wish.mapping)
-    except MappingUnreadable as error:
-        raise IssueStopped(f"{wish.mapping} can't be used: {error}.") from None
-    except Malformed as error:
+    except (MappingUnreadable, Malformed) as error:
         raise IssueStopped(f"{wish.mapping} can't be used: {error}.") from None
     with wish.file.open("rb") as file:
-        data = file.read(MAX_LIST_BYTES + 1)
-    if len(data) > MAX_LIST_BYTES:
-        raise IssueStopped(f"{wish.file.name} is larger than {MAX_LIST_BYTES} bytes: split it.")
+        data = file.read(list_records.MAX_LIST_BYTES + 1)
     try:
-        county_list = read_list(data, mapping, _import_key(wish), currency)
+        county_list = read_list(data, mapping, _import_key(wish, console), currency)
     except ListUnreadable as error:
         raise IssueStopped(f"{wish.file.name} can't be read as a list: {error}.") from None
-    return county_list, defaults, county_list.key_id
+    return county_list, defaults
 
 
-def _import_key(wish: Wish) -> ImportKey:
-    if not wish.dry_run:
-        return load_or_create_import_key(wish.import_key)
-    try:
+def _import_key(wish: Wish, console: Console) -> ImportKey:
+    with contextlib.suppress(FileNotFoundError):
         return load_import_key(wish.import_key)
-    except FileNotFoundError:
+    if wish.dry_run:
         # A dry run leaves nothing behind; any key finds the households that stand twice.
         return ImportKey(secrets.token_bytes(KEY_BYTES))
+    key = load_or_create_import_key(wish.import_key)
+    console.print(
+        f"A new import key 新的导入密钥: {wish.import_key}. Keep a copy in a safe place: without "
+        "this key the same families are strangers to the next list. If there is one already, "
+        "name it with --import-key."
+    )
+    return key
 
 
 # ── issuing ────────────────────────────────────────────────────────────────────────────────────

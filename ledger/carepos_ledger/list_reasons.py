@@ -59,6 +59,10 @@ _REFUSALS: Mapping[RowRefusal, tuple[str, str]] = {
         "the amount has more decimal places than {currency} has",
         "金额的小数位数超过币种 {currency} 的最小单位",
     ),
+    RowRefusal.AMOUNT_TOO_LARGE: (
+        "the amount is larger than any voucher may be",
+        "金额超过单张券的上限",
+    ),
     RowRefusal.AMOUNT_ZERO: (
         "the amount is zero",
         "金额为零",

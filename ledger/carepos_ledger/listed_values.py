@@ -64,6 +64,7 @@ class RowRefusal(Enum):
     AMOUNT_IN_WORDS = "amount_in_words"
     AMOUNT_UNREADABLE = "amount_unreadable"
     AMOUNT_FRACTION = "amount_fraction"
+    AMOUNT_TOO_LARGE = "amount_too_large"
     AMOUNT_ZERO = "amount_zero"
     AMOUNT_NEGATIVE = "amount_negative"
     PEOPLE_MISSING = "people_missing"

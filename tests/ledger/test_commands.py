@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from sqlalchemy import insert
 from werkzeug.serving import make_server
 
 from carepos.errors import CareposError
 from carepos.keys import SigningKey
-from carepos_ledger import app, commands
+from carepos_ledger import app, commands, list_records, schema
 from carepos_ledger.commands import DONE, FAILED, NO
 from carepos_ledger.settings import Settings
+from carepos_ledger.terminals import ALARMS_AT_ONCE
 
 DATA = Path(__file__).parents[2] / "sample_merchant" / "data"
 SAMPLE = str(DATA / "households_gb18030.csv")
@@ -54,6 +56,7 @@ class Place(NamedTuple):
     folder: Path
     url: str
     here: Path
+    ledger: app.Ledger
 
     def run(self, *words: str | Path) -> int:
         return carepos(*words, "--folder", self.folder, "--url", self.url)
@@ -75,7 +78,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield Place(folder, f"http://127.0.0.1:{server.server_port}", tmp_path)
+        yield Place(folder, f"http://127.0.0.1:{server.server_port}", tmp_path, ledger)
     finally:
         server.shutdown()
         thread.join()
@@ -279,6 +282,35 @@ def test_a_changed_list_says_which_lines_differ(place: Place, capsys: Said) -> N
     shown = capsys.readouterr().out
     assert "0 issued, 635 issued before, 1 issued differently" in shown and "line 3" in shown
     assert len((place.here / "enrolment.csv").read_bytes().splitlines()) == 636
+
+
+def test_a_new_import_key_is_told(place: Place, capsys: Said) -> None:
+    """A key made for this list is said, with what losing it costs; one that was there is not."""
+    settle_in(place, "142,740.00")
+    capsys.readouterr()
+    key = place.here / "import.key"
+    assert place.issue("--import-key", key) == DONE
+    assert "A new import key" in (said := capsys.readouterr().out) and "copy" in said
+    assert place.issue("--import-key", key) == DONE
+    assert "import key" not in capsys.readouterr().out
+
+
+def test_more_alarms_than_one_answer_holds(place: Place, capsys: Said) -> None:
+    """Every alarm is shown, however many answers that takes."""
+    row = {"at": "2026-11-22T08:30:00.000Z", "kind": "fork", "terminal": "t-1", "digest": "x"}
+    with place.ledger.database.write() as connection:
+        connection.execute(insert(schema.alarms), [row] * (ALARMS_AT_ONCE + 1))
+    assert place.run("alarms") == NO
+    assert "│ 501 │" in capsys.readouterr().out
+
+
+def test_a_list_too_large_is_one_sentence(
+    place: Place, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No more of a file is read than a list may have, and the limit is said once."""
+    monkeypatch.setattr(list_records, "MAX_LIST_BYTES", 1_000)
+    assert place.issue("--dry-run", "--currency", "CNY") == FAILED
+    assert "larger than" in capsys.readouterr().err
 
 
 def test_tills_from_the_shell(place: Place, capsys: Said) -> None:
