@@ -57,8 +57,8 @@ def reconcile(
 ) -> Reconciliation:
     """Compare tills' journals with settlement files; name each difference with its cause.
 
-    `keys`: the ledger's, for the outcomes in the journals. `batches` were verified (`read_folder`,
-    `check_sequence`). `every_terminal`: lines of tills whose journal is not given are differences
+    `keys`: the ledger's, for the outcomes in the journals. `batches` were verified and in order
+    (`read_folder`). `every_terminal`: lines of tills whose journal is not given are differences
     too. Raises Malformed when a journal is given twice or a record in it does not verify.
     """
     sides = Sides(journals, batches, every_terminal=every_terminal)

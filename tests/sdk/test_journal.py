@@ -831,7 +831,7 @@ def test_a_record_between_the_two_size_limits_is_too_large(journal: Journal) -> 
                 **{n: getattr(base, n) for n in record.Redeem.__slots__},
                 "basket": (type(line)(line.key, 10**9, "piece", 10**12),) * 40,
                 "allocation": tuple(
-                    type(base.allocation[0])(1 + n // 2, f"{n % 2:022d}", 10**9, 10**12, 10**12)
+                    type(base.allocation[0])(1 + n // 2, f"{n % 2:022d}", 10**9, 10**10, 10**12)
                     for n in range(entries)
                 ),
             }
