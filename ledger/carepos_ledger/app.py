@@ -82,6 +82,8 @@ def build(
 
     app = Flask("carepos_ledger", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    # `//` is another address, not one to be sent on from with a page of HTML.
+    app.url_map.merge_slashes = False
     app.register_blueprint(
         routes.blueprint(
             keyring=keyring,

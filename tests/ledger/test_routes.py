@@ -825,9 +825,12 @@ def test_an_address_that_is_not_there(wire: Wire) -> None:
             "/v1/records/a/b",
             "/%00",
             "/%C3%A9",
+            "/v1//records",
+            "/v1/settlements//1",
         ):
-            answer = wire.call("GET", target)
-            assert (answer.status, answer.code) == (404, "not_found")
+            for method in ("GET", "POST"):
+                answer = wire.call(method, target)
+                assert (target, answer.status, answer.code) == (target, 404, "not_found")
 
 
 # ── anything at all ────────────────────────────────────────────────────────────────────────────
