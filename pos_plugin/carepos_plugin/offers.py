@@ -17,7 +17,7 @@ from carepos.ids import RandomBytes
 from carepos.keys import b64
 
 MOST: Final = 200
-"""Offers held at once; the oldest makes room."""
+"""Offers held at once; the oldest that is not at work makes room."""
 
 
 @dataclass(slots=True)
@@ -66,8 +66,9 @@ class OfferBook:
                 if before.working.locked():
                     return None
                 self._end(before)
-            while len(self._held) >= MOST:
-                del self._held[next(iter(self._held))]
+            if len(self._held) >= MOST:
+                # No more are at work than the server has threads, so there is one.
+                self._end(next(h for h in self._held.values() if not h.working.locked()))
             made = Held(b64(self._random_bytes(16)), checkout, offer, until)
             self._held[made.id] = made
             return made.id

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import requests
 
-from carepos import CareposError, Refusal, errors
+from carepos import CareposError, Line, Refusal, errors
 from carepos.attempt import MEANING
+from carepos_plugin.offers import MOST
 from carepos_plugin.problems import problem_of
 from carepos_plugin.sentences import NEXT
 from tests.pos_plugin.rig import Rig, milk, plugged, rig, soap
@@ -233,6 +234,25 @@ def test_an_offer_does_not_expire_in_mid_sale(tmp_path: Path) -> None:
         redeeming.let_go()
         assert first.result() == second.result()
         assert first.result()["state"] == "confirmed"
+
+
+def test_offers_are_bounded_and_one_at_work_is_never_the_one_that_goes(tmp_path: Path) -> None:
+    """However many are scanned and left, the oldest idle offer makes room, with its code."""
+    with rig(tmp_path) as shop:
+        offer = shop.till.propose(
+            shop.world.family().token(), [Line(MILK, 1, "piece", 6_490, "纯牛奶")]
+        )
+        book = shop.plugin.counter._offers
+        working, idle = (book.get(str(book.put(f"S1-{n}", offer))) for n in range(2))
+        assert working is not None
+        assert idle is not None
+        with working.working:
+            for n in range(2, MOST + 1):
+                book.put(f"S1-{n}", offer)
+        assert len(book) == MOST
+        assert book.get(working.id) is working
+        assert book.get(idle.id) is None
+        assert idle.offer is None
 
 
 def test_an_old_offer_shows_where_its_own_attempt_stands_now(tmp_path: Path) -> None:
