@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import jwt
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
 from carepos import clock, ids, jws, strict_json
 from carepos.client import READ_TYP
@@ -114,13 +114,9 @@ def require_operator(operator_named: Callable[[str], str | None], authorization:
 
 def find_terminal(database: Database, kid: str) -> Terminal | None:
     """The terminal that enrolled this key, whatever its status."""
-    with database.read() as connection:
-        return read_terminal(connection, kid)
-
-
-def read_terminal(connection: Connection, kid: str) -> Terminal | None:
     table = schema.terminals
-    row = connection.execute(select(table).where(table.c.kid == kid)).one_or_none()
+    with database.read() as connection:
+        row = connection.execute(select(table).where(table.c.kid == kid)).one_or_none()
     if row is None:
         return None
     return Terminal(
