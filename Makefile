@@ -55,7 +55,7 @@ demo: venv  ## the relief of a flooded township, played with real processes; SER
 	@SERVE="$(SERVE)" $(BIN)/python -m sample_merchant.demo
 
 test: venv  ## every test, on SQLite and PostgreSQL; ARGS="-k rules" picks some
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 check: venv  ## lint, format, types, and the dependency arrows
 	@$(BIN)/python -m ruff check .

@@ -180,7 +180,11 @@ def end(server: Any) -> None:
         wasyncore.close_all(server._map, ignore_all=True)
         ended.set()
 
-    server.trigger.pull_trigger(close)
+    # As pull_trigger() does it, but under one lock: a server that is just awake would else run
+    # `close`, and the pipe be gone, before it is written to.
+    with server.trigger.lock:
+        server.trigger.thunks.append(close)
+        server.trigger._physical_pull()
     assert ended.wait(5)
 
 
