@@ -58,7 +58,9 @@ def _add(
         missing = error.name or "a package"
         extra = "plugin" if entry.module.startswith("carepos_plugin") else "ledger"
         needs = f"needs {missing}: pip install 'carepos[{extra}]'"
-        absent = subparsers.add_parser(entry.name, help=needs)
+        # Whatever was typed behind it: the answer is what to install, not that a word is unknown.
+        absent = subparsers.add_parser(entry.name, help=needs, prefix_chars="\0", add_help=False)
+        absent.add_argument("words", nargs="*")
 
         def explain(_: argparse.Namespace) -> int:
             print(f"carepos {entry.name} {needs}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,21 @@ def test_a_failure_of_the_disk_is_a_sentence(
         monkeypatch.setattr("carepos.settlement_commands._kept_keys", fail)
         assert main(["settlement", "check", str(tmp_path)]) == 2
         assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize(
+    "typed", [[], ["serve"], ["serve", "--folder", "my-till"], ["--help"]], ids=" ".join
+)
+def test_a_missing_extra_is_named_whatever_was_typed(
+    typed: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the plugin's libraries `carepos till …` says what to install, in one line."""
+
+    def load(_: EntryPoint) -> None:
+        raise ModuleNotFoundError("No module named 'flask'", name="flask")
+
+    monkeypatch.setattr(EntryPoint, "load", load)
+    assert main(["till", *typed]) == 2
+    told = capsys.readouterr()
+    assert told.err == "carepos till needs flask: pip install 'carepos[plugin]'\n"
+    assert told.out == ""
