@@ -116,7 +116,7 @@ def _set_up(ledger: app.Ledger, settings: Settings, families: int) -> Ground:
     issuer, key = SigningKey.generate(), SigningKey.generate()
     now = datetime.now(UTC)
     starts, ends = clock.to_text(now - timedelta(days=1)), clock.to_text(now + timedelta(days=30))
-    programmes.put_issuer(ISSUER, [issuer.public.to_jwk()])
+    ledger.issuers.put(ISSUER, [issuer.public.to_jwk()])
     programmes.put_product_list("all", 1, {MILK: "dairy"})
     programmes.put_programme(
         {

@@ -21,11 +21,10 @@ from sqlalchemy.engine import make_url
 from benchmarks.ground import Ground, prepared
 from benchmarks.measure import Row, percentile
 from carepos.keys import unb64
-from carepos.token import TokenVerifier
 from carepos_ledger.book import Book
 from carepos_ledger.database import Database
 from carepos_ledger.decide import Command, Terminal
-from carepos_ledger.intake import read_issuers
+from carepos_ledger.trust import Trust
 from tests.postgres_cluster import PostgresCluster, running_cluster
 
 _FLOOR_SCHEMA = """
@@ -165,7 +164,9 @@ def _embedded(folder: Path) -> Iterator[Row]:
         made = ground.records(1300)
     database = Database(ground.settings.database)
     try:
-        verifier = TokenVerifier(read_issuers(database), ground.settings.audience)
+        verifier = Trust(
+            database, ground.settings.audience, now=lambda: made[0][0].occurred_at
+        ).verifier()
         terminal = Terminal(
             ground.terminal, 1, ground.merchant, "s",
             ground.terminal_key.kid, ground.terminal_key.public.x, "active",

@@ -38,6 +38,7 @@ from carepos import (
 from carepos.basket import Entry
 from carepos.client import Client
 from carepos.enrolment import Enrolment, LedgerKeys
+from carepos.issuer_keys import IssuerKey, IssuerKeys
 from carepos.journal import Journal
 from carepos.keys import KeySet, SigningKey, digest
 from carepos.outcome import VoucherState
@@ -67,7 +68,8 @@ def _token() -> Row:
     key = SigningKey.generate()
     now = datetime.now(UTC)
     text = token.mint(key, iss=ISSUER, aud=AUDIENCE, sub="s", jti="j", issued_at=now)
-    verifier = TokenVerifier({ISSUER: KeySet([key.public])}, AUDIENCE)
+    held = IssuerKeys.of([IssuerKey.from_jwk(key.public.to_jwk())], now)
+    verifier = TokenVerifier({ISSUER: held}, AUDIENCE)
     jwk = jwt.PyJWK(key.public.to_jwk(), algorithm="EdDSA")
     ours, floor = in_turn(
         lambda: verifier.verify(text, now),

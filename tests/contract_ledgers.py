@@ -189,7 +189,7 @@ class ReferenceContract:
         self.audience = AUDIENCE
         self.issuer_key = Key.new()
         office, programmes = world.ledger.office, world.ledger.programmes
-        programmes.put_issuer(ISSUER, [self.issuer_key.public.jwk])
+        world.ledger.issuers.put(ISSUER, [self.issuer_key.public.jwk])
         programmes.put_product_list("relief", 1, PRODUCTS)
         for merchant in sorted(set(STORES.values()) - {"zhou"}):
             office.put_merchant(merchant, f"{merchant} 超市")

@@ -16,8 +16,8 @@ from carepos.errors import CareposError
 REVIEWED = """
     CareposError ClockSkew DayClose EnrolmentFailed Holder IdentityToken JournalClosed
     JournalCorrupt JournalError JournalLocked Line Malformed NotDecided Offer Paper Programme
-    Proposal Quota Refusal Refused Sale SignatureInvalid Situation Terms Till TokenVerifier
-    Unreachable Voucher WrongState check propose spread_discount
+    Proposal Quota Refusal Refused Sale SignatureInvalid Situation Terms Till TokenRefused
+    TokenVerifier Unreachable Voucher WrongState check propose spread_discount
 """
 HEAVY = "flask sqlalchemy escpos qrcode rich PIL waitress alembic psycopg werkzeug".split()
 HEAVY += ["carepos_plugin", "carepos_ledger", "sample_merchant"]

@@ -222,7 +222,7 @@ def world(
 def set_up(ledger: app.Ledger, issuer_key: SigningKey, funded_minor: int) -> None:
     """What an operator types before the first voucher."""
     office, programmes = ledger.office, ledger.programmes
-    programmes.put_issuer(ISSUER, [issuer_key.public.to_jwk()])
+    ledger.issuers.put(ISSUER, [issuer_key.public.to_jwk()])
     programmes.put_product_list("relief", 1, PRODUCTS)
     programmes.put_programme(PROGRAMME)
     office.put_funder("red-cross", "红十字会")

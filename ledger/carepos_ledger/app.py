@@ -21,6 +21,7 @@ from carepos_ledger.database import Database
 from carepos_ledger.desk import Desk
 from carepos_ledger.http import MAX_BODY_BYTES, json_response, problem_response
 from carepos_ledger.intake import Intake
+from carepos_ledger.issuers import Issuers
 from carepos_ledger.keyring import Keyring, refuse_keys
 from carepos_ledger.office import Office
 from carepos_ledger.operators import Operators
@@ -43,6 +44,7 @@ class Ledger:
     database: Database
     keyring: Keyring
     operators: Operators
+    issuers: Issuers
     programmes: Programmes
     office: Office
     terminals: Terminals
@@ -71,6 +73,7 @@ def build(
         database.close()
         raise
     operators = Operators(database)
+    issuers = Issuers(database, now)
     programmes = Programmes(database)
     office = Office(database, now)
     terminals = Terminals(database, keyring, now, settings.audience)
@@ -100,11 +103,13 @@ def build(
         )
     )
     app.register_blueprint(settlement_routes.operator_blueprint(settlement, operators.named))
-    app.register_blueprint(operator_routes.blueprint(operators, programmes, office, terminals))
+    app.register_blueprint(
+        operator_routes.blueprint(operators, issuers, programmes, office, terminals)
+    )
     _describe(app)
     _answer_errors(app)
     return Ledger(
-        app, database, keyring, operators, programmes, office, terminals, settlement, desk
+        app, database, keyring, operators, issuers, programmes, office, terminals, settlement, desk
     )
 
 

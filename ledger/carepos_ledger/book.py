@@ -23,7 +23,7 @@ from carepos.product import ProductList
 from carepos.record import Redeem
 from carepos.token import IdentityToken
 from carepos.voucher import Programme, Terms, Voucher, voucher_kind
-from carepos_ledger import schema
+from carepos_ledger import acting, cards, schema
 from carepos_ledger.accounts import Balance, Entry
 from carepos_ledger.database import Database, is_conflict, is_lock_timeout
 from carepos_ledger.decide import (
@@ -122,6 +122,7 @@ class Book:
     ) -> dict[str, Decided | Problem]:
         self._read_rules(connection, shelf, batch)
         now = self._now()
+        self._read_acted(connection, shelf, batch, now)
         decider = Decider(shelf, self._keyring, now)
         answers = {command.record.digest: decider.decide(command) for command in batch}
         self._write(connection, shelf, clock.to_text(now))
@@ -232,6 +233,7 @@ class Book:
             shelf.outcomes[row.digest] = Decided(row.result, row.outcome)
         for posted in _read_posted(connection, postings):
             shelf.posted[posted.posting] = posted
+        shelf.acted |= acting.read_acted(connection, postings)
         terminals = schema.terminals.c
         for row in connection.execute(
             select(terminals.terminal, terminals.status).where(
@@ -253,18 +255,48 @@ class Book:
             )
         ):
             shelf.beneficiaries[row.iss, row.sub] = (row.bucket, row.beneficiary)
-        visits = schema.visits.c
-        keys = {
-            (c.record.bucket, c.identity.iss, c.identity.jti_sha256)
-            for c in batch
-            if isinstance(c.identity, IdentityToken)
-        }
-        for row in connection.execute(
-            select(schema.visits).where(
-                tuple_(visits.bucket, visits.iss, visits.jti_sha256).in_(sorted(keys))
+        shelf.visits |= read_visits(
+            connection,
+            {
+                (c.record.bucket, c.identity.iss, c.identity.visit_sha256)
+                for c in batch
+                if isinstance(c.identity, IdentityToken) and c.identity.visit_sha256 is not None
+            },
+        )
+        shelf.pin_visits |= cards.read_pin_visits(
+            connection,
+            {
+                (c.record.bucket, c.identity.iss, c.identity.jti_sha256, c.record.terminal)
+                for c in batch
+                if isinstance(c.identity, IdentityToken) and c.identity.needs_pin
+            },
+        )
+
+    def _read_acted(
+        self, connection: Connection, shelf: Shelf, batch: list[Command], now: datetime
+    ) -> None:
+        """What was paid to households and actors before, where a redemption is acted."""
+        found = []
+        for command in batch:
+            identity, content = command.identity, command.record.content
+            if not isinstance(identity, IdentityToken) or not isinstance(content, Redeem):
+                continue
+            programme = shelf.programmes.get(content.programme)
+            person = shelf.beneficiaries.get((identity.iss, identity.sub))
+            if identity.acting is not None and programme is not None and person is not None:
+                found.append((programme, person, identity.acting.actor_sha256))
+        acting.lock_actors(connection, [(p.programme, actor) for p, _, actor in found])
+        for programme, (bucket, beneficiary), actor in found:
+            sums = acting.read_sums(
+                connection,
+                programme,
+                bucket=bucket,
+                beneficiary=beneficiary,
+                actor_sha256=actor,
+                now=now,
             )
-        ):
-            shelf.visits[row.iss, row.jti_sha256] = (row.terminal, clock.from_text(row.first_at))
+            shelf.household_paid[programme.programme, beneficiary] = sums.household_minor
+            shelf.actor_paid[programme.programme, actor] = sums.actor_minor
 
     def _read_gaps(self, connection: Connection, shelf: Shelf, batch: list[Command]) -> None:
         for command in batch:
@@ -345,6 +377,7 @@ class Book:
                     for bucket, voucher in sorted(set(self._touched(shelf)))
                 ],
             )
+        acting.write_acted(connection, shelf.new_acted, shelf.undone_acted)
         self._raise_alarms(connection, shelf.alarms)
 
     def _touched(self, shelf: Shelf) -> Iterable[tuple[int, str]]:
@@ -617,14 +650,30 @@ def _insert_or_ignore(connection: Connection, table: Table) -> Any:
     return postgresql.insert(table).on_conflict_do_nothing()
 
 
+def read_visits(
+    connection: Connection, keys: Iterable[tuple[int, str, str]]
+) -> dict[tuple[str, str], tuple[str, datetime]]:
+    """First uses of these (bucket, iss, visit_sha256): by (iss, visit_sha256), who and when."""
+    wanted = sorted(set(keys))
+    if not wanted:
+        return {}
+    table = schema.visits.c
+    rows = connection.execute(
+        select(schema.visits).where(tuple_(table.bucket, table.iss, table.jti_sha256).in_(wanted))
+    )
+    return {
+        (row.iss, row.jti_sha256): (row.terminal, clock.from_text(row.first_at)) for row in rows
+    }
+
+
 def bind_visit(
     connection: Connection, bucket: int, identity: IdentityToken, terminal: str, now: datetime
 ) -> tuple[str, datetime]:
-    """The first use of a `once` token: this one if there was none. (terminal, instant)."""
+    """The first use of a token that opens a visit: this one if there was none."""
     row = {
         "bucket": bucket,
         "iss": identity.iss,
-        "jti_sha256": identity.jti_sha256,
+        "jti_sha256": identity.visit_sha256,
         "terminal": terminal,
         "first_at": clock.to_text(now),
     }
@@ -634,7 +683,7 @@ def bind_visit(
         select(table.terminal, table.first_at).where(
             table.bucket == bucket,
             table.iss == identity.iss,
-            table.jti_sha256 == identity.jti_sha256,
+            table.jti_sha256 == identity.visit_sha256,
         )
     ).one()
     return held.terminal, clock.from_text(held.first_at)

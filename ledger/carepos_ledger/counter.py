@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import case, select
 
-from carepos import clock, ids, jws, outcome, strict_json
+from carepos import clock, ids, jws, outcome, strict_json, token
+from carepos.claims import Acting
 from carepos.clock import Clock
 from carepos.errors import Refused
 from carepos.keys import digest
 from carepos.lookup import MAX_VOUCHERS
-from carepos.token import VISIT
+from carepos.refusals import Refusal
+from carepos.token import VISIT, IdentityToken
 from carepos_ledger import schema
+from carepos_ledger.acting import read_sums
 from carepos_ledger.auth import Caller
 from carepos_ledger.book import (
     bind_visit,
@@ -21,10 +25,12 @@ from carepos_ledger.book import (
     newest_list_version,
     read_product_list,
     read_programmes,
+    read_visits,
 )
+from carepos_ledger.cards import Cards
 from carepos_ledger.database import Database
-from carepos_ledger.decide import Terminal, visit_refusal
-from carepos_ledger.intake import Intake, read_issuers
+from carepos_ledger.decide import Terminal
+from carepos_ledger.intake import Intake
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.problems import Problem
 
@@ -40,9 +46,10 @@ class Counter:
         self._intake = intake
         self._audience = audience
         self._now = now
+        self._cards = Cards(database, now)
 
-    def look_up(self, caller: Caller, token: str) -> str:
-        """The signed lookup answer for a token; binds a `once` token to this terminal's visit.
+    def look_up(self, caller: Caller, presented: str, pin_proof: str | None = None) -> str:
+        """The signed lookup answer for a token; binds it to this terminal's visit.
 
         Raises Problem with a token_* code, terminal_suspended, or voucher_unknown for a token
         whose holder was issued nothing here.
@@ -51,9 +58,9 @@ class Counter:
             raise Problem(f"terminal_{caller.terminal.status}")
         now = self._now()
         try:
-            identity = self._intake.verify_token(token)
+            identity = self._intake.verify_token(presented)
         except Refused as error:
-            raise Problem(error.code, error.refusal.sentence("en"), status=403) from None
+            raise _refused(error.refusal) from None
         people = schema.beneficiaries.c
         with self._database.read() as connection:
             person = connection.execute(
@@ -63,16 +70,12 @@ class Counter:
             ).one_or_none()
         if person is None:
             raise Problem("voucher_unknown", "nothing was issued to this holder", status=403)
-        visit_until = now + VISIT
-        if identity.token_class == "once":
-            with self._database.write() as connection:
-                first = bind_visit(
-                    connection, person.bucket, identity, caller.terminal.terminal, now
-                )
-            refusal = visit_refusal(first, caller.terminal.terminal, now)
-            if refusal is not None:
-                raise Problem(refusal.code, refusal.sentence("en"), status=403)
-            visit_until = first[1] + VISIT
+        terminal = caller.terminal.terminal
+        visit_until = self._open_visit(identity, person.bucket, terminal, now) + VISIT
+        if identity.revoked:
+            raise _refused(Refusal("token_revoked"))
+        if identity.needs_pin:
+            self._cards.prove(identity, person.bucket, person.beneficiary, terminal, pin_proof)
         vouchers, rules = self._vouchers(person.bucket, person.beneficiary)
         payload = {
             "v": 1,
@@ -87,7 +90,51 @@ class Counter:
             "rules": rules,
             "vouchers": vouchers,
         }
+        if identity.acting is not None:
+            payload["acted"] = self._acted(
+                person.bucket, person.beneficiary, identity.acting, sorted(rules), now
+            )
         return jws.sign(payload, typ=jws.LOOKUP, key=self._keyring.signing)
+
+    def _open_visit(
+        self, identity: IdentityToken, bucket: int, terminal: str, now: datetime
+    ) -> datetime:
+        """When the visit began: now, or at the token's first use here. Raises Problem."""
+        visit = identity.visit_sha256
+        if visit is None:
+            return now
+        with self._database.write() as connection:
+            first = read_visits(connection, [(bucket, identity.iss, visit)]).get(
+                (identity.iss, visit)
+            )
+            refusal = token.visit_refusal(identity, first, terminal, now)
+            if first is None and refusal is None:
+                # Somebody else may have been first since it was read.
+                first = bind_visit(connection, bucket, identity, terminal, now)
+                refusal = token.visit_refusal(identity, first, terminal, now)
+        if refusal is not None or first is None:
+            raise _refused(refusal or Refusal("token_replayed"))
+        return first[1]
+
+    def _acted(
+        self, bucket: int, beneficiary: str, acting: Acting, programmes: list[str], now: datetime
+    ) -> dict[str, dict[str, int]]:
+        """By programme: what was paid before in acted redemptions, within its window."""
+        with self._database.read() as connection:
+            return {
+                each.programme: asdict(
+                    read_sums(
+                        connection,
+                        each,
+                        bucket=bucket,
+                        beneficiary=beneficiary,
+                        actor_sha256=acting.actor_sha256,
+                        now=now,
+                    )
+                )
+                for each in read_programmes(connection, programmes)
+                if each.acting is not None
+            }
 
     def _vouchers(
         self, bucket: int, beneficiary: str
@@ -155,7 +202,6 @@ class Counter:
 
     def _pack(self, terminal: Terminal) -> bytes:
         """The pack's bytes: the same as long as nothing in it changed."""
-        issuers = read_issuers(self._database)
         with self._database.read() as connection:
             programmes = [
                 replace(each, stores=each.stores & {terminal.store})
@@ -171,10 +217,8 @@ class Counter:
                 "terminal": terminal.terminal,
                 "store": terminal.store,
                 "audience": self._audience,
-                "issuers": [
-                    {"iss": iss, "keys": [key.to_jwk() for key in keys]}
-                    for iss, keys in sorted(issuers.items())
-                ],
+                "issuers": self._intake.trust.believed_keys(),
+                "revocations": self._intake.trust.revocations().to_json(),
                 "programmes": [each.to_json() for each in programmes],
                 "product_lists": [each.to_json_object() for each in lists],
             }
@@ -193,3 +237,7 @@ class Counter:
             "file": {"sha256": sha256, "length": len(data)},
         }
         return sha256, jws.sign(payload, typ=jws.MANIFEST, key=self._keyring.signing)
+
+
+def _refused(refusal: Refusal) -> Problem:
+    return Problem(refusal.code, refusal.sentence("en"), status=403)

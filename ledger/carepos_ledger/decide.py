@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from carepos import clock, outcome, rules, token
+from carepos.claims import Acting
 from carepos.keys import SigningKey
 from carepos.outcome import VoucherState
 from carepos.product import ProductList
@@ -106,6 +107,20 @@ class Posted:
 
 
 @dataclass(frozen=True, slots=True)
+class ActedPosting:
+    """A redemption that somebody made for its beneficiary: who, how, why, how much."""
+
+    bucket: int
+    posting: str
+    programme: str
+    beneficiary: str
+    acting: Acting
+    amount_minor: int
+    recorded_at: str
+    reversed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Decided:
     """The signed answer to one record."""
 
@@ -114,7 +129,8 @@ class Decided:
 
 
 Key = tuple[str, str]
-"""(terminal, id): ids are scoped to the terminal that signed them."""
+"""(terminal, id): ids are scoped to the terminal that signed them. Of what was paid in acted
+redemptions: (programme, beneficiary) or (programme, actor)."""
 
 
 @dataclass(slots=True)
@@ -127,6 +143,10 @@ class Shelf:
     holdings: dict[str, Holding] = field(default_factory=dict)
     beneficiaries: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
     visits: dict[tuple[str, str], tuple[str, datetime]] = field(default_factory=dict)
+    pin_visits: dict[tuple[str, str, str], datetime] = field(default_factory=dict)
+    acted: dict[str, ActedPosting] = field(default_factory=dict)
+    household_paid: dict[Key, int] = field(default_factory=dict)
+    actor_paid: dict[Key, int] = field(default_factory=dict)
     programmes: dict[str, Programme] = field(default_factory=dict)
     products: dict[str, ProductList] = field(default_factory=dict)
     gaps: dict[str, list[int]] = field(default_factory=dict)
@@ -137,6 +157,8 @@ class Shelf:
     moved_attempts: dict[Key, tuple[int, AttemptState]] = field(default_factory=dict)
     new_postings: list[Posting] = field(default_factory=list)
     new_visits: list[tuple[int, str, str, str, datetime]] = field(default_factory=list)
+    new_acted: list[ActedPosting] = field(default_factory=list)
+    undone_acted: list[ActedPosting] = field(default_factory=list)
     touched: set[str] = field(default_factory=set)
     alarms: list[tuple[str, Command]] = field(default_factory=list)
 
@@ -195,10 +217,12 @@ class Decider:
             store=command.terminal.store,
             at=self._now,
             lines=redeem.basket,
+            acted=self._acted_before(command, programme, holder),
         )
         refusal = rules.check(situation, redeem.allocation)
         if refusal is not None:
             return self._refuse(command, refusal)
+        self._note_acted(command, redeem, holder)
         return self._post(command, redeem)
 
     def _again(self, command: Command, key: Key, known: AttemptState) -> Decided:
@@ -244,25 +268,71 @@ class Decider:
         bucket, holder = found
         if bucket != record.bucket:
             raise Problem("malformed", "the bucket is not the beneficiary's", field="id")
-        unfit = token.check_assurance(identity, programme)
-        if unfit is not None and unfit.code == "token_issuer":
-            return unfit, holder
-        # In the order of the list: replayed before assurance; this is the token's first use anyway.
-        return self._visit_refusal(identity, command, bucket) or unfit, holder
+        refusal = (
+            token.issuer_refusal(identity, programme)
+            or self._visit_refusal(identity, command, bucket)
+            or token.fitness_refusal(
+                identity, programme, pin_proved=self._pin_proved(identity, command)
+            )
+        )
+        return refusal, holder
 
     def _visit_refusal(
         self, identity: IdentityToken, command: Command, bucket: int
     ) -> Refusal | None:
-        if identity.token_class != "once":
+        if identity.visit_sha256 is None:
             return None
-        key = (identity.iss, identity.jti_sha256)
+        key = (identity.iss, identity.visit_sha256)
         terminal = command.record.terminal
         first = self._shelf.visits.get(key)
-        if first is None:
+        refusal = token.visit_refusal(identity, first, terminal, self._now)
+        if first is None and refusal is None:
             self._shelf.visits[key] = (terminal, self._now)
             self._shelf.new_visits.append((bucket, *key, terminal, self._now))
+        return refusal
+
+    def _pin_proved(self, identity: IdentityToken, command: Command) -> bool:
+        """Whether the card's PIN was proved at this terminal within a visit."""
+        key = (identity.iss, identity.jti_sha256, command.record.terminal)
+        proved_at = self._shelf.pin_visits.get(key)
+        return proved_at is not None and self._now - proved_at <= VISIT
+
+    def _acted_before(
+        self, command: Command, programme: Programme, holder: str
+    ) -> rules.Acted | None:
+        """What was paid in acted redemptions before, when this is one."""
+        acting = _acting(command)
+        if acting is None:
             return None
-        return visit_refusal(first, terminal, self._now)
+        name = programme.programme
+        return rules.Acted(
+            self._shelf.household_paid.get((name, holder), 0),
+            self._shelf.actor_paid.get((name, acting.actor_sha256), 0),
+        )
+
+    def _note_acted(self, command: Command, redeem: Redeem, holder: str) -> None:
+        acting, record = _acting(command), command.record
+        if acting is None:
+            return
+        noted = ActedPosting(
+            record.bucket,
+            record.digest,
+            redeem.programme,
+            holder,
+            acting,
+            redeem.programme_minor,
+            clock.to_text(self._now),
+        )
+        self._shelf.acted[record.digest] = noted
+        self._shelf.new_acted.append(noted)
+        self._add_acted(noted, noted.amount_minor)
+
+    def _add_acted(self, noted: ActedPosting, amount_minor: int) -> None:
+        for sums, key in (
+            (self._shelf.household_paid, (noted.programme, noted.beneficiary)),
+            (self._shelf.actor_paid, (noted.programme, noted.acting.actor_sha256)),
+        ):
+            sums[key] = sums.get(key, 0) + amount_minor
 
     def _post(self, command: Command, redeem: Redeem) -> Decided:
         record, shelf = command.record, self._shelf
@@ -323,6 +393,9 @@ class Decider:
         self._shelf.new_postings.append(
             Posting(record.digest, "reversal", posted.programme, command, entries, posted)
         )
+        if (noted := self._shelf.acted.get(posted.posting)) is not None:
+            self._shelf.undone_acted.append(noted)
+            self._add_acted(noted, -noted.amount_minor)
         self._move(key, command, replace(known, state="reversed"))
         return self._sign_posted("reversed", command, posted.currency, posted.entries)
 
@@ -443,11 +516,8 @@ class Decider:
         return Decided(result, outcome.sign(body, self._key))
 
 
-def visit_refusal(first: tuple[str, datetime], terminal: str, now: datetime) -> Refusal | None:
-    """Whether a `once` token first used at `first` may be used by `terminal` now."""
-    if first[0] != terminal or now - first[1] > VISIT:
-        return Refusal("token_replayed")
-    return None
+def _acting(command: Command) -> Acting | None:
+    return command.identity.acting if isinstance(command.identity, IdentityToken) else None
 
 
 def _state(voucher: Voucher, minor: int, quantity: int) -> VoucherState:

@@ -6,22 +6,20 @@ posts then only decides and writes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
-
-from sqlalchemy import select
 
 from carepos import record, strict_json
 from carepos.clock import Clock
 from carepos.errors import Malformed, Refused, SignatureInvalid
-from carepos.keys import KeySet, PublicKey, unb64
+from carepos.keys import PublicKey, unb64
 from carepos.refusals import Refusal
 from carepos.token import IdentityToken, TokenVerifier, token_sha256
-from carepos_ledger import auth, schema
+from carepos_ledger import auth
 from carepos_ledger.database import Database
 from carepos_ledger.decide import Command, Terminal
 from carepos_ledger.problems import Problem
+from carepos_ledger.trust import Trust
 
 MAX_ITEMS = 500
 MAX_TOKEN_CHARACTERS = 4096
@@ -31,8 +29,8 @@ class Intake:
     """Verifies envelopes and tokens against what the ledger knows."""
 
     def __init__(self, database: Database, audience: str, now: Clock) -> None:
+        self.trust = Trust(database, audience, now)
         self._database = database
-        self._audience = audience
         self._now = now
 
     def items(self, body: dict[str, Any]) -> list[Command | Problem]:
@@ -90,7 +88,7 @@ class Intake:
 
     def verify_token(self, text: str) -> IdentityToken:
         """Raises Refused with a token_* code."""
-        return self._lazy_verifier()().verify(text, self._now())
+        return self.trust.verifier().verify(text, self._now())
 
     def _lazy_verifier(self) -> Callable[[], TokenVerifier]:
         """The verifier over today's issuers, made at most once per request."""
@@ -98,16 +96,7 @@ class Intake:
 
         def get() -> TokenVerifier:
             if not made:
-                made.append(TokenVerifier(read_issuers(self._database), self._audience))
+                made.append(self.trust.verifier())
             return made[0]
 
         return get
-
-
-def read_issuers(database: Database) -> dict[str, KeySet]:
-    """Every issuer's keys."""
-    with database.read() as connection:
-        rows = connection.execute(select(schema.issuers)).all()
-    return {
-        row.iss: KeySet(PublicKey.from_jwk(jwk) for jwk in json.loads(row.keys)) for row in rows
-    }

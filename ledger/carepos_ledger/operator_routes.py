@@ -17,6 +17,7 @@ from carepos.errors import Malformed
 from carepos_ledger.actions import Done
 from carepos_ledger.auth import require_operator
 from carepos_ledger.http import json_body, json_response, no_body, problem_response
+from carepos_ledger.issuers import Issuers
 from carepos_ledger.office import Office
 from carepos_ledger.operators import Operators
 from carepos_ledger.problems import Problem
@@ -27,7 +28,11 @@ _COUNT = re.compile(r"0|[1-9][0-9]{0,15}")
 
 
 def blueprint(
-    operators: Operators, programmes: Programmes, office: Office, terminals: Terminals
+    operators: Operators,
+    issuers: Issuers,
+    programmes: Programmes,
+    office: Office,
+    terminals: Terminals,
 ) -> Blueprint:
     """Every operator call but those about settlement, which bring a blueprint of their own."""
     routes = Blueprint("operators", __name__, url_prefix="/v1/operators")
@@ -46,18 +51,21 @@ def blueprint(
     def malformed(error: Malformed) -> Response:
         return problem_response(error)
 
+    _issuers(routes, issuers)
     _rules(routes, programmes)
     _books(routes, office)
     _tills(routes, terminals)
     return routes
 
 
-def _rules(routes: Blueprint, programmes: Programmes) -> None:
+def _issuers(routes: Blueprint, issuers: Issuers) -> None:
     @routes.put("/issuers")
     def issuer() -> Response:
         names = _names("iss", "keys")
-        return _done(programmes.put_issuer(names["iss"], names["keys"]))
+        return _done(issuers.put(names["iss"], names["keys"]))
 
+
+def _rules(routes: Blueprint, programmes: Programmes) -> None:
     @routes.put("/product-lists/<product_list>")
     def product_list(product_list: str) -> Response:
         names = _names("version", "entries")
@@ -73,7 +81,12 @@ def _rules(routes: Blueprint, programmes: Programmes) -> None:
 
     @routes.put("/programmes/<programme>")
     def put_programme(programme: str) -> Response:
-        rules = _names(*(RULE_NAMES - {"programme"}))
+        rules = strict_json.names_within(
+            json_body(request),
+            required=RULE_NAMES - {"programme", "acting"},
+            optional={"acting"},
+            where="body",
+        )
         return _put(programmes.put_programme({**rules, "programme": programme}))
 
     @routes.put("/programmes/<programme>/stores/<store>")

@@ -1,5 +1,4 @@
-"""The rules that tills hold in their packs: programmes with their stores, the product lists and the
-issuers' keys that these name.
+"""The rules that tills hold in their packs: programmes with their stores, and product lists.
 
 Whatever changes for a till is a new `rules_version` of each programme concerned: by its number a
 till sees that its pack is behind.
@@ -15,7 +14,6 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from carepos import ids, strict_json
 from carepos.errors import Malformed
-from carepos.keys import PublicKey
 from carepos.product import MAX_ENTRIES, ProductList, is_restricted_circulation
 from carepos.voucher import PROGRAMME_NAMES, Programme
 from carepos_ledger import schema
@@ -24,7 +22,6 @@ from carepos_ledger.book import read_programmes
 from carepos_ledger.database import Database
 from carepos_ledger.problems import Problem
 
-MAX_ISSUER_KEYS: Final = 20
 RULE_NAMES: Final = PROGRAMME_NAMES - {"rules_version", "stores"}
 
 
@@ -40,36 +37,6 @@ class Programmes:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    def put_issuer(self, iss: str, keys: list[Any]) -> Done:
-        """Believe an issuer's public JWKs. Keys may be added, never dropped: tokens signed by an
-        old key are still in people's hands. Tills learn of it by their programmes' new rules."""
-        if not strict_json.text(iss, "iss").isascii():
-            raise Malformed("must be ASCII", field="iss")
-        listed = strict_json.array(keys, "keys", low=1, high=MAX_ISSUER_KEYS)
-        wanted = {key.kid: key.to_jwk() for key in map(PublicKey.from_jwk, listed)}
-        table = schema.issuers
-
-        def work(connection: Connection) -> Done:
-            held = find(connection, table, {"iss": iss}, for_update=True)
-            text_of = json.dumps([wanted[kid] for kid in sorted(wanted)])
-            if held is None:
-                connection.execute(insert(table).values(iss=iss, keys=text_of))
-                return "created"
-            known = {jwk["kid"] for jwk in json.loads(held.keys)}
-            if known == wanted.keys():
-                return "exists"
-            if not known < wanted.keys():
-                raise Problem(
-                    "already_exists_differently",
-                    "a key that is believed today is missing; list the old keys with the new",
-                    field="keys",
-                )
-            connection.execute(update(table).where(table.c.iss == iss).values(keys=text_of))
-            _raise_rules(connection, lambda rules: rules["issuer"] == iss)
-            return "changed"
-
-        return act(self._database, work)
 
     def put_product_list(
         self, product_list: str, version: int, entries: Mapping[str, object]
@@ -112,7 +79,7 @@ class Programmes:
             )
             if newest is None:
                 return "created"
-            _raise_rules(connection, lambda rules: rules["product_list"] == product_list)
+            raise_rules(connection, lambda rules: rules["product_list"] == product_list)
             return "changed"
 
         return act(self._database, work)
@@ -123,7 +90,9 @@ class Programmes:
         Other content is a new version of the rules. The currency stays once there is money, the
         issuer once vouchers are out: both would leave what exists unusable.
         """
-        given = strict_json.exact_names(rules, RULE_NAMES, where="programme")
+        given = strict_json.names_within(
+            rules, required=RULE_NAMES - {"acting"}, optional={"acting"}, where="programme"
+        )
         wanted = Programme.from_json({**given, "rules_version": 1, "stores": []}).to_json()
         # A date that would not be read again must not be stored (years before 1000).
         Programme.from_json(wanted)
@@ -236,7 +205,7 @@ def _new_rules(connection: Connection, held: Row[Any], rules: Mapping[str, objec
     return version
 
 
-def _raise_rules(connection: Connection, concerned: Callable[[dict[str, Any]], bool]) -> None:
+def raise_rules(connection: Connection, concerned: Callable[[dict[str, Any]], bool]) -> None:
     """A new rules version for every programme whose tills need a new pack."""
     table = schema.programmes
     for held in connection.execute(

@@ -78,9 +78,14 @@ def blueprint(
     def look_up() -> Response:
         body = json_body(request)
         who = caller(authenticate)
-        names = strict_json.exact_names(body, {"token"}, where="body")
+        names = strict_json.names_within(
+            body, required={"token"}, optional={"pin_proof"}, where="body"
+        )
         token = strict_json.text(names["token"], "token", high=MAX_TOKEN_CHARACTERS)
-        return json_response({"lookup": counter.look_up(who, token)})
+        proof = names.get("pin_proof")
+        if proof is not None:
+            proof = ids.digest_text(proof, "pin_proof")
+        return json_response({"lookup": counter.look_up(who, token, proof)})
 
     @routes.get("/v1/offline-pack")
     def pack_manifest() -> Response:

@@ -88,7 +88,24 @@ issuers = Table(
     "issuers",
     metadata,
     Column("iss", Text, primary_key=True),
-    _text("keys"),  # JSON list of public JWKs
+    _text("keys"),  # JSON: carepos.issuer_keys.IssuerKeys
+    _text("jwks_url", null=True),  # where the issuer publishes its set, if it does
+    _text("asked_at", null=True),  # when it was last asked for, with or without success
+    _text("problem", null=True),  # why what came last was not believed
+    **_KEYED,
+)
+
+# Withdrawn keys (named by kid) and tokens and cards (by SHA-256 of jti); carried in every pack.
+revocations = Table(
+    "revocations",
+    metadata,
+    _text("iss"),
+    Column("kind", Text, CheckConstraint("kind IN ('key', 'token')", "known"), nullable=False),
+    _text("name"),
+    _text("reason"),
+    _text("at"),
+    _text("until", null=True),  # a token's exp: after it the entry says nothing any more
+    PrimaryKeyConstraint("iss", "kind", "name"),
     **_KEYED,
 )
 
@@ -261,7 +278,40 @@ issues = Table(
     **_KEYED,
 )
 
-# First use of a `once` token: one terminal, one visit. The jti is kept as a hash only.
+# A printed card: what proves its PIN, and how often somebody tried in a row. No PIN, no secret.
+cards = Table(
+    "cards",
+    metadata,
+    _bucket(),
+    _text("iss"),
+    _text("jti_sha256"),
+    _text("beneficiary"),
+    _text("pin_verifier"),
+    Column(
+        "wrong_tries",
+        Integer,
+        CheckConstraint("wrong_tries BETWEEN 0 AND 5", "wrong_tries"),
+        nullable=False,
+    ),
+    PrimaryKeyConstraint("bucket", "iss", "jti_sha256"),
+    UniqueConstraint("iss", "jti_sha256"),
+    **_KEYED,
+)
+
+# Where a card's PIN was proved last, by terminal: it opens a visit of 15 minutes there.
+pin_visits = Table(
+    "pin_visits",
+    metadata,
+    _bucket(),
+    _text("iss"),
+    _text("jti_sha256"),
+    _text("terminal"),
+    _text("proved_at"),
+    PrimaryKeyConstraint("bucket", "iss", "jti_sha256", "terminal"),
+    **_KEYED,
+)
+
+# First use of a `once` token or of a presentation: one terminal, one visit. Kept as a hash only.
 visits = Table(
     "visits",
     metadata,
@@ -271,6 +321,38 @@ visits = Table(
     _text("terminal"),
     _text("first_at"),
     PrimaryKeyConstraint("bucket", "iss", "jti_sha256"),
+    **_KEYED,
+)
+
+# ── who acted for whom ─────────────────────────────────────────────────────────────────────────
+
+# A row to lock, so that what one actor is paid can be summed across households.
+actors = Table(
+    "actors",
+    metadata,
+    _text("programme"),
+    _text("actor_sha256"),
+    PrimaryKeyConstraint("programme", "actor_sha256"),
+    **_KEYED,
+)
+
+# Each redemption that somebody made for a beneficiary.
+acted = Table(
+    "acted",
+    metadata,
+    _bucket(),
+    _text("posting"),
+    _text("programme"),
+    _text("beneficiary"),
+    _text("actor_sha256"),
+    Column("way", Text, CheckConstraint("way IN ('proxy', 'witness')", "known"), nullable=False),
+    _text("reason"),
+    _counter("amount_minor"),
+    _text("recorded_at"),
+    Column("reversed", Integer, CheckConstraint("reversed IN (0, 1)", "flag"), nullable=False),
+    PrimaryKeyConstraint("bucket", "posting"),
+    Index(None, "bucket", "beneficiary", "programme"),
+    Index(None, "programme", "actor_sha256", "recorded_at"),
     **_KEYED,
 )
 

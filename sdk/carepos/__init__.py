@@ -18,13 +18,15 @@ from carepos.errors import (
     NotDecided,
     Refused,
     SignatureInvalid,
+    TokenRefused,
     Unreachable,
     WrongState,
 )
 from carepos.refusals import Refusal
 from carepos.rules import Proposal, Situation, check, propose
+from carepos.scan import Holder
 from carepos.slip import Paper
-from carepos.till import DayClose, Holder, Offer, Sale, Till
+from carepos.till import DayClose, Offer, Sale, Till
 from carepos.token import IdentityToken, TokenVerifier
 from carepos.voucher import Programme, Quota, Terms, Voucher
 
@@ -54,6 +56,7 @@ __all__ = [
     "Situation",
     "Terms",
     "Till",
+    "TokenRefused",
     "TokenVerifier",
     "Unreachable",
     "Voucher",

@@ -164,9 +164,10 @@ class Client:
             raise Unreachable("not an answer of a ledger (no outcomes)")
         return outcomes, jti
 
-    def look_up(self, token: str) -> tuple[object, str]:
+    def look_up(self, token: str, pin_proof: str | None = None) -> tuple[object, str]:
         """POST /v1/vouchers/lookup: (signed lookup unverified, jti). NotDecided: token refused."""
-        answer, jti = self._read("POST", "/v1/vouchers/lookup", body={"token": token})
+        proved = {} if pin_proof is None else {"pin_proof": pin_proof}
+        answer, jti = self._read("POST", "/v1/vouchers/lookup", body={"token": token, **proved})
         return answer.get("lookup"), jti
 
     def pack_manifest(self) -> object:

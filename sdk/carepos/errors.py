@@ -4,6 +4,7 @@ CareposError
 ├── Malformed            is this what the format says?            (never worth a retry)
 │   └── SignatureInvalid …and did the right key sign it?
 ├── Refused              a rule said no, with a code of refusals.py
+│   └── TokenRefused     …about an identity token: which claim, and which rule
 ├── NotDecided           the ledger answered with a problem document: nothing was decided
 │   └── ClockSkew        …because the clocks differ; carries the ledger's signed time
 ├── Unreachable          no answer that could be trusted
@@ -58,6 +59,19 @@ class Refused(CareposError):
     @property
     def code(self) -> str:
         return self.refusal.code
+
+
+class TokenRefused(Refused):
+    """An identity token is not what it must be.
+
+    `claim` names the place (a claim, a header name, or a part of the code) and `why` the rule, in
+    English, for integrators; neither ever holds a value.
+    """
+
+    def __init__(self, refusal: Refusal, *, claim: str, why: str) -> None:
+        super().__init__(refusal)
+        self.claim = claim
+        self.why = why
 
 
 class NotDecided(CareposError):

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -39,6 +39,9 @@ from carepos.refusals import Refusal
 from carepos.token import VISIT
 
 PrintState = Literal["queued", "printing", "printed", "failed", "unknown"]
+
+VISITS_KEPT = timedelta(days=2)
+"""How long a first use is remembered, long after its token has expired (docs/identity.md §5)."""
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -147,10 +150,13 @@ class PrintJob:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """First use of a `once` token, bound in the intent's transaction."""
+    """First use of a token or presentation, bound in the intent's transaction.
+
+    `sha256` is `IdentityToken.visit_sha256`.
+    """
 
     iss: str
-    jti_sha256: str
+    sha256: str
 
 
 class JournalView:
@@ -269,7 +275,7 @@ class JournalView:
         with self._mutex:
             row = self._db.execute(
                 "SELECT first_at FROM visits WHERE iss = ? AND jti_sha256 = ?",
-                (visit.iss, visit.jti_sha256),
+                (visit.iss, visit.sha256),
             ).fetchone()
         return None if row is None else clock.from_text(row[0])
 
@@ -382,6 +388,11 @@ class Journal(JournalView):
             self._append(Start(software), self._own_id())
             for attempt in self.attempts("open", "unknown", "interrupted"):
                 self._move(attempt, "restart")
+            # What could still be presented is younger than a quarter of an hour.
+            self._db.execute(
+                "DELETE FROM visits WHERE first_at < ?",
+                (clock.to_text(self._now() - VISITS_KEPT),),
+            )
             # A job that was being sent when the till stopped may or may not be on paper.
             self._db.execute(
                 "UPDATE print_jobs SET state = 'unknown', ended_at = ? WHERE state = 'printing'",
@@ -663,7 +674,7 @@ class Journal(JournalView):
             raise Refused(Refusal("token_replayed"))
         if first is None:
             self._db.execute(
-                "INSERT INTO visits VALUES (?, ?, ?)", (visit.iss, visit.jti_sha256, self._at())
+                "INSERT INTO visits VALUES (?, ?, ?)", (visit.iss, visit.sha256, self._at())
             )
 
     def _queue(self, receipt_no: str, copy_no: int, slip: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from carepos import clock, ids, jws, strict_json
 from carepos.errors import Malformed
 from carepos.keys import KeySet
+from carepos.rules import Acted
 from carepos.voucher import Voucher
 
 MAX_VOUCHERS = 20
@@ -16,7 +17,8 @@ MAX_VOUCHERS = 20
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """`rules` maps programmes to their newest version; `bucket` goes into the attempt's id."""
+    """`rules` maps programmes to their newest version; `bucket` goes into the attempt's id;
+    `acted` says, by programme, what was paid before where somebody acts for the beneficiary."""
 
     beneficiary: str
     bucket: int
@@ -24,6 +26,7 @@ class Lookup:
     visit_until: datetime
     rules: Mapping[str, int]
     vouchers: tuple[Voucher, ...]
+    acted: Mapping[str, Acted]
 
 
 def read(answer: object, *, request: str, terminal: str, keys: KeySet) -> Lookup:
@@ -32,12 +35,13 @@ def read(answer: object, *, request: str, terminal: str, keys: KeySet) -> Lookup
     Raises Malformed or SignatureInvalid for anything else: nothing is then known.
     """
     signed = jws.verify(answer, typ=jws.LOOKUP, keys=keys)
-    names = strict_json.exact_names(
+    names = strict_json.names_within(
         signed.payload,
-        {
+        required={
             "v", "request", "terminal", "beneficiary", "bucket", "as_of",
             "visit_until", "rules", "vouchers",
         },
+        optional={"acted"},
         where="lookup",
     )  # fmt: skip
     if strict_json.integer(names["v"], "lookup.v") != 1:
@@ -60,4 +64,18 @@ def read(answer: object, *, request: str, terminal: str, keys: KeySet) -> Lookup
             Voucher.from_json(each, beneficiary, f"lookup.vouchers[{n}]")
             for n, each in enumerate(listed, 1)
         ),
+        _acted(names.get("acted", {})),
     )
+
+
+def _acted(value: object) -> dict[str, Acted]:
+    found = {}
+    for programme, sums in strict_json.mapping(value, "lookup.acted", high=MAX_VOUCHERS).items():
+        names = strict_json.exact_names(
+            sums, {"household_minor", "actor_minor"}, where="lookup.acted"
+        )
+        found[ids.name(programme, "lookup.acted")] = Acted(
+            strict_json.integer(names["household_minor"], "lookup.acted.household_minor"),
+            strict_json.integer(names["actor_minor"], "lookup.acted.actor_minor"),
+        )
+    return found

@@ -1,20 +1,23 @@
 """The offline pack: what a till holds so that it can verify and decide by itself.
 
 A plain file under a signed manifest (docs/protocol.md §9): issuers' keys, this store's programmes
-with their rules, product lists. Top-level names we do not know are left alone, because vouchers,
-allotments and revocations will stand there.
+with their rules, product lists, what is withdrawn. Top-level names we do not know are left alone,
+because vouchers and allotments will stand there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from carepos import durable, ids, jws, strict_json
+from carepos import clock, durable, ids, jws, revocation, strict_json
 from carepos.errors import Malformed
-from carepos.keys import KeySet, PublicKey, digest
+from carepos.issuer_keys import MAX_KEYS, IssuerKey, IssuerKeys
+from carepos.keys import KeySet, digest
 from carepos.product import ProductList
+from carepos.revocation import Revocations
 from carepos.voucher import Programme
 
 _NAMES = frozenset({"v", "terminal", "store", "audience", "issuers", "programmes", "product_lists"})
@@ -22,19 +25,35 @@ _NAMES = frozenset({"v", "terminal", "store", "audience", "issuers", "programmes
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """One verified pack. `issuers` maps `iss` to its keys; programmes and lists by their names."""
+    """One verified pack. `issuers` maps `iss` to its keys; programmes and lists by their names.
+
+    `issued_at` and `epoch` are its manifest's: a till never takes an older pack for a newer.
+    """
 
     sha256: str
+    issued_at: datetime
+    epoch: int
     terminal: str
     store: str
     audience: str
-    issuers: Mapping[str, KeySet]
+    issuers: Mapping[str, IssuerKeys]
     programmes: Mapping[str, Programme]
     product_lists: Mapping[str, ProductList]
+    revocations: Revocations
 
 
-def manifest_file(manifest: object, *, terminal: str, keys: KeySet) -> tuple[str, int]:
-    """(sha256, length) of the pack that the ledger signed for this terminal. Raises Malformed."""
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What the ledger signed of a terminal's pack: which file it is, and from when."""
+
+    sha256: str
+    length: int
+    issued_at: datetime
+    epoch: int
+
+
+def read_manifest(manifest: object, *, terminal: str, keys: KeySet) -> Manifest:
+    """Raises Malformed unless the ledger signed it as this terminal's pack."""
     signed = jws.verify(manifest, typ=jws.MANIFEST, keys=keys)
     names = strict_json.exact_names(
         signed.payload, {"v", "kind", "terminal", "issued_at", "epoch", "file"}, where="manifest"
@@ -42,16 +61,18 @@ def manifest_file(manifest: object, *, terminal: str, keys: KeySet) -> tuple[str
     if (names["kind"], names["terminal"]) != ("offline-pack", terminal):
         raise Malformed("is not this terminal's pack", field="manifest")
     file = strict_json.exact_names(names["file"], {"sha256", "length"}, where="manifest.file")
-    return (
+    return Manifest(
         ids.digest_text(file["sha256"], "manifest.file.sha256"),
         strict_json.integer(file["length"], "manifest.file.length"),
+        clock.from_text(names["issued_at"], "manifest.issued_at"),
+        strict_json.integer(names["epoch"], "manifest.epoch", low=1),
     )
 
 
 def read(data: bytes, manifest: object, *, terminal: str, keys: KeySet) -> Pack:
     """The pack in `data`, if it is the file `manifest` names. Raises Malformed."""
-    sha256, length = manifest_file(manifest, terminal=terminal, keys=keys)
-    if len(data) != length or digest(data) != sha256:
+    told = read_manifest(manifest, terminal=terminal, keys=keys)
+    if len(data) != told.length or digest(data) != told.sha256:
         raise Malformed("is not the file that its manifest names", field="pack")
     body = strict_json.read_object(data)
     names = {name: body[name] for name in _NAMES & body.keys()}
@@ -68,24 +89,32 @@ def read(data: bytes, manifest: object, *, terminal: str, keys: KeySet) -> Pack:
     ]
     if missing := {p.product_list for p in programmes} - {each.product_list_id for each in lists}:
         raise Malformed(f"lacks the product list {min(missing)}", field="pack")
+    issuers = dict(
+        _issuer(each, told.issued_at)
+        for each in strict_json.array(names["issuers"], "pack.issuers")
+    )
+    if any(programme.issuer not in issuers for programme in programmes):
+        raise Malformed("lacks the keys of a programme's issuer", field="pack")
     return Pack(
-        sha256,
+        told.sha256,
+        told.issued_at,
+        told.epoch,
         terminal,
         ids.name(names["store"], "pack.store"),
         strict_json.text(names["audience"], "pack.audience"),
-        dict(_issuer(each) for each in strict_json.array(names["issuers"], "pack.issuers")),
+        issuers,
         {programme.programme: programme for programme in programmes},
         {each.product_list_id: each for each in lists},
+        Revocations.from_json(body["revocations"]) if "revocations" in body else revocation.NONE,
     )
 
 
-def _issuer(value: object) -> tuple[str, KeySet]:
+def _issuer(value: object, as_of: datetime) -> tuple[str, IssuerKeys]:
     names = strict_json.exact_names(value, {"iss", "keys"}, where="issuer")
-    listed = strict_json.array(names["keys"], "issuer.keys", low=1, high=20)
-    return (
-        strict_json.text(names["iss"], "issuer.iss"),
-        KeySet(PublicKey.from_jwk(jwk) for jwk in listed),
-    )
+    listed = strict_json.array(names["keys"], "issuer.keys", high=200)
+    # Those that retire stand beside those that replaced them.
+    keys = IssuerKeys.of(map(IssuerKey.from_jwk, listed), as_of, most=2 * MAX_KEYS)
+    return strict_json.text(names["iss"], "issuer.iss"), keys
 
 
 def keep(folder: Path, data: bytes, manifest: str) -> None:

@@ -19,11 +19,20 @@ from carepos.voucher import Programme, Quota, Terms, Voucher
 
 
 @dataclass(frozen=True, slots=True)
+class Acted:
+    """What the programme paid in redemptions that were acted: for this household, by this actor."""
+
+    household_minor: int
+    actor_minor: int
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """Everything a decision looks at.
 
     `beneficiary` is whoever the token names, as a reference at this merchant; `at` is the instant
-    that counts (online the ledger's clock); `lines` after discounts were spread.
+    that counts (online the ledger's clock); `lines` after discounts were spread; `acted` is set
+    when somebody acts for the beneficiary: what was paid so before, within the programme's window.
     """
 
     programme: Programme
@@ -33,6 +42,7 @@ class Situation:
     store: str
     at: datetime
     lines: tuple[Line, ...]
+    acted: Acted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +100,7 @@ def check(situation: Situation, allocation: Sequence[Entry]) -> Refusal | None:
         _programme_refusal(situation)
         or first([r for e in allocation if (r := _holding_refusal(situation, e.voucher))])
         or _basket_refusal(situation, allocation)
-        or _limit_refusal(situation.programme, allocation)
+        or _limit_refusal(situation, allocation)
         or first(_overdrawn(situation.vouchers, allocation))
         or _changed_refusal(situation, allocation)
     )
@@ -151,11 +161,23 @@ def _basket_refusal(situation: Situation, allocation: Sequence[Entry]) -> Refusa
     return first([refusal for refusal in found if refusal.code != "proposal_changed"])
 
 
-def _limit_refusal(programme: Programme, allocation: Sequence[Entry]) -> Refusal | None:
-    limit = programme.limit_per_redemption_minor
-    if limit is not None and sum(entry.programme_minor for entry in allocation) > limit:
-        return Refusal("limit_exceeded")
-    return None
+def _limit_refusal(situation: Situation, allocation: Sequence[Entry]) -> Refusal | None:
+    paid = sum(entry.programme_minor for entry in allocation)
+    return first([Refusal(code) for limit, code in _limits(situation) if paid > limit])
+
+
+def _limits(situation: Situation) -> list[tuple[int, str]]:
+    """What the programme pays at most in this redemption, and the code of each limit."""
+    programme, acted = situation.programme, situation.acted
+    limits = []
+    if programme.limit_per_redemption_minor is not None:
+        limits.append((programme.limit_per_redemption_minor, "limit_exceeded"))
+    if acted is not None and programme.acting is not None:
+        limits += [
+            (programme.acting.household_minor - acted.household_minor, "acting_limit"),
+            (programme.acting.actor_minor - acted.actor_minor, "acting_limit"),
+        ]
+    return limits
 
 
 def _overdrawn(vouchers: Mapping[str, Voucher], allocation: Sequence[Entry]) -> list[Refusal]:
@@ -350,7 +372,9 @@ class _Offer:
         self._barred = barred
         self.vouchers = vouchers
         self._order = list(vouchers)
-        self._limit_left = situation.programme.limit_per_redemption_minor
+        # All limits fall alike with what is paid, so the least stays the least.
+        self._limit = min(_limits(situation), default=None)
+        self._paid_minor = 0
         self._quota_left = {q.category: q.quantity for q in situation.programme.quotas}
 
     def cover(self, number: int, line: Line) -> LineProposal:
@@ -383,8 +407,7 @@ class _Offer:
             if entry is not None:
                 entries.append(entry)
                 self.vouchers[voucher_id] = voucher.less(entry.programme_minor, entry.quantity)
-                if self._limit_left is not None:
-                    self._limit_left -= entry.programme_minor
+                self._paid_minor += entry.programme_minor
         if quota is not None:
             self._quota_left[category] -= walk.quantity_used()
         rest = walk.amount_minor
@@ -402,8 +425,8 @@ class _Offer:
         self, number: int, voucher: Voucher, walk: _Walk, quota_left: int | None
     ) -> tuple[Entry | None, str | None]:
         ceilings = [(voucher.available_minor, "balance_insufficient")]
-        if self._limit_left is not None:
-            ceilings.append((self._limit_left, "limit_exceeded"))
+        if (limit := self._limit_left()) is not None:
+            ceilings.append(limit)
         if quota_left is not None:
             amount, quantity = walk.value_base or (walk.amount_minor, walk.quantity)
             allowed = min(quota_left - walk.items, quantity)
@@ -433,9 +456,10 @@ class _Offer:
         if taken <= 0:
             return None, hindrance
         part = self._part(terms, walk, taken)
-        if self._limit_left is not None and part.programme_minor > self._limit_left:
-            hindrance = "limit_exceeded"
-            taken = self._within_limit(terms, walk, taken, self._limit_left)
+        limit = self._limit_left()
+        if limit is not None and part.programme_minor > limit[0]:
+            hindrance = limit[1]
+            taken = self._within_limit(terms, walk, taken, limit[0])
             if taken == 0:
                 return None, hindrance
             part = self._part(terms, walk, taken)
@@ -444,6 +468,10 @@ class _Offer:
         walk.cover_items(taken, part.covered_minor)
         entry = Entry(number, voucher.voucher, taken, part.programme_minor, part.beneficiary_minor)
         return entry, hindrance
+
+    def _limit_left(self) -> tuple[int, str] | None:
+        """What the programme may still pay in this redemption, and the code of what bounds it."""
+        return None if self._limit is None else (self._limit[0] - self._paid_minor, self._limit[1])
 
     def _part(self, terms: Terms, walk: _Walk, taken: int) -> _Part:
         top_up_allowed = self._situation.programme.top_up_allowed

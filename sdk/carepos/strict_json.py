@@ -43,8 +43,8 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def _too_deep(text: str) -> bool:
-    """Whether brackets nest deeper than MAX_DEPTH; a linear scan, before any recursion."""
+def _too_deep(text: str, max_depth: int) -> bool:
+    """Whether brackets nest deeper than `max_depth`; a linear scan, before any recursion."""
     depth = 0
     in_string = escaped = False
     for char in text:
@@ -59,22 +59,22 @@ def _too_deep(text: str) -> bool:
             in_string = True
         elif char in "[{":
             depth += 1
-            if depth > MAX_DEPTH:
+            if depth > max_depth:
                 return True
         elif char in "]}":
             depth -= 1
     return False
 
 
-def read(data: bytes) -> Any:
+def read(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     """The value that `data` spells. Raises Malformed for anything the protocol does not allow."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise Malformed("not UTF-8") from None
     # Only text with many brackets can be deep; the scan costs what parsing costs.
-    if text.count("{") + text.count("[") > MAX_DEPTH and _too_deep(text):
-        raise Malformed(f"nested deeper than {MAX_DEPTH}")
+    if text.count("{") + text.count("[") > max_depth and _too_deep(text, max_depth):
+        raise Malformed(f"nested deeper than {max_depth}")
     try:
         value = _DECODER.decode(text)
     except Malformed:
@@ -87,9 +87,9 @@ def read(data: bytes) -> Any:
     return value
 
 
-def read_object(data: bytes) -> dict[str, Any]:
+def read_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
     """As `read`, for a JSON object."""
-    value = read(data)
+    value = read(data, max_depth=max_depth)
     if not isinstance(value, dict):
         raise Malformed("not a JSON object")
     return value

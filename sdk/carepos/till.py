@@ -22,9 +22,7 @@ from carepos import (
     day_end,
     enrolment,
     ids,
-    lookup,
     outcome,
-    pack,
     rules,
     slip,
     token,
@@ -47,11 +45,12 @@ from carepos.journal import Attempt, Journal, Visit
 from carepos.keys import SigningKey
 from carepos.outcome import Outcome
 from carepos.pack import Pack
+from carepos.pack_keeper import PackKeeper
 from carepos.record import DayReport, Record, Redeem, envelope
 from carepos.refusals import Refusal
-from carepos.rules import Proposal, Situation
-from carepos.token import IdentityToken, TokenVerifier
-from carepos.voucher import Programme, Voucher
+from carepos.rules import Acted, Proposal, Situation
+from carepos.scan import Holder, Scanner
+from carepos.voucher import Programme
 
 SOFTWARE = "carepos/0.1.0"
 MAX_BATCH = 200
@@ -65,24 +64,6 @@ POINTS = ("intent_written", "before_send", "answer_read", "outcome_written")
 
 def pass_by(_: str) -> None:
     """The default for `Reached`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who stands at the counter: the verified token, and what the ledger says they hold.
-
-    The token's text stays in memory only (INV-10) and is not in repr().
-    """
-
-    identity: IdentityToken
-    text: str
-    beneficiary: str
-    bucket: int
-    as_of: datetime
-    vouchers: tuple[Voucher, ...]
-
-    def __repr__(self) -> str:
-        return f"Holder({len(self.vouchers)} vouchers)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +152,17 @@ class Till:
         self._tokens: dict[str, str] = {}
         self._working: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._mutex = threading.Lock()
-        self._refreshing = threading.Lock()
-        self._pack = pack.kept(folder, terminal=enrolled.terminal, keys=self._keys)
+        self._packs = PackKeeper(
+            folder, terminal=enrolled.terminal, keys=self._keys, client=client, now=now
+        )
+        self._scanner = Scanner(
+            terminal=enrolled.terminal,
+            keys=self._keys,
+            packs=self._packs,
+            journal=journal,
+            client=client,
+            now=now,
+        )
 
     # ── beginning and ending ───────────────────────────────────────────────────────────────────
 
@@ -257,40 +247,14 @@ class Till:
 
     # ── scan and propose ───────────────────────────────────────────────────────────────────────
 
-    def scan(self, scanned: str) -> Holder:
-        """Who presents this code, and what they hold.
+    def scan(self, scanned: str, *, pin: str | None = None) -> Holder:
+        """Who presents this code, and what they hold. `pin`: of a printed card, entered on the
+        beneficiary's side; it stays in memory.
 
-        Raises Refused (token_*) when the code is no good, NotDecided when the ledger refuses to
-        look, Unreachable without an answer that can be trusted.
+        Raises Refused (token_*, pin_*, …) when the code is no good, NotDecided when the ledger
+        refuses to look, Unreachable without an answer that can be trusted.
         """
-        held = self._pack or self.refresh_pack()
-        identity = TokenVerifier(held.issuers, held.audience).verify(scanned, self._now())
-        first = self.journal.first_use(Visit(identity.iss, identity.jti_sha256))
-        if (
-            identity.token_class == "once"
-            and first is not None
-            and self._now() - first > token.VISIT
-        ):
-            raise Refused(Refusal("token_replayed"))
-        text = token.strip_scanner_prefix(scanned)
-        try:
-            answer, jti = self._client.look_up(text)
-        except NotDecided as error:
-            if error.code.startswith("token_"):
-                raise Refused(Refusal(error.code)) from None
-            raise
-        try:
-            found = lookup.read(
-                answer, request=jti, terminal=self.enrolment.terminal, keys=self._keys
-            )
-        except Malformed as error:
-            raise Unreachable(f"the ledger's answer can't be trusted: {error}") from error
-        if any(
-            (known := held.programmes.get(programme)) is None or known.rules_version != version
-            for programme, version in found.rules.items()
-        ):
-            self.refresh_pack()
-        return Holder(identity, text, found.beneficiary, found.bucket, found.as_of, found.vouchers)
+        return self._scanner.scan(scanned, pin)
 
     def propose(
         self,
@@ -307,7 +271,7 @@ class Till:
         if isinstance(holder, str):
             holder = self.scan(holder)
         basket = _checked(lines)
-        held = self._pack or self.refresh_pack()
+        held = self._packs.get()
         offers = [
             self._offer(holder, each, held, basket)
             for each in held.programmes.values()
@@ -315,7 +279,8 @@ class Till:
             and any(v.programme == each.programme for v in holder.vouchers)
         ]
         if not offers:
-            raise Refused(Refusal("voucher_unknown"))
+            # The wrong code of a wallet is told apart from one that holds nothing.
+            raise Refused(Refusal("other_programme" if holder.vouchers else "voucher_unknown"))
         return min(offers, key=_preference)
 
     def _offer(
@@ -330,8 +295,13 @@ class Till:
             store=self.enrolment.store,
             at=self._now(),
             lines=lines,
+            acted=None
+            if holder.identity.acting is None
+            else holder.acted.get(programme.programme, Acted(0, 0)),
         )
-        refusal = token.check_assurance(holder.identity, programme)
+        refusal = token.issuer_refusal(holder.identity, programme) or token.fitness_refusal(
+            holder.identity, programme, pin_proved=holder.pin_proved
+        )
         if refusal is not None:
             nothing = rules.nothing(situation, refusal)
             return Offer(holder, programme, situation, nothing)
@@ -414,7 +384,9 @@ class Till:
             basket=situation.lines,
             allocation=offer.proposal.allocation,
         )
-        visit = Visit(identity.iss, identity.jti_sha256) if identity.token_class == "once" else None
+        visit = None
+        if identity.visit_sha256 is not None:
+            visit = Visit(identity.iss, identity.visit_sha256)
 
         def make_slip(written: Record) -> dict[str, Any]:
             return slip.draft(
@@ -593,28 +565,11 @@ class Till:
 
         Raises Unreachable, NotDecided; the pack held before stays.
         """
-        with self._refreshing:
-            return self._refresh_pack()
-
-    def _refresh_pack(self) -> Pack:
-        manifest = self._client.pack_manifest()
-        try:
-            sha256, _ = pack.manifest_file(
-                manifest, terminal=self.enrolment.terminal, keys=self._keys
-            )
-            if self._pack is not None and self._pack.sha256 == sha256:
-                return self._pack
-            data = self._client.pack_file(sha256)
-            fresh = pack.read(data, manifest, terminal=self.enrolment.terminal, keys=self._keys)
-        except Malformed as error:
-            raise Unreachable(f"the ledger's pack can't be trusted: {error}") from error
-        pack.keep(self.folder, data, str(manifest))
-        self._pack = fresh
-        return fresh
+        return self._packs.refresh()
 
     @property
     def held_pack(self) -> Pack | None:
-        return self._pack
+        return self._packs.held
 
     # ── inside ─────────────────────────────────────────────────────────────────────────────────
 

@@ -1,43 +1,52 @@
 """Identity tokens: does the code in front of us prove a beneficiary, here and now?
 
-Profile: docs/protocol.md §8. Signature and registered claims go through PyJWT; what stands before
-(form, size, header) and after (types, lifetimes, class, assurance) is ours, because PyJWT by
-itself takes other spellings of one token, duplicate names and lifetimes without end.
+Profile and order of the checks: docs/identity.md. The signature is PyJWT's to verify; what stands
+before it (form, sizes, header) is `compact`'s, what stands behind it (claims) `claims`'s, because
+PyJWT by itself takes other spellings of one token, duplicate names and lifetimes without end.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, cast
+from typing import Any, Final
 
 import jwt
+from jwt.algorithms import Algorithm, get_default_algorithms
 
-from carepos import strict_json
-from carepos.errors import Malformed, Refused
-from carepos.keys import KeySet, PublicKey, SigningKey, digest, unb64
+from carepos import claims as profile
+from carepos import compact, issuer_keys, presentation, revocation
+from carepos.claims import ALGORITHMS, Acting, Claims, TokenClass
+from carepos.compact import Compact
+from carepos.errors import Malformed, TokenRefused
+from carepos.issuer_keys import IssuerKey, IssuerKeys, VerifyingKey
+from carepos.keys import SigningKey, digest
+from carepos.presentation import Presentation
 from carepos.refusals import Refusal
+from carepos.revocation import Revocations
 from carepos.voucher import Programme
 
-TokenClass = Literal["once", "card"]
+TYP: Final = "care+jwt"
+KEY_BINDING_TYP: Final = "kb+jwt"
+CLOCK_LEEWAY_S: Final = 60
+FRESH_S: Final = 300
+VISIT: Final = timedelta(minutes=15)
 
-TYP = "care+jwt"
-MAX_CHARACTERS = 2048
-LIFETIME_S: Mapping[str, int] = {"once": 900, "card": 400 * 86_400}
-CLOCK_LEEWAY_S = 60
-VISIT = timedelta(minutes=15)
-
-_FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}")
-_IDENTIFIER = re.compile(r"[A-Za-z0-9._~-]{1,64}")
-_AMR = re.compile(r"[a-z0-9:]{1,40}")
-_SCANNER_PREFIX = re.compile(r"\A(?:\][A-Za-z][0-9A-Za-z])?(?:\\000026)?")
+# PyJWT's algorithms: these four and no other, whatever PyJWT learns later.
+_PYJWT: Final[Mapping[str, Algorithm]] = {
+    **{name: get_default_algorithms()[name] for name in ("EdDSA", "ES256", "RS256")},
+    "Ed25519": get_default_algorithms()["EdDSA"],  # RFC 9864's name for the same signature
+}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class IdentityToken:
-    """A verified token. repr() shows none of it (INV-10)."""
+    """A verified token. repr() shows none of it (INV-10).
+
+    `amr` are the methods that were proved, `pop` among them when a wallet's key was. `nonce` is the
+    presentation's; `stale` says that it is too old to open a visit.
+    """
 
     iss: str
     sub: str
@@ -47,11 +56,27 @@ class IdentityToken:
     issued_at: datetime
     expires_at: datetime
     token_sha256: str
+    acting: Acting | None = None
+    nonce: str | None = None
+    stale: bool = False
+    revoked: bool = False
 
     @property
     def jti_sha256(self) -> str:
         """How a token is remembered: never by its bytes, which have more than one spelling."""
         return digest(self.jti.encode("ascii"))
+
+    @property
+    def visit_sha256(self) -> str | None:
+        """What its first use is remembered by; None for a printed card, which opens no visit."""
+        if self.nonce is not None:
+            return digest(f"{self.jti}~{self.nonce}".encode("ascii"))
+        return self.jti_sha256 if self.token_class == "once" else None
+
+    @property
+    def needs_pin(self) -> bool:
+        """Whether it is a printed card: a bearer of 400 days, worth nothing without its PIN."""
+        return self.token_class == "card" and self.nonce is None
 
     def __repr__(self) -> str:
         return "IdentityToken(…)"
@@ -63,137 +88,191 @@ class TokenVerifier:
     `issuers` maps `iss` to the keys believed for it. Works offline.
     """
 
-    def __init__(self, issuers: Mapping[str, KeySet], audience: str) -> None:
+    def __init__(
+        self,
+        issuers: Mapping[str, IssuerKeys],
+        audience: str,
+        revoked: Revocations = revocation.NONE,
+    ) -> None:
         self._issuers = issuers
         self._audience = audience
-        # PyJWT's own form of each key, made once: making it costs as much as a signature check.
-        self._jwks: dict[str, jwt.PyJWK] = {}
+        self._revoked = revoked
 
-    def verify(self, scanned: str, now: datetime) -> IdentityToken:
-        """The token in `scanned` (scanner prefixes allowed). Raises Refused with a token_* code."""
-        text = strip_scanner_prefix(scanned)
-        header, unverified = self._form(text)
+    def verify(self, scanned: str | Presentation, now: datetime) -> IdentityToken:
+        """The token in `scanned`, rows 1 to 10 of docs/identity.md §4.
+
+        Raises TokenRefused, which names the claim and the rule and never a value.
+        """
+        try:
+            held = presentation.read(scanned) if isinstance(scanned, str) else scanned
+            parts = compact.read(held.token)
+        except Malformed as error:
+            raise _no("token_malformed", error.field or "token", str(error)) from None
+        except AttributeError:
+            raise _no("token_malformed", "token", "is no text") from None
+        header, unverified = parts.header, parts.claims
+        _check_header(header)
         iss = unverified.get("iss")
         keys = self._issuers.get(iss) if isinstance(iss, str) else None
         if keys is None:
-            raise Refused(Refusal("token_issuer"))
-        key = self._key(keys, header)
-        claims = self._decode(text, key)
-        return _profile(claims, text, now)
+            raise _no("token_issuer", "iss", "is no issuer that is known here")
+        key = _key(keys, header, now)
+        _verify_signature(parts, key.key)
+        if unverified.get("aud") != self._audience:
+            raise _no("token_audience", "aud", "is not this platform's redemption audience")
+        found = profile.read(unverified)
+        _check_time(found, now)
+        nonce, stale = self._holder(held, found, now)
+        return IdentityToken(
+            iss=str(iss),
+            sub=found.sub,
+            jti=found.jti,
+            token_class=found.token_class,
+            amr=found.amr if nonce is None else found.amr | {"pop"},
+            issued_at=datetime.fromtimestamp(found.issued_at_s, UTC),
+            expires_at=datetime.fromtimestamp(found.expires_at_s, UTC),
+            token_sha256=held.sha256,
+            acting=found.acting,
+            nonce=nonce,
+            stale=stale,
+            revoked=self._revoked.covers(str(iss), key.kid, found.jti),
+        )
 
-    def _form(self, text: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """Header and claims of a well-spelled token, before any cryptography."""
-        try:
-            if len(text) > MAX_CHARACTERS or _FORM.fullmatch(text) is None:
-                raise Malformed("not a compact JWT")
-            header_text, payload_text, signature_text = text.split(".")
-            unb64(signature_text)
-            header = strict_json.read_object(unb64(header_text))
-            claims = strict_json.read_object(unb64(payload_text))
-        except Malformed:
-            raise Refused(Refusal("token_malformed")) from None
-        if header.get("typ") != TYP:
-            raise Refused(Refusal("token_type"))
-        if header.keys() != {"alg", "kid", "typ"} or header["alg"] != "EdDSA":
-            raise Refused(Refusal("token_malformed"))
-        return header, claims
-
-    def _key(self, keys: KeySet, header: Mapping[str, Any]) -> PublicKey:
-        try:
-            return keys.get(header["kid"])
-        except (Malformed, TypeError):
-            raise Refused(Refusal("token_signature")) from None
-
-    def _jwk(self, key: PublicKey) -> jwt.PyJWK:
-        if key.kid not in self._jwks:
-            self._jwks[key.kid] = jwt.PyJWK(key.to_jwk(), algorithm="EdDSA")
-        return self._jwks[key.kid]
-
-    def _decode(self, text: str, key: PublicKey) -> Mapping[str, Any]:
-        try:
-            return cast(
-                Mapping[str, Any],
-                jwt.decode(
-                    text,
-                    self._jwk(key),
-                    algorithms=["EdDSA"],
-                    audience=self._audience,
-                    # Times are ours to judge: with the clock passed in, and typed exactly.
-                    options={
-                        "verify_exp": False,
-                        "verify_nbf": False,
-                        "verify_iat": False,
-                        "strict_aud": True,
-                    },
-                ),
-            )
-        except jwt.InvalidSignatureError:
-            code = "token_signature"
-        except (jwt.InvalidAudienceError, jwt.MissingRequiredClaimError):
-            code = "token_audience"
-        except jwt.PyJWTError:
-            code = "token_malformed"
-        raise Refused(Refusal(code))
+    def _holder(self, held: Presentation, found: Claims, now: datetime) -> tuple[str | None, bool]:
+        """(nonce, stale) of the wallet's fresh signature, where the token asks for one."""
+        if found.holder_key is None:
+            if held.key_binding is not None:
+                raise _no("token_malformed", "cnf", "is missing, and a holder's signature is there")
+            return None, False
+        if held.key_binding is None:
+            raise _no("holder_unproven", "cnf", "asks for a fresh signature of the holder's key")
+        return _verify_key_binding(held, held.key_binding, found.holder_key, self._audience, now)
 
 
-def _profile(claims: Mapping[str, Any], text: str, now: datetime) -> IdentityToken:
-    """The claims as the profile wants them, at `now`. Raises Refused."""
+def _no(code: str, claim: str, why: str) -> TokenRefused:
+    return TokenRefused(Refusal(code), claim=claim, why=why)
+
+
+def _check_header(header: Mapping[str, Any]) -> None:
+    if header.get("typ") != TYP:
+        raise _no("token_type", "typ", f"is not {TYP}")
+    if header.keys() != {"alg", "kid", "typ"}:
+        raise _no("token_malformed", "header", "has other names than alg, kid and typ")
+    alg, kid = header["alg"], header["kid"]
+    if not isinstance(alg, str) or alg not in ALGORITHMS:
+        raise _no("token_malformed", "alg", "is not EdDSA, Ed25519, ES256 or RS256")
     try:
-        sub = _identifier(claims.get("sub"))
-        jti = _identifier(claims.get("jti"))
-        issued, not_before, expires = (
-            strict_json.integer(claims.get(name), name, low=1, high=253_402_300_799)
-            for name in ("iat", "nbf", "exp")
-        )
-        amr = frozenset(
-            _amr(value) for value in strict_json.array(claims.get("amr"), "amr", low=1, high=8)
-        )
-        token_class = claims.get("care_class")
-        if not isinstance(token_class, str) or token_class not in LIFETIME_S:
-            raise Malformed("no such class")
-        if claims.keys() & {"act", "cnf"}:
-            # They narrow who may present a token; not understanding them must not widen it.
-            raise Malformed("acting for another and holder keys are not understood yet")
-        if not 0 < expires - issued <= LIFETIME_S[token_class]:
-            raise Malformed("lives too long")
+        issuer_keys.kid_text(kid)
     except Malformed:
-        raise Refused(Refusal("token_malformed")) from None
+        raise _no("token_malformed", "kid", "is not 1 to 64 printable characters") from None
+
+
+def _key(keys: IssuerKeys, header: Mapping[str, Any], now: datetime) -> IssuerKey:
+    key = keys.get(header["kid"], now)
+    if key is None:
+        raise _no("token_signature", "kid", "names no key that is believed for this issuer")
+    if header["alg"] not in key.algorithms:
+        raise _no("token_signature", "alg", "is not what this key may be used with")
+    return key
+
+
+def _verify_signature(parts: Compact, key: VerifyingKey) -> None:
+    """Raises TokenRefused. That the key may be used with this `alg` was checked before."""
+    try:
+        good = _PYJWT[parts.header["alg"]].verify(parts.signing_input, key, parts.signature)
+    except Exception:  # noqa: BLE001
+        # Whatever a library says of bytes from outside, here it means one thing. Nothing of theirs
+        # may leave: their messages and causes can quote the token (INV-10).
+        good = False
+    if not good:
+        raise _no("token_signature", "signature", "does not verify")
+
+
+def _check_time(found: Claims, now: datetime) -> None:
     at = now.timestamp()
-    if at >= expires:
-        raise Refused(Refusal("token_expired"))
-    if at < max(not_before, issued) - CLOCK_LEEWAY_S:
-        raise Refused(Refusal("token_not_yet_valid"))
-    return IdentityToken(
-        iss=str(claims["iss"]),
-        sub=sub,
-        jti=jti,
-        token_class=cast(TokenClass, token_class),
-        amr=amr,
-        issued_at=datetime.fromtimestamp(issued, UTC),
-        expires_at=datetime.fromtimestamp(expires, UTC),
-        token_sha256=token_sha256(text),
+    if at >= found.expires_at_s:
+        raise _no("token_expired", "exp", "has passed")
+    if at < max(found.not_before_s, found.issued_at_s) - CLOCK_LEEWAY_S:
+        raise _no("token_not_yet_valid", "nbf", "has not come yet")
+
+
+def _verify_key_binding(
+    held: Presentation, text: str, holder: IssuerKey, audience: str, now: datetime
+) -> tuple[str, bool]:
+    """(nonce, stale) of an SD-JWT+KB without disclosures (RFC 9901 §4.3)."""
+    try:
+        parts = compact.read(text)
+    except Malformed as error:
+        raise _no("holder_unproven", "key binding", str(error)) from None
+    header = parts.header
+    if header.keys() != {"alg", "typ"} or header["typ"] != KEY_BINDING_TYP:
+        raise _no("holder_unproven", "key binding", f"its header is not alg and {KEY_BINDING_TYP}")
+    alg = header["alg"]
+    if not isinstance(alg, str) or alg not in holder.algorithms:
+        raise _no("holder_unproven", "key binding", "its alg is not what the holder's key allows")
+    try:
+        _verify_signature(parts, holder.key)
+    except TokenRefused:
+        raise _no("holder_unproven", "key binding", "its signature does not verify") from None
+    signed_at_s, nonce = profile.read_key_binding(
+        parts.claims, audience, digest(f"{held.token}~".encode("ascii"))
     )
+    at = now.timestamp()
+    if at < signed_at_s - CLOCK_LEEWAY_S:
+        raise _no("holder_unproven", "key binding", "its iat has not come yet")
+    return nonce, at > signed_at_s + FRESH_S
 
 
-def check_assurance(token: IdentityToken, programme: Programme) -> Refusal | None:
-    """Whether this way of proving who one is suffices for the programme (RFC 8176 `amr`)."""
-    if token.iss != programme.issuer:
-        return Refusal("token_issuer")
-    if token.token_class not in programme.classes:
-        return Refusal("token_assurance")
-    if programme.amr_any and not programme.amr_any & token.amr:
-        return Refusal("token_assurance")
+# ── what a programme and the visit say of it ───────────────────────────────────────────────────
+
+
+def issuer_refusal(identity: IdentityToken, programme: Programme) -> Refusal | None:
+    """Row 11: whether the programme takes tokens of this issuer at all."""
+    return None if identity.iss == programme.issuer else Refusal("token_issuer")
+
+
+def visit_refusal(
+    identity: IdentityToken, first: tuple[str, datetime] | None, terminal: str, now: datetime
+) -> Refusal | None:
+    """Row 12: whether `terminal` may use it now. `first` is who used it first and when, if any."""
+    if identity.visit_sha256 is None:
+        return None
+    if first is None:
+        return Refusal("holder_unproven") if identity.stale else None
+    if first[0] != terminal or now - first[1] > VISIT:
+        return Refusal("token_replayed")
     return None
 
 
-def strip_scanner_prefix(scanned: str) -> str:
-    """The code itself: without white space, AIM identifiers (`]Q1`) and ECI marks (`\\000026`)."""
-    return _SCANNER_PREFIX.sub("", scanned.strip())
+def fitness_refusal(
+    identity: IdentityToken, programme: Programme, *, pin_proved: bool
+) -> Refusal | None:
+    """Rows 13 to 16: withdrawn, assurance (RFC 8176 `amr`), acting for another, the card's PIN."""
+    if identity.revoked:
+        return Refusal("token_revoked")
+    methods = identity.amr | {"pin"} if pin_proved else identity.amr
+    if identity.token_class not in programme.classes:
+        return Refusal("token_assurance")
+    if programme.amr_any and not programme.amr_any & (methods | _promised(identity)):
+        return Refusal("token_assurance")
+    if identity.acting is not None and not programme.allows(identity.acting.way):
+        return Refusal("acting_not_allowed")
+    if identity.needs_pin and not pin_proved:
+        return Refusal("pin_required")
+    return None
+
+
+def _promised(identity: IdentityToken) -> frozenset[str]:
+    """A card that still lacks its PIN is told so (row 16), not that cards are not enough."""
+    return frozenset({"pin"}) if identity.needs_pin else frozenset()
 
 
 def token_sha256(text: str) -> str:
-    """Digest of the token's bytes, the only trace of it in a record."""
-    return digest(strip_scanner_prefix(text).encode("utf-8", "replace"))
+    """Digest of a presentation's bytes, the only trace of it in a record."""
+    return presentation.read(text).sha256
+
+
+# ── minting, for issuers' examples, demos and tests ────────────────────────────────────────────
 
 
 def mint(
@@ -207,10 +286,11 @@ def mint(
     lifetime_s: int = 600,
     token_class: TokenClass = "once",
     amr: tuple[str, ...] = ("face",),
+    **more: object,
 ) -> str:
-    """A token as an issuer makes it; for issuers' examples, demos and tests."""
+    """A token as an issuer makes it. `more` are further claims: `cnf`, `act`, `care_reason`."""
     issued = int(issued_at.timestamp())
-    claims = {
+    body = {
         "iss": iss,
         "aud": aud,
         "sub": sub,
@@ -220,19 +300,22 @@ def mint(
         "exp": issued + lifetime_s,
         "amr": list(amr),
         "care_class": token_class,
+        **more,
     }
     return jwt.encode(
-        claims, key.private_key(), algorithm="EdDSA", headers={"kid": key.kid, "typ": TYP}
+        body, key.private_key(), algorithm="EdDSA", headers={"kid": key.kid, "typ": TYP}
     )
 
 
-def _identifier(value: object) -> str:
-    if not isinstance(value, str) or _IDENTIFIER.fullmatch(value) is None:
-        raise Malformed("not an identifier")
-    return value
-
-
-def _amr(value: object) -> str:
-    if not isinstance(value, str) or _AMR.fullmatch(value) is None:
-        raise Malformed("not an authentication method")
-    return value
+def present(token_text: str, holder: SigningKey, *, aud: str, nonce: str, at: datetime) -> str:
+    """A wallet's presentation of a token with `cnf`: `<token>~<KB-JWT>`, signed now."""
+    body = {
+        "iat": int(at.timestamp()),
+        "aud": aud,
+        "nonce": nonce,
+        "sd_hash": digest(f"{token_text}~".encode("ascii")),
+    }
+    binding = jwt.encode(
+        body, holder.private_key(), algorithm="EdDSA", headers={"typ": KEY_BINDING_TYP}
+    )
+    return f"{token_text}~{binding}"

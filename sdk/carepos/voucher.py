@@ -189,12 +189,48 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
+class ActingRule:
+    """How far somebody may act for a beneficiary (docs/identity.md §8).
+
+    `household_minor` and `actor_minor` bound what is paid in any `window_s` in redemptions that
+    were acted: for one household, and by one actor.
+    """
+
+    proxy: bool
+    witness: bool
+    household_minor: int
+    actor_minor: int
+    window_s: int
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "proxy": self.proxy,
+            "witness": self.witness,
+            "household_minor": self.household_minor,
+            "actor_minor": self.actor_minor,
+            "window_s": self.window_s,
+        }
+
+    @classmethod
+    def from_json(cls, value: object, where: str = "acting") -> ActingRule:
+        names = strict_json.exact_names(value, cls.__dataclass_fields__.keys(), where=where)
+        top = money.MAX_AMOUNT_MINOR
+        return cls(
+            strict_json.boolean(names["proxy"], f"{where}.proxy"),
+            strict_json.boolean(names["witness"], f"{where}.witness"),
+            strict_json.integer(names["household_minor"], f"{where}.household_minor", high=top),
+            strict_json.integer(names["actor_minor"], f"{where}.actor_minor", high=top),
+            strict_json.integer(names["window_s"], f"{where}.window_s", low=1, high=31_622_400),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Programme:
     """The rules under which a programme pays; dates are half-open.
 
     `stores` as the ledger holds them are all; in a till's pack they name this store or nothing.
     `classes` and `amr_any` say which identity tokens are enough (RFC 8176): any one of `amr_any`,
-    or none asked for when it is empty.
+    or none asked for when it is empty. Without an `acting` nobody may act for a beneficiary.
     """
 
     programme: str
@@ -213,8 +249,15 @@ class Programme:
     top_up_allowed: bool
     undo_window_s: int
     quotas: tuple[Quota, ...]
+    acting: ActingRule | None = None
+
+    def allows(self, way: str) -> bool:
+        """Whether somebody may act for a beneficiary in this way: `proxy` or `witness`."""
+        rule = self.acting
+        return rule is not None and (rule.proxy if way == "proxy" else rule.witness)
 
     def to_json(self) -> dict[str, object]:
+        acting = {} if self.acting is None else {"acting": self.acting.to_json()}
         return {
             "programme": self.programme,
             "name": self.name,
@@ -232,11 +275,15 @@ class Programme:
             "top_up_allowed": self.top_up_allowed,
             "undo_window_s": self.undo_window_s,
             "quotas": [quota.to_json() for quota in self.quotas],
+            **acting,
         }
 
     @classmethod
     def from_json(cls, value: object, where: str = "programme") -> Programme:
-        names = strict_json.exact_names(value, PROGRAMME_NAMES, where=where)
+        names = strict_json.names_within(
+            value, required=PROGRAMME_NAMES - {"acting"}, optional={"acting"}, where=where
+        )
+        acting = names.get("acting")
         limit = names["limit_per_redemption_minor"]
         quotas = strict_json.array(names["quotas"], f"{where}.quotas", high=50)
         programme = cls(
@@ -266,6 +313,7 @@ class Programme:
             strict_json.boolean(names["top_up_allowed"], f"{where}.top_up_allowed"),
             strict_json.integer(names["undo_window_s"], f"{where}.undo_window_s", high=2_592_000),
             tuple(Quota.from_json(q, f"{where}.quotas[{n}]") for n, q in enumerate(quotas, 1)),
+            None if acting is None else ActingRule.from_json(acting, f"{where}.acting"),
         )
         if programme.starts_at >= programme.ends_at:
             raise Malformed("must be after starts_at", field=f"{where}.ends_at")

@@ -16,6 +16,7 @@ from carepos.errors import Malformed
 from carepos.keys import SigningKey, digest
 from carepos_ledger import migrations, schema
 from carepos_ledger.database import Database
+from carepos_ledger.issuers import Issuers
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.office import Office
 from carepos_ledger.operators import Operators, new_secret
@@ -71,6 +72,7 @@ class Desk:
     database: Database
     keyring: Keyring
     operators: Operators
+    issuers: Issuers
     programmes: Programmes
     office: Office
     terminals: Terminals
@@ -80,7 +82,7 @@ class Desk:
     def settle_in(self, *, funded_minor: int = 0) -> None:
         """An issuer, a product list, a programme, two funders, a shop that takes part."""
         office, programmes = self.office, self.programmes
-        programmes.put_issuer(ISS, [self.issuer_key.public.to_jwk()])
+        self.issuers.put(ISS, [self.issuer_key.public.to_jwk()])
         programmes.put_product_list("dairy-list", 1, ENTRIES)
         programmes.put_programme(RULES)
         office.put_funder("red-cross", "红十字会")
@@ -120,6 +122,7 @@ def open_desk(url: str, folder: Path) -> Iterator[Desk]:
             database,
             keyring,
             Operators(database),
+            Issuers(database, now),
             Programmes(database),
             Office(database, now),
             Terminals(database, keyring, now, AUDIENCE),

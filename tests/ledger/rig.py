@@ -27,6 +27,7 @@ from carepos_ledger.book import Book, Reached, pass_by
 from carepos_ledger.database import Database
 from carepos_ledger.decide import Command, Decided
 from carepos_ledger.intake import Intake
+from carepos_ledger.issuers import Issuers
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.office import Office
 from carepos_ledger.problems import Problem
@@ -157,6 +158,7 @@ class Rig:
     keyring: Keyring
     now: SetClock
     issuer_key: SigningKey
+    issuers: Issuers
     programmes: Programmes
     office: Office
     terminals: Terminals
@@ -170,7 +172,7 @@ class Rig:
 
     def settle_in(self, funded_minor: int = 100_000_000) -> None:
         office, programmes = self.office, self.programmes
-        programmes.put_issuer(ISSUER, [self.issuer_key.public.to_jwk()])
+        self.issuers.put(ISSUER, [self.issuer_key.public.to_jwk()])
         programmes.put_product_list("relief", 1, {MILK: "dairy", RICE: "grain"})
         programmes.put_programme(RULES)
         office.put_funder("red-cross", "红十字会")
@@ -406,6 +408,7 @@ def open_rig(url: str, folder: Path, *, settled: bool = True) -> Iterator[Rig]:
             keyring,
             now,
             SigningKey.generate(),
+            Issuers(database, now),
             Programmes(database),
             Office(database, now, random_bytes),
             Terminals(database, keyring, now, AUDIENCE),

@@ -18,7 +18,7 @@ from carepos_ledger import schema
 from carepos_ledger.book import Book
 from carepos_ledger.decide import Command, Decided
 from carepos_ledger.problems import Problem
-from tests.ledger.rig import MILK, PROGRAMME, RICE, RULES, SOAP, Envelope, Holder, Rig, code
+from tests.ledger.rig import MILK, PROGRAMME, RICE, SOAP, Envelope, Holder, Rig, code
 
 ODD_CAP = {"unit": "piece", "cap_minor": 3, "fixed_minor": 0, "cap_quantity": 2}
 MEAL = {"unit": "piece", "cap_minor": 1_500, "fixed_minor": 1, "cap_quantity": 1}
@@ -420,17 +420,6 @@ def test_a_visit_ends(rig: Rig) -> None:
     answer = rig.book.post([late])[late.record.digest]
     assert isinstance(answer, Decided)
     assert code(outcome.read_any(answer.jws, keys=rig.keyring.keys.keys)) == "token_replayed"
-
-
-def test_a_card_may_come_again_anywhere(rig: Rig) -> None:
-    """A `card` token is not bound to a visit where the programme takes cards."""
-    one, two, holder = rig.signer(), rig.signer(), rig.holder()
-    card = rig.token(holder, token_class="card", lifetime_s=86_400)
-    assert code(rig.send_one(rig.redeem(one, holder, 10, token_text=card))) == "token_assurance"
-    rig.programmes.put_programme({**RULES, "classes": ["card", "once"]})
-    sent = [rig.redeem(till, holder, 10, token_text=card) for till in (one, two, one)]
-    assert [code(answer) for answer in rig.send(*sent)] == ["posted"] * 3
-    assert "visits" not in rig.counts()
 
 
 Change = Callable[[Rig, Holder], dict[str, Any]]

@@ -62,7 +62,9 @@ def web(database_url: str, tmp_path: Path) -> Iterator[Web]:
         desk.settle_in(funded_minor=1_000_000)
         app = Flask(__name__)
         app.register_blueprint(
-            operator_routes.blueprint(desk.operators, desk.programmes, desk.office, desk.terminals)
+            operator_routes.blueprint(
+                desk.operators, desk.issuers, desk.programmes, desk.office, desk.terminals
+            )
         )
         yield Web(desk, app.test_client(), desk.operator("ops"))
 
@@ -311,9 +313,9 @@ def test_too_little_money_is_said_in_numbers(web: Web) -> None:
 
 
 def test_an_issuers_private_key_is_not_taken(web: Web) -> None:
-    """A JWK with its private part, or with a name nobody defined, is refused and not stored."""
+    """A JWK with its private part, or that is no signing key, is refused and not stored."""
     before = web.desk.tables()
-    for extra in ({"d": "A" * 43}, {"use": "sig"}, {"kid": "A" * 43}, {"crv": "X25519"}):
+    for extra in ({"d": "A" * 43}, {"use": "enc"}, {"alg": "RS256"}, {"crv": "X25519"}):
         answer = web.send("PUT", "/issuers", {"iss": ISS, "keys": [{**JWK, **extra}]})
         assert code_of(answer) == "malformed"
         assert b"A" * 43 not in answer.data

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,13 +11,12 @@ import pytest
 from sqlalchemy import insert, select
 
 from carepos.errors import Malformed
-from carepos.keys import KeySet, PublicKey, SigningKey
+from carepos.keys import SigningKey
 from carepos.product import gtin_check_digit
 from carepos_ledger import schema
 from tests.ledger.relief import (
     ENTRIES,
     IMPORT_KEY_ID,
-    ISS,
     RULES,
     Desk,
     malformed,
@@ -44,27 +42,6 @@ def rules_version(desk: Desk, programme: str = "flood-dairy") -> int:
         ).one()
     assert desk.programmes.one(programme).rules_version == column
     return column
-
-
-def test_issuer_keys_are_added_and_never_dropped(desk: Desk) -> None:
-    """A new key of an issuer joins the old; every programme of it gets new rules, so that tills
-    fetch the key. A key left out is refused: its tokens are in people's hands."""
-    programmes, old, new = desk.programmes, desk.issuer_key.public, SigningKey.generate().public
-    before = rules_version(desk)
-    assert programmes.put_issuer(ISS, [old.to_jwk()]) == "exists"
-    assert programmes.put_issuer(ISS, [new.to_jwk(), old.to_jwk()]) == "changed"
-    assert programmes.put_issuer(ISS, [old.to_jwk(), new.to_jwk()]) == "exists"
-    assert rules_version(desk) == before + 1
-    refused("already_exists_differently", lambda: programmes.put_issuer(ISS, [new.to_jwk()]), desk)
-    malformed("keys", lambda: programmes.put_issuer(ISS, []), desk)
-    malformed("iss", lambda: programmes.put_issuer("https://县.example", [new.to_jwk()]), desk)
-
-
-def test_keys_of_issuers_are_usable(desk: Desk) -> None:
-    """What is stored of an issuer is a list of JWKs that the verifier takes."""
-    with desk.database.read() as connection:
-        stored = json.loads(connection.scalars(select(schema.issuers.c["keys"])).one())
-    assert len(KeySet(PublicKey.from_jwk(jwk) for jwk in stored)) == 1
 
 
 def test_product_lists_only_grow(desk: Desk) -> None:
@@ -129,7 +106,7 @@ def test_currency_stays_once_there_is_money(desk: Desk) -> None:
 def test_issuer_stays_once_vouchers_are_out(desk: Desk) -> None:
     """A programme that issued keeps its issuer: nobody else's tokens open those vouchers."""
     programmes, office = desk.programmes, desk.office
-    programmes.put_issuer("https://other.example", [SigningKey.generate().public.to_jwk()])
+    desk.issuers.put("https://other.example", [SigningKey.generate().public.to_jwk()])
     office.fund("flood-dairy", "red-cross", 36_000, "T1")
     office.issue("flood-dairy", IMPORT_KEY_ID, [value_row(1)])
     rules = {**RULES, "issuer": "https://other.example"}

@@ -687,6 +687,7 @@ _EXAMPLES: list[CareposError] = [
     errors.Malformed("must be text", field="code"),
     errors.SignatureInvalid("the signature does not verify"),
     errors.Refused(Refusal("token_replayed")),
+    errors.TokenRefused(Refusal("token_malformed"), claim="exp", why="must be after iat"),
     errors.NotDecided(403, "terminal_suspended", "<script>"),
     errors.NotDecided(503, "try_again", "<script>"),
     errors.NotDecided(500, "<script>", "<script>"),

@@ -585,7 +585,7 @@ def test_an_unknown_currency_is_malformed(currency: str) -> None:
         money.currency(currency)
 
 
-def assurance(told: Json, **claims: Any) -> str | None:
+def assurance(told: Json, *, pin_proved: bool = False, **claims: Any) -> str | None:
     identity = token.IdentityToken(
         **{
             "iss": "https://issuer.test", "sub": "s", "jti": "j", "token_class": "once",
@@ -594,7 +594,11 @@ def assurance(told: Json, **claims: Any) -> str | None:
             **claims,
         }
     )  # fmt: skip
-    return code(token.check_assurance(identity, Programme.from_json(told)))
+    programme = Programme.from_json(told)
+    return code(
+        token.issuer_refusal(identity, programme)
+        or token.fitness_refusal(identity, programme, pin_proved=pin_proved)
+    )
 
 
 @ROUNDS
@@ -609,3 +613,10 @@ def test_assurance_is_what_the_programme_asks(random: Random) -> None:
     asking = {**programme, "amr_any": ["carepos:palm", "face"]}
     assert assurance(asking) is None
     assert assurance(asking, amr=frozenset({"otp", "pin"})) == "token_assurance"
+    cards = {**programme, "classes": ["card"], "amr_any": ["pin"]}
+    card: Json = {"token_class": "card", "amr": frozenset({"carepos:card"})}
+    assert assurance(cards, **card) == "pin_required"
+    assert assurance(cards, **card, pin_proved=True) is None
+    assert assurance(cards, **card, nonce="n" * 22) == "token_assurance"
+    assert assurance({**cards, "amr_any": ["pop"]}, **card, pin_proved=True) == "token_assurance"
+    assert assurance(programme, revoked=True, token_class="card") == "token_revoked"

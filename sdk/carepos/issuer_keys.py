@@ -1,0 +1,294 @@
+"""An issuer's keys: what a JWK must be, what a set of them must be, and when one replaces another.
+
+docs/identity.md §3. Pure: bytes in, keys out; fetching and keeping are `key_store`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePublicKey,
+    EllipticCurvePublicNumbers,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
+
+from carepos import clock, strict_json
+from carepos.errors import Malformed
+from carepos.keys import b64, digest, unb64
+
+VerifyingKey = Ed25519PublicKey | EllipticCurvePublicKey | RSAPublicKey
+
+MAX_SET_BYTES: Final = 64 * 1024
+MAX_KEYS: Final = 20
+RETIRING: Final = timedelta(hours=24)
+MIN_RSA_BITS: Final = 2048
+MAX_RSA_BITS: Final = 4096
+RSA_EXPONENT: Final = 65_537
+
+# The points of small order (RFC 7748 §6, RFC 8032 §8.9 note), with and without the sign bit: under
+# such a "key" one signature fits many messages. The library takes them.
+_SMALL_ORDER: Final = frozenset(
+    (int(y, 16) | sign << 255).to_bytes(32, "little")
+    for sign in (0, 1)
+    for y in (
+        "0",
+        "1",
+        "7a03ac9277fdc74ec6cc392cfa53202a0f67100d760b3cba4fd84d3d706a17c7",
+        "05fc536d880238b13933c6d305acdfd5f098eff289f4c345b027b2c28f95e826",
+        "7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffec",
+        "7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffed",
+        "7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffee",
+    )
+)
+
+_PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+_MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "OKP": ("crv", "x"),
+    "EC": ("crv", "x", "y"),
+    "RSA": ("e", "n"),
+}
+_ALGORITHMS: Final[Mapping[str, frozenset[str]]] = {
+    "OKP": frozenset({"EdDSA", "Ed25519"}),
+    "EC": frozenset({"ES256"}),
+    "RSA": frozenset({"RS256"}),
+}
+
+
+class SetRefused(Malformed):
+    """A set of keys that must not replace the one held. The message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerKey:
+    """One public key that tokens of an issuer may be signed with.
+
+    `jwk` has exactly the members that make the key, its `kid` and, if the issuer pinned one, its
+    `alg`. `algorithms` are the `alg` values a header may name for it.
+    """
+
+    kid: str
+    jwk: Mapping[str, str]
+    algorithms: frozenset[str]
+    key: VerifyingKey
+
+    @classmethod
+    def from_jwk(cls, jwk: object) -> IssuerKey:
+        """Raises Malformed for anything but a public signing key of docs/identity.md §3."""
+        if not isinstance(jwk, dict):
+            raise Malformed("must be an object", field="jwk")
+        if found := sorted(_PRIVATE & jwk.keys()):
+            raise Malformed(f"holds a private key ({found[0]})", field="jwk")
+        kty = jwk.get("kty")
+        if not isinstance(kty, str) or kty not in _MEMBERS:
+            raise Malformed("kty must be OKP, EC or RSA", field="jwk.kty")
+        members = {"kty": kty}
+        for name in _MEMBERS[kty]:
+            members[name] = strict_json.text(jwk.get(name), f"jwk.{name}", high=700)
+        key = _key(members)
+        _check_purpose(jwk)
+        algorithms = _ALGORITHMS[kty]
+        if "alg" in jwk:
+            pinned = jwk["alg"]
+            if not isinstance(pinned, str) or pinned not in algorithms:
+                raise Malformed("alg does not fit the key", field="jwk.alg")
+            algorithms = frozenset({pinned})
+        kid = jwk.get("kid", digest(strict_json.canonical(members)))
+        kept = {**members, "kid": kid_text(kid)}
+        if len(algorithms) == 1 and kty == "OKP":
+            kept["alg"] = next(iter(algorithms))
+        return cls(kept["kid"], kept, algorithms, key)
+
+
+def kid_text(value: object) -> str:
+    """`value` if it may name an issuer's key: 1 to 64 printable ASCII characters."""
+    text = strict_json.text(value, "kid", high=64)
+    if not text.isascii():
+        raise Malformed("must be ASCII", field="kid")
+    return text
+
+
+def holder_key(jwk: object) -> IssuerKey:
+    """The key of a `cnf`: Ed25519 or P-256, exactly its required members (RFC 7800 §3.2)."""
+    key = IssuerKey.from_jwk(jwk)
+    kty = key.jwk["kty"]
+    if kty == "RSA":
+        raise Malformed("must be Ed25519 or P-256", field="cnf.jwk")
+    strict_json.exact_names(jwk, {"kty", *_MEMBERS[kty]}, where="cnf.jwk")
+    return key
+
+
+def _key(members: Mapping[str, str]) -> VerifyingKey:
+    """The key of these members, on its curve and of a size that is neither weak nor a burden."""
+    try:
+        match members["kty"], members.get("crv"):
+            case "OKP", "Ed25519":
+                raw = unb64(members["x"], "jwk.x")
+                if raw in _SMALL_ORDER:
+                    raise Malformed("is a point of small order", field="jwk.x")
+                return Ed25519PublicKey.from_public_bytes(raw)
+            case "EC", "P-256":
+                x, y = (unb64(members[name], f"jwk.{name}") for name in ("x", "y"))
+                if len(x) != 32 or len(y) != 32:
+                    raise Malformed("a coordinate has 32 bytes", field="jwk")
+                point = EllipticCurvePublicNumbers(
+                    int.from_bytes(x, "big"), int.from_bytes(y, "big"), SECP256R1()
+                )
+                return point.public_key()
+            case "RSA", None:
+                return _rsa_key(members)
+    except ValueError:
+        raise Malformed("not a point of the curve, or of another length", field="jwk") from None
+    raise Malformed("crv must be Ed25519 or P-256", field="jwk.crv")
+
+
+def _rsa_key(members: Mapping[str, str]) -> RSAPublicKey:
+    modulus, exponent = (unb64(members[name], f"jwk.{name}") for name in ("n", "e"))
+    if modulus[:1] == b"\0" or exponent[:1] == b"\0":
+        raise Malformed("a number has no leading zero bytes", field="jwk")
+    n, e = int.from_bytes(modulus, "big"), int.from_bytes(exponent, "big")
+    if e != RSA_EXPONENT:
+        raise Malformed(f"the exponent must be {RSA_EXPONENT}", field="jwk.e")
+    if not MIN_RSA_BITS <= n.bit_length() <= MAX_RSA_BITS or n % 2 == 0:
+        raise Malformed(f"must have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits", field="jwk.n")
+    return RSAPublicNumbers(e, n).public_key()
+
+
+def _check_purpose(jwk: Mapping[str, Any]) -> None:
+    if jwk.get("use", "sig") != "sig":
+        raise Malformed("is not for signatures", field="jwk.use")
+    operations = jwk.get("key_ops", ["verify"])
+    if not isinstance(operations, list) or "verify" not in operations:
+        raise Malformed("may not verify", field="jwk.key_ops")
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerKeys:
+    """The keys believed for one issuer.
+
+    `retiring` maps the kid of a key that the issuer's newest set no longer has to the instant
+    until which it is still believed; `left_out` counts keys of that set that are not for us.
+    """
+
+    keys: Mapping[str, IssuerKey]
+    retiring: Mapping[str, datetime]
+    as_of: datetime
+    left_out: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        keys: Iterable[IssuerKey],
+        as_of: datetime,
+        left_out: int = 0,
+        *,
+        most: int = MAX_KEYS,
+    ) -> IssuerKeys:
+        """A first set. Raises SetRefused when it is empty, too large or names two keys alike."""
+        listed = list(keys)
+        by_kid = {key.kid: key for key in listed}
+        if not listed:
+            raise SetRefused("no key in it can be used", field="keys")
+        if len(listed) > most:
+            raise SetRefused(f"more than {most} keys", field="keys")
+        if len(by_kid) < len(listed):
+            raise SetRefused("two keys have one kid", field="keys")
+        return cls(by_kid, {}, as_of, left_out)
+
+    @classmethod
+    def from_jwks(cls, document: bytes, as_of: datetime) -> IssuerKeys:
+        """From a JWKS document (RFC 7517 §5) as an issuer publishes it.
+
+        Keys for other purposes or of other kinds are left out. Raises SetRefused.
+        """
+        if len(document) > MAX_SET_BYTES:
+            raise SetRefused(f"over {MAX_SET_BYTES} bytes", field="keys")
+        try:
+            listed = strict_json.array(
+                strict_json.read_object(document).get("keys"), "keys", high=200
+            )
+            # Whoever publishes a private key has lost it, and perhaps all that stand beside it.
+            if any(isinstance(jwk, dict) and _PRIVATE & jwk.keys() for jwk in listed):
+                raise Malformed("a private key is published in it", field="keys")
+        except Malformed as error:
+            raise SetRefused(str(error)) from None
+        usable = []
+        for jwk in listed:
+            try:
+                usable.append(IssuerKey.from_jwk(jwk))
+            except Malformed:
+                continue
+        return cls.of(usable, as_of, len(listed) - len(usable))
+
+    def get(self, kid: str, now: datetime) -> IssuerKey | None:
+        """The key of this kid, if it is believed now."""
+        until = self.retiring.get(kid)
+        return None if until is not None and now >= until else self.keys.get(kid)
+
+    def replaced_by(self, newer: IssuerKeys, *, confirmed: bool = False) -> IssuerKeys:
+        """What is held once `newer` has arrived: its keys, and for a day those it no longer has.
+
+        Raises SetRefused when `newer` is older, when it shares no key with this one (unless a
+        person `confirmed` it), or when it gives a known kid another key.
+        """
+        if newer.as_of < self.as_of:
+            raise SetRefused("is older than the set that is held", field="keys")
+        shared = self.keys.keys() & newer.keys.keys()
+        if not confirmed:
+            if any(self.keys[kid].jwk != newer.keys[kid].jwk for kid in shared):
+                raise SetRefused("a known kid names another key", field="keys")
+            if not shared:
+                raise SetRefused("shares no key with the set that is held", field="keys")
+        gone = {} if confirmed else {k: v for k, v in self.keys.items() if k not in newer.keys}
+        until = newer.as_of + RETIRING
+        retiring = {
+            kid: ends for kid in gone if (ends := self.retiring.get(kid, until)) > newer.as_of
+        }
+        kept = {kid: gone[kid] for kid in retiring}
+        return replace(newer, keys={**kept, **newer.keys}, retiring=retiring)
+
+    def __iter__(self) -> Iterator[IssuerKey]:
+        return iter(self.keys.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """How a set is kept: everything that `from_json` needs to make it again."""
+        return {
+            "keys": [dict(key.jwk) for key in self],
+            "retiring": {kid: clock.to_text(until) for kid, until in self.retiring.items()},
+            "as_of": clock.to_text(self.as_of),
+            "left_out": self.left_out,
+        }
+
+    @classmethod
+    def from_json(cls, value: object, where: str = "issuer") -> IssuerKeys:
+        """Raises Malformed."""
+        names = strict_json.exact_names(
+            value, {"keys", "retiring", "as_of", "left_out"}, where=where
+        )
+        listed = strict_json.array(names["keys"], f"{where}.keys", high=2 * MAX_KEYS)
+        by_kid = {key.kid: key for key in map(IssuerKey.from_jwk, listed)}
+        retiring = strict_json.mapping(names["retiring"], f"{where}.retiring", high=MAX_KEYS)
+        return cls(
+            by_kid,
+            {kid: clock.from_text(at, f"{where}.retiring") for kid, at in retiring.items()},
+            clock.from_text(names["as_of"], f"{where}.as_of"),
+            strict_json.integer(names["left_out"], f"{where}.left_out", high=200),
+        )
+
+
+def public_numbers(key: VerifyingKey) -> dict[str, str]:
+    """The JWK members of a key, for whoever publishes one."""
+    if isinstance(key, Ed25519PublicKey):
+        return {"kty": "OKP", "crv": "Ed25519", "x": b64(key.public_bytes_raw())}
+    if isinstance(key, EllipticCurvePublicKey):
+        numbers = key.public_numbers()
+        x, y = (b64(n.to_bytes(32, "big")) for n in (numbers.x, numbers.y))
+        return {"kty": "EC", "crv": "P-256", "x": x, "y": y}
+    rsa = key.public_numbers()
+    n, e = (b64(n.to_bytes((n.bit_length() + 7) // 8, "big")) for n in (rsa.n, rsa.e))
+    return {"kty": "RSA", "e": e, "n": n}

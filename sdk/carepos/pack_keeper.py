@@ -1,0 +1,87 @@
+"""The pack that a till holds: fetched, kept durably, and never replaced by a worse one.
+
+docs/identity.md §3: a set of keys that is older, or not whole, does not replace the one held; an
+unknown key may mean a rotation and is asked about, but not as often as somebody makes keys up.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from carepos import pack
+from carepos.client import Client
+from carepos.clock import Clock
+from carepos.errors import Malformed, NotDecided, Unreachable
+from carepos.keys import KeySet
+from carepos.pack import Manifest, Pack
+
+COOL_DOWN: Final = timedelta(minutes=5)
+
+
+class PackKeeper:
+    """Holds one terminal's pack. Safe to call from several threads."""
+
+    def __init__(
+        self, folder: Path, *, terminal: str, keys: KeySet, client: Client, now: Clock
+    ) -> None:
+        self._folder = folder
+        self._terminal = terminal
+        self._keys = keys
+        self._client = client
+        self._now = now
+        self._refreshing = threading.Lock()
+        self._asked_at: datetime | None = None
+        self.held: Pack | None = pack.kept(folder, terminal=terminal, keys=keys)
+
+    def get(self) -> Pack:
+        """The pack held; the first time it is fetched. Raises Unreachable, NotDecided."""
+        return self.held or self.refresh()
+
+    def refresh(self) -> Pack:
+        """Fetch the pack if the ledger has a newer one; keep it durably.
+
+        Raises Unreachable, NotDecided; the pack held before stays.
+        """
+        with self._refreshing:
+            return self._refresh()
+
+    def refresh_for_unknown_key(self) -> bool:
+        """Whether asking anew, at most once in COOL_DOWN, brought another pack.
+
+        Never raises for a ledger that does not answer: the till then judges by what it holds.
+        """
+        before = self.held
+        with self._refreshing:
+            now = self._now()
+            # Both ways: a clock that was set back must not stop the asking for years.
+            if self._asked_at is not None and abs(now - self._asked_at) < COOL_DOWN:
+                return self.held is not before
+            self._asked_at = now
+            try:
+                self._refresh()
+            except (Unreachable, NotDecided):
+                return False
+        return self.held is not before
+
+    def _refresh(self) -> Pack:
+        text = self._client.pack_manifest()
+        try:
+            told = pack.read_manifest(text, terminal=self._terminal, keys=self._keys)
+            if self.held is not None and self.held.sha256 == told.sha256:
+                return self.held
+            self._check_age(told)
+            data = self._client.pack_file(told.sha256)
+            fresh = pack.read(data, text, terminal=self._terminal, keys=self._keys)
+        except Malformed as error:
+            raise Unreachable(f"the ledger's pack can't be trusted: {error}") from error
+        pack.keep(self._folder, data, str(text))
+        self.held = fresh
+        return fresh
+
+    def _check_age(self, told: Manifest) -> None:
+        held = self.held
+        if held is not None and (told.epoch, told.issued_at) < (held.epoch, held.issued_at):
+            raise Malformed("is older than the one that is held", field="manifest")

@@ -1,0 +1,156 @@
+"""From a code held up to a holder: verified here, looked up at the ledger (docs/identity.md §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from carepos import lookup, pin, presentation, token
+from carepos.client import Client
+from carepos.clock import Clock
+from carepos.errors import Malformed, NotDecided, Refused, TokenRefused, Unreachable
+from carepos.journal import Journal, Visit
+from carepos.keys import KeySet
+from carepos.pack import Pack
+from carepos.pack_keeper import PackKeeper
+from carepos.presentation import Presentation
+from carepos.refusals import BY_CODE, Refusal
+from carepos.rules import Acted
+from carepos.token import IdentityToken, TokenVerifier
+from carepos.voucher import Voucher
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who stands at the counter: the verified token, and what the ledger says they hold.
+
+    The token's text stays in memory only (INV-10) and is not in repr(). `acted` says, by programme,
+    what was paid before in redemptions that somebody made for this household.
+    """
+
+    identity: IdentityToken
+    text: str
+    beneficiary: str
+    bucket: int
+    as_of: datetime
+    vouchers: tuple[Voucher, ...]
+    acted: Mapping[str, Acted]
+    pin_proved: bool
+
+    def __repr__(self) -> str:
+        return f"Holder({len(self.vouchers)} vouchers)"
+
+
+class Scanner:
+    """Verifies codes with the keys of the pack and looks their holders up."""
+
+    def __init__(
+        self,
+        *,
+        terminal: str,
+        keys: KeySet,
+        packs: PackKeeper,
+        journal: Journal,
+        client: Client,
+        now: Clock,
+    ) -> None:
+        self._terminal = terminal
+        self._keys = keys
+        self._packs = packs
+        self._journal = journal
+        self._client = client
+        self._now = now
+
+    def scan(self, scanned: str, pin_entered: str | None = None) -> Holder:
+        """Who presents this code, and what they hold. `pin_entered` only for a printed card.
+
+        Raises Refused (token_*, holder_unproven, pin_*, voucher_unknown) when the code is no good,
+        NotDecided when the ledger refuses to look, Unreachable without an answer to be trusted.
+        """
+        held = _presented(scanned)
+        identity = self._verify(held)
+        self._check_use(identity)
+        proof = None
+        if identity.needs_pin:
+            proof = _pin_proof(held, identity, pin_entered)
+        answer, jti = self._look_up(held.text, proof)
+        try:
+            found = lookup.read(answer, request=jti, terminal=self._terminal, keys=self._keys)
+        except Malformed as error:
+            raise Unreachable(f"the ledger's answer can't be trusted: {error}") from error
+        if _is_behind(self._packs.get(), found.rules):
+            self._packs.refresh()
+        return Holder(
+            identity,
+            held.text,
+            found.beneficiary,
+            found.bucket,
+            found.as_of,
+            found.vouchers,
+            found.acted,
+            pin_proved=proof is not None,
+        )
+
+    def _verify(self, held: Presentation) -> IdentityToken:
+        try:
+            return self._verifier().verify(held, self._now())
+        except TokenRefused as refused:
+            # An issuer or key that this pack doesn't have may be in a newer one.
+            if refused.claim not in ("iss", "kid") or not self._packs.refresh_for_unknown_key():
+                raise
+        return self._verifier().verify(held, self._now())
+
+    def _verifier(self) -> TokenVerifier:
+        pack = self._packs.get()
+        return TokenVerifier(pack.issuers, pack.audience, pack.revocations)
+
+    def _check_use(self, identity: IdentityToken) -> None:
+        """Rows 12 and 13, as far as this till knows: used before, withdrawn."""
+        if identity.visit_sha256 is not None:
+            first = self._journal.first_use(Visit(identity.iss, identity.visit_sha256))
+            bound = None if first is None else (self._terminal, first)
+            refusal = token.visit_refusal(identity, bound, self._terminal, self._now())
+            if refusal is not None:
+                raise Refused(refusal)
+        if identity.revoked:
+            raise Refused(Refusal("token_revoked"))
+
+    def _look_up(self, text: str, proof: str | None) -> tuple[object, str]:
+        try:
+            return self._client.look_up(text, proof)
+        except NotDecided as error:
+            # A lookup decides nothing, so this much of an unsigned answer may be believed.
+            kind = BY_CODE.get(error.code)
+            if kind is not None and kind.answer == "outcome":
+                raise Refused(Refusal(error.code)) from None
+            raise
+
+
+def _presented(scanned: str) -> Presentation:
+    try:
+        return presentation.read(scanned)
+    except Malformed as error:
+        raise TokenRefused(
+            Refusal("token_malformed"), claim=error.field or "token", why=str(error)
+        ) from None
+
+
+def _pin_proof(held: Presentation, identity: IdentityToken, entered: str | None) -> str:
+    if entered is None:
+        raise Refused(Refusal("pin_required"))
+    if held.card_secret is None:
+        raise TokenRefused(
+            Refusal("token_malformed"), claim="card", why="was scanned without the card's secret"
+        )
+    try:
+        return pin.proof(entered, iss=identity.iss, jti=identity.jti, card_secret=held.card_secret)
+    except Malformed:
+        raise Refused(Refusal("pin_wrong")) from None
+
+
+def _is_behind(held: Pack, rules: Mapping[str, int]) -> bool:
+    return any(
+        (known := held.programmes.get(programme)) is None or known.rules_version != version
+        for programme, version in rules.items()
+    )
