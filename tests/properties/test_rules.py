@@ -21,7 +21,7 @@ from carepos.basket import Entry, Line, allocation_from_json, lines_from_json, s
 from carepos.errors import Malformed
 from carepos.product import ProductList
 from carepos.refusals import BY_CODE, Refusal
-from carepos.rules import Proposal, Situation
+from carepos.rules import Acted, Proposal, Situation
 from carepos.voucher import Programme, Voucher
 from tests.vectors import second
 
@@ -98,8 +98,23 @@ def random_voucher(random: Random, name: str) -> Json:
     }
 
 
+def random_acting_rule(random: Random) -> Json:
+    return {
+        "proxy": True,
+        "witness": True,
+        "household_minor": random.randint(0, 4_000),
+        "actor_minor": random.randint(0, 6_000),
+        "window_s": 86_400,
+    }
+
+
+def random_sums(random: Random) -> Json:
+    return {name: random.choice((0, random.randint(0, 5_000))) for name in SUMS}
+
+
 def random_situation(random: Random) -> Json:
     names = random.sample([f"{letter}{'0' * 21}" for letter in "abcdefg"], 7)
+    acted = random.random() < 0.3
     mine = random.choice((0, 1, 2, 2, 3, 3, 4, 5))
     starts_at, ends_at = random_span(random)
     return {
@@ -126,7 +141,9 @@ def random_situation(random: Random) -> Json:
                 {"category": name, "quantity": random.randint(0, 12), "unit": random_unit(random)}
                 for name in random_categories(random)
             ],
+            **({"acting": random_acting_rule(random)} if acted else {}),
         },
+        "acted": random_sums(random) if acted else None,
         "product_list": {
             "product_list": "relief",
             "version": 1,
@@ -146,6 +163,7 @@ def random_situation(random: Random) -> Json:
     }
 
 
+SUMS = ("household_minor", "actor_minor")
 RANDOM = st.randoms(use_true_random=True)
 
 
@@ -160,6 +178,7 @@ def situation_of(told: Json) -> Situation:
         store=told["store"],
         at=clock.from_text(told["at"]),
         lines=lines_from_json(told["lines"]),
+        acted=Acted(**told["acted"]) if told.get("acted") else None,
     )
 
 
@@ -169,7 +188,14 @@ def second_check(told: Json, allocation: Sequence[Json]) -> str | None:
         held: [voucher for voucher in told[held] if voucher["programme"] == "flood"]
         for held in ("vouchers", "others")
     }
-    return second.check({**told, **shown}, allocation)
+    answer = second.check({**told, **shown}, allocation)
+    # Acting for another came after that reading: it stands between the limit and the balance.
+    if answer in (None, "balance_insufficient", "proposal_changed") and told["acted"] is not None:
+        paid = sum(entry["programme_minor"] for entry in allocation)
+        rule = told["programme"]["acting"]
+        if any(told["acted"][name] + paid > rule[name] for name in SUMS):
+            return "acting_limit"
+    return answer
 
 
 def code(refusal: Refusal | None) -> str | None:
@@ -266,13 +292,16 @@ def test_no_voucher_is_overdrawn(random: Random) -> None:
 @ROUNDS
 @given(RANDOM)
 def test_limit_and_quotas_are_kept(random: Random) -> None:
-    """The programme never pays more than its limit, no category goes above its quota."""
+    """The programme never pays more than its limits, no category goes above its quota."""
     told = random_situation(random)
     situation = situation_of(told)
     programme = situation.programme
     offer = rules.propose(situation)
     if programme.limit_per_redemption_minor is not None:
         assert offer.programme_minor <= programme.limit_per_redemption_minor
+    if told["acted"] is not None and offer.programme_minor:
+        for name in SUMS:
+            assert told["acted"][name] + offer.programme_minor <= told["programme"]["acting"][name]
     for quota in programme.quotas:
         used = 0
         for line in offer.lines:
