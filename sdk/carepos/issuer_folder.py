@@ -1,6 +1,7 @@
 """An issuer's folder: its private keys, who it is, and the public sets it hands out.
 
-    issuer.json    {"iss", "audience", "signs"}: `signs` is the kid that new tokens are signed with
+    issuer.json    {"iss", "audience", "keys", "signs"}: the kids that are published, and of them
+                   the one that new tokens are signed with
     <kid>.key      a private key, PKCS#8 PEM, 0600: Ed25519, P-256 or RSA (docs/identity.md §2)
     jwks.json      the public keys, as they are published (RFC 7517 §5)
     issuers.json   the same, as an integrator's own verifier reads them (`issuers_file`)
@@ -163,12 +164,16 @@ class IssuerFolder:
     def load(cls, path: Path) -> IssuerFolder:
         """Raises Malformed for anything that is not as it must be, FileNotFoundError."""
         about = strict_json.exact_names(
-            strict_json.read((path / ABOUT).read_bytes()), {"iss", "audience", "signs"}, where=ABOUT
+            strict_json.read((path / ABOUT).read_bytes()),
+            {"iss", "audience", "keys", "signs"},
+            where=ABOUT,
         )
         iss, audience, signs = (strict_json.text(about[n], n) for n in ("iss", "audience", "signs"))
-        signers = {file.stem: IssuerSigner.load(file) for file in sorted(path.glob("*.key"))}
-        if signs not in signers:
-            raise Malformed(f"names a key that is not there ({_kid(signs)}.key)", field=ABOUT)
+        listed = strict_json.array(about["keys"], "keys", low=1, high=MAX_KEYS)
+        kids = [_kid(strict_json.text(kid, "keys")) for kid in listed]
+        if signs not in kids:
+            raise Malformed("signs must be one of keys", field=ABOUT)
+        signers = {kid: IssuerSigner.load(path / f"{kid}.key", kid) for kid in kids}
         return cls(path, iss, audience, signs, signers)
 
     @property
@@ -207,9 +212,10 @@ class IssuerFolder:
         self.get(kid)
         if kid == self.signs:
             raise Malformed("signs the new tokens: let another sign first", field="kid")
-        (self.path / f"{kid}.key").unlink()
         signers = {name: signer for name, signer in self.signers.items() if name != kid}
-        return IssuerFolder(self.path, self.iss, self.audience, self.signs, signers).write()
+        made = IssuerFolder(self.path, self.iss, self.audience, self.signs, signers).write()
+        (self.path / f"{kid}.key").unlink()
+        return made
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """The public key set (RFC 7517 §5)."""
@@ -217,7 +223,12 @@ class IssuerFolder:
 
     def write(self) -> IssuerFolder:
         """Write what is not secret: who the issuer is, which key signs, the public sets."""
-        about = {"iss": self.iss, "audience": self.audience, "signs": self.signs}
+        about = {
+            "iss": self.iss,
+            "audience": self.audience,
+            "keys": list(self.signers),
+            "signs": self.signs,
+        }
         believed = {"issuers": [{"iss": self.iss, **self.jwks()}]}
         # issuer.json last: a running issuer looks at it to see that something changed.
         for name, document in ((JWKS, self.jwks()), (ISSUERS, believed), (ABOUT, about)):

@@ -1,0 +1,133 @@
+"""`issuer.toml`: which provider is believed, and how care codes are made."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from carepos import strict_json
+from carepos.claims import LIFETIME_S
+from carepos.errors import Malformed
+from sample_issuer import limited_http
+from sample_issuer.id_token import Expected
+
+FILE: Final = "issuer.toml"
+
+_TEMPLATE: Final = """\
+# The sample issuer. Keys and names of the issuer itself: issuer.json (carepos token key).
+
+[provider]
+issuer = "{provider}"          # its issuer identifier, letter for letter
+client_id = "{client_id}"
+client_secret_file = ""        # a file beside this one; empty for a public client (PKCE)
+trusted_audiences = []         # who else may stand in an ID token's aud
+
+[care_code]
+lifetime_s = 300               # 60 to 900
+session_s = 900                # how long a sign-in counts
+time_zone = "Asia/Shanghai"    # for the time on the page
+
+# What the provider says in amr, and what we pass on of it. What is not here is left out.
+[care_code.methods]
+face = "face"
+fpt = "fpt"
+otp = "otp"
+sms = "otp"
+
+[service]
+url = "{url}"                  # as phones reach it
+host = "127.0.0.1"
+port = {port}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Typed, and every value within its bounds."""
+
+    expected: Expected
+    client_secret: str | None
+    lifetime_s: int
+    session_s: int
+    time_zone: ZoneInfo
+    methods: Mapping[str, str]
+    url: str
+    host: str
+    port: int
+
+    @classmethod
+    def write(cls, folder: Path, *, provider: str, client_id: str, url: str, port: int) -> None:
+        """A first issuer.toml. Raises Malformed, FileExistsError."""
+        for name, text in (("--provider", provider), ("--client-id", client_id), ("--url", url)):
+            if '"' in text or "\\" in text or not text.isprintable():
+                raise Malformed("has characters that can't be", field=name)
+        limited_http.check_address(provider, "--provider")
+        limited_http.check_address(url, "--url")
+        text = _TEMPLATE.format(provider=provider, client_id=client_id, url=url, port=port)
+        with (folder / FILE).open("x", encoding="utf-8") as file:
+            file.write(text)
+
+    @classmethod
+    def load(cls, folder: Path) -> Settings:
+        """Raises Malformed naming the setting, OSError."""
+        try:
+            found = tomllib.loads((folder / FILE).read_bytes().decode("utf-8-sig"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise Malformed(f"is not TOML: {error}", field=FILE) from None
+        whole = strict_json.exact_names(found, {"provider", "care_code", "service"}, where=FILE)
+        provider = _table(
+            whole, "provider", "issuer client_id client_secret_file trusted_audiences"
+        )
+        care = _table(whole, "care_code", "lifetime_s session_s time_zone methods")
+        service = _table(whole, "service", "url host port")
+        trusted = strict_json.array(provider["trusted_audiences"], "trusted_audiences", high=20)
+        methods = strict_json.mapping(care["methods"], "methods", high=50)
+        return cls(
+            Expected(
+                limited_http.check_address(_text(provider, "issuer"), "provider.issuer"),
+                _text(provider, "client_id"),
+                frozenset(strict_json.text(each, "trusted_audiences") for each in trusted),
+            ),
+            _secret(folder, provider["client_secret_file"]),
+            strict_json.integer(care["lifetime_s"], "lifetime_s", low=60, high=LIFETIME_S["once"]),
+            strict_json.integer(care["session_s"], "session_s", low=60, high=3_600),
+            _zone(_text(care, "time_zone")),
+            {
+                name: strict_json.text(to, f"methods.{name}", high=40)
+                for name, to in methods.items()
+            },
+            limited_http.check_address(_text(service, "url"), "service.url").rstrip("/"),
+            _text(service, "host"),
+            strict_json.integer(service["port"], "port", high=65_535),
+        )
+
+    @property
+    def redirect_uri(self) -> str:
+        """What has to be registered with the provider."""
+        return f"{self.url}/callback"
+
+
+def _table(whole: Mapping[str, Any], name: str, names: str) -> dict[str, Any]:
+    return strict_json.exact_names(whole[name], set(names.split()), where=name)
+
+
+def _text(table: Mapping[str, Any], name: str) -> str:
+    return strict_json.text(table[name], name)
+
+
+def _secret(folder: Path, name: object) -> str | None:
+    if name == "":
+        return None
+    path = folder / strict_json.text(name, "client_secret_file")
+    return strict_json.text(path.read_text("utf-8").strip(), "client_secret_file", high=500)
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise Malformed("is no time zone", field="time_zone") from None
