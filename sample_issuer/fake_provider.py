@@ -7,6 +7,7 @@ Authorization code with PKCE, discovery, a JWKS. Never to be used for real peopl
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import html
 import secrets
@@ -16,6 +17,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from flask import Flask, Response, redirect, request
+from waitress import serve
 from werkzeug.wrappers import Response as AnyResponse
 
 from carepos import clock
@@ -129,13 +131,13 @@ def _choice(asked: Mapping[str, str]) -> str:
 
 
 def main() -> None:
-    from waitress import serve
-
-    issuer = f"http://127.0.0.1:{PORT}"
-    print(
-        f"A provider for trying, at {issuer}: {', '.join(ACCOUNTS)} (Ctrl-C stops it)", flush=True
-    )
-    serve(FakeProvider(issuer).app(), host="127.0.0.1", port=PORT, threads=4)
+    parser = argparse.ArgumentParser(description="An OpenID Provider for trying. 测试用。")
+    parser.add_argument("--port", type=int, default=PORT)
+    port = parser.parse_args().port
+    issuer = f"http://127.0.0.1:{port}"
+    known = ", ".join(ACCOUNTS)
+    print(f"A provider for trying, at {issuer}: {known} (Ctrl-C stops it)", flush=True)
+    serve(FakeProvider(issuer).app(), host="127.0.0.1", port=port, threads=4)
 
 
 if __name__ == "__main__":

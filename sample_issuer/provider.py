@@ -108,18 +108,16 @@ class Provider:
             return held
 
     def _renewed(self, held: IssuerKeys | None, now: datetime) -> IssuerKeys | None:
-        """The newest set, or the one held. Raises Problem when there is none."""
+        """The newest set; where it can't be had or is not to be taken, the one held, if any."""
         try:
             document = limited_http.json_document("GET", self._discover().jwks_uri)
             newest = IssuerKeys.from_jwks(json.dumps(document).encode(), now)
             self._keys = newest if held is None else held.replaced_by(newest)
-        except SetRefused as error:
+        except (SetRefused, Problem) as error:
             _log.warning("the provider's keys were not taken: %s", error)
-        except Problem as problem:
-            _log.warning("%s", problem)
             if held is None:
+                # Nobody can sign in: soon again, and still not with every call.
                 self._asked_at = now - ASK_AGAIN + FIRST_AGAIN
-                raise
         return self._keys
 
 

@@ -1,0 +1,292 @@
+"""From a sign-in at a provider to a care code at a till, over HTTP."""
+
+from __future__ import annotations
+
+import io
+import re
+from base64 import b64decode
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import requests
+import zxingcpp
+from flask import Flask, Response
+from PIL import Image
+
+from carepos.errors import Malformed, TokenRefused
+from carepos.issuer_folder import IssuerSigner
+from carepos.issuer_keys import IssuerKeys
+from carepos.token import IdentityToken, TokenVerifier
+from sample_issuer import __main__ as command
+from sample_issuer import limited_http
+from sample_issuer.pace import Pace
+from sample_issuer.problems import KINDS, Problem
+from tests.sample_issuer.rig import AUDIENCE, ISS, SUB, Rig, rig, served
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Rig]:
+    with rig(tmp_path) as made:
+        yield made
+
+
+def at_the_till(office: Rig, code: str, audience: str = AUDIENCE) -> IdentityToken:
+    """What a till says that believes what this issuer publishes."""
+    document = requests.get(f"{office.url}/.well-known/jwks.json", timeout=10).content
+    keys = IssuerKeys.from_jwks(document, office.clock())
+    return TokenVerifier({ISS: keys}, audience).verify(code, office.clock())
+
+
+def test_an_app_gets_a_care_code_that_a_till_takes(office: Rig) -> None:
+    """The account becomes the beneficiary of enrolment.csv; the method is passed on by the list."""
+    found = at_the_till(office, office.code())
+    assert (found.sub, found.amr) == (SUB, frozenset({"otp"})) and found.token_class == "once"
+    assert (found.expires_at - office.clock()).total_seconds() == 300
+    office.provider.amr = ["pwd", "face", "sms", "mfa"]
+    assert at_the_till(office, office.code()).amr == {"face", "otp"}
+
+
+def test_the_self_audience_opens_nothing_at_a_till(office: Rig) -> None:
+    """A code for the beneficiary's own pages is for `<audience>:self`, and the other way round."""
+    own, shown = office.code(use="self"), office.code()
+    assert at_the_till(office, own, f"{AUDIENCE}:self").sub == SUB
+    for code, audience in ((own, AUDIENCE), (shown, f"{AUDIENCE}:self")):
+        with pytest.raises(TokenRefused) as refused:
+            at_the_till(office, code, audience)
+        assert refused.value.code == "token_audience"
+    status, document = office.bring("x.y.z", office.nonce(), "all")
+    assert (status, document["code"]) == (400, "request_malformed")
+
+
+def test_the_page_shows_a_code_that_reads_and_renews_itself(office: Rig) -> None:
+    """Signed in on a phone: a QR without a script, in two languages, renewed before it ends."""
+    phone = requests.Session()
+    welcome = phone.get(office.url, timeout=10)
+    assert "登录" in welcome.text and "Sign in" in welcome.text and "<img" not in welcome.text
+    page = _sign_in(phone, office)
+    code = _read(page)
+    assert at_the_till(office, code).sub == SUB
+    assert 0 < int(page.headers["Refresh"]) <= 300 - 30
+    assert page.headers["Cache-Control"] == "no-store"
+    assert (
+        "<script" not in page.text and "script-src" not in page.headers["Content-Security-Policy"]
+    )
+    assert code not in page.text and SUB not in page.text
+    assert "16:35:00" in page.text  # 08:35 UTC in the office's time zone
+    again = _read(phone.get(office.url, timeout=10))
+    assert again != code
+    office.clock.advance(901)
+    assert "<img" not in phone.get(office.url, timeout=10).text
+
+
+def _sign_in(phone: requests.Session, office: Rig, account: str = "amy") -> requests.Response:
+    there = phone.get(f"{office.url}/login", allow_redirects=False, timeout=10)
+    return phone.get(f"{there.headers['Location']}&account={account}", timeout=10)
+
+
+def _read(page: requests.Response) -> str:
+    found = re.search(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page.text)
+    assert found is not None, page.text
+    (symbol,) = zxingcpp.read_barcodes(Image.open(io.BytesIO(b64decode(found[1]))))
+    return str(symbol.text)
+
+
+def test_a_sign_in_belongs_to_the_browser_that_began_it(office: Rig) -> None:
+    """A callback with another's state, twice, or out of nowhere opens nothing."""
+    phone, other = requests.Session(), requests.Session()
+    there = phone.get(f"{office.url}/login", allow_redirects=False, timeout=10)
+    asked = parse_qs(urlsplit(there.headers["Location"]).query)
+    assert asked["code_challenge_method"] == ["S256"] and len(asked["nonce"][0]) > 20
+    back = phone.get(
+        f"{there.headers['Location']}&account=amy", allow_redirects=False, timeout=10
+    ).headers["Location"]
+    for browser in (other, requests.Session()):
+        answer = browser.get(back, timeout=10)
+        assert answer.status_code == 400 and "login_interrupted" in answer.text
+    assert phone.get(back.replace("state=", "state=x"), timeout=10).status_code == 400
+    assert phone.get(back, timeout=10).status_code == 400  # the state is used up by a wrong try
+
+
+def test_who_is_not_enrolled_reads_what_to_do(office: Rig) -> None:
+    """A stranger's account, and a sign-in by password alone, are told so on the page."""
+    answer = _sign_in(requests.Session(), office, "cui")
+    assert answer.status_code == 403 and KINDS["person_unknown"].zh in answer.text
+    office.provider.amr = ["pwd"]
+    answer = _sign_in(requests.Session(), office)
+    assert answer.status_code == 403 and KINDS["methods_not_enough"].en in answer.text
+
+
+def test_nobody_asks_without_end(office: Rig) -> None:
+    """Twelve codes in ten minutes for one person; others are not held up by it."""
+    for _ in range(12):
+        office.code("amy")
+    nonce = office.nonce()
+    assert office.refused(office.provider.id_token("amy", nonce), nonce)[:2] == (429, "too_many")
+    office.code("ben")
+    office.clock.advance(600)
+    office.code("amy")
+
+
+def test_one_address_does_not_ask_without_end(office: Rig) -> None:
+    """Guessing costs time; the keys stay to be had."""
+    told = {requests.post(f"{office.url}/v1/nonces", timeout=10).status_code for _ in range(130)}
+    assert told == {200, 429}
+    assert requests.get(f"{office.url}/.well-known/jwks.json", timeout=10).status_code == 200
+
+
+def test_the_memory_of_who_asked_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A storm of names pushes out the oldest, and never grows."""
+    monkeypatch.setattr("sample_issuer.pace._NAMES", 100)
+    pace = Pace(1, 60.0, lambda: 0.0)
+    for number in range(1_000):
+        pace.count(str(number))
+    assert len(pace._calls) == 100
+    with pytest.raises(Problem):
+        pace.count("999")
+
+
+def test_keys_turn_over_while_it_runs(office: Rig) -> None:
+    """Two keys overlap: codes of either are good while both are published."""
+    first = office.code()
+    office.issuer().add_key()
+    document = requests.get(f"{office.url}/.well-known/jwks.json", timeout=10).json()
+    assert [jwk["kid"] for jwk in document["keys"]] == ["k1", "k2"]
+    office.issuer().sign_with("k2")
+    second = office.code()
+    assert at_the_till(office, first).sub == at_the_till(office, second).sub == SUB
+    office.issuer().drop("k1")
+    with pytest.raises(TokenRefused):
+        at_the_till(office, first)
+    assert at_the_till(office, second).sub == SUB
+
+
+def test_the_providers_keys_turn_over(office: Rig) -> None:
+    """An unknown kid asks for the set anew, at most once in five minutes whatever is shown."""
+    office.code()
+    asked = office.provider.asked.count("/jwks")
+    newer = IssuerSigner.generate("ES256", "p2")
+    old = office.provider.signer
+    office.provider.published.append(newer.to_jwk())
+    office.provider.signer = newer
+    nonce = office.nonce()
+    assert office.refused(office.provider.id_token("amy", nonce), nonce)[1] == "id_token_signature"
+    office.clock.advance(300)
+    assert at_the_till(office, office.code()).sub == SUB
+    for _ in range(5):
+        nonce = office.nonce()
+        stranger = IssuerSigner.generate("EdDSA", "p9")
+        shown = stranger.sign("JWT", office.provider.claims("amy", nonce))
+        assert office.refused(shown, nonce)[1] == "id_token_signature"
+    assert office.provider.asked.count("/jwks") == asked + 1
+    office.provider.signer = old
+    office.code()
+
+
+def test_a_set_that_shares_no_key_is_not_taken(office: Rig) -> None:
+    """Whoever answers in the provider's place with keys of their own signs nobody in."""
+    office.code()
+    thief = IssuerSigner.generate("RS256", "p9")
+    office.provider.published[:] = [thief.to_jwk()]
+    office.clock.advance(3_700)
+    nonce = office.nonce()
+    shown = thief.sign("JWT", office.provider.claims("amy", nonce))
+    assert office.refused(shown, nonce)[1] == "id_token_signature"
+    office.code()  # the key held goes on
+
+
+def test_a_provider_that_can_t_be_reached_is_said_so(tmp_path: Path) -> None:
+    """503 with words for the person; and it works again when the provider does."""
+    with rig(tmp_path) as office:
+        office.provider.published[:] = []
+        nonce = office.nonce()
+        shown = office.provider.id_token("amy", nonce)
+        assert office.refused(shown, nonce)[:2] == (503, "provider_unreachable")
+        office.provider.published[:] = [office.provider.signer.to_jwk()]
+        asked = office.provider.asked.count("/jwks")
+        assert office.refused(shown, nonce)[0] == 503  # not asked again at once
+        assert office.provider.asked.count("/jwks") == asked
+        office.clock.advance(10)
+        assert office.bring(shown, nonce)[0] == 200
+
+
+def test_documents_are_bounded_and_never_redirected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too large, too slow, a redirect, no JSON, twice the same name: one code for all of them."""
+    odd = Flask(__name__)
+
+    @odd.get("/<what>")
+    def answer(what: str) -> Response:
+        if what == "moved":
+            return Response(status=302, headers={"Location": "/good"})
+        if what == "endless":
+            return Response(b"x" * 1_000 for _ in range(500))  # waitress spools from 1 MiB on
+        if what == "large":
+            return Response(b'{"a":"' + b"x" * 70_000 + b'"}')
+        texts = {"good": b'{"a":1}', "page": b"<html>", "twice": b'{"a":1,"a":2}', "list": b"[]"}
+        return Response(texts.get(what, b""), status=200 if what in texts else 404)
+
+    with served(odd) as url:
+        assert limited_http.json_document("GET", f"{url}/good") == {"a": 1}
+        for what in ("moved", "endless", "large", "page", "twice", "list", "missing"):
+            with pytest.raises(Problem) as refused:
+                limited_http.json_document("GET", f"{url}/{what}")
+            assert refused.value.code == "provider_unreachable"
+        with pytest.raises(Problem, match="too long"):
+            limited_http.json_document("GET", f"{url}/good", total_s=0.0)
+    with pytest.raises(Problem, match="no answer"):
+        limited_http.json_document("GET", "http://127.0.0.1:1/")
+
+
+@pytest.mark.parametrize(
+    ("url", "good"),
+    [("https://id.example", True), ("http://127.0.0.1:8470", True), ("http://[::1]:1", True),
+     ("http://localhost:1", True), ("http://id.example", False),
+     ("http://127.0.0.1.evil.example", False),
+     ("file:///etc/passwd", False), ("", False), ("https://", False)],
+)  # fmt: skip
+def test_only_https_leaves_this_machine(url: str, good: bool) -> None:
+    """http is for trying, on loopback."""
+    if good:
+        assert limited_http.check_address(url, "x") == url
+        return
+    with pytest.raises(Malformed, match="https"):
+        limited_http.check_address(url, "x")
+
+
+def test_links_hold_nobodys_name(office: Rig, tmp_path: Path) -> None:
+    """Neither account nor line is in links.csv; a wrong file is refused by line, not name."""
+    links = (office.folder / "links.csv").read_text()
+    assert SUB in links and "amy" not in links
+    assert (office.folder / "links.csv").stat().st_mode & 0o777 == 0o600
+    people, enrolment = tmp_path / "people.csv", tmp_path / "enrolment.csv"
+    for name, text in (
+        ("people", "provider_sub,line\namy,9\n"), ("people", "provider_sub,line\namy,3\n"),
+        ("people", "sub,line\n"), ("people", "provider_sub,line\namy\n"),
+        ("enrolment", "line,iss,sub\n2,https://other.example,x\n"), ("enrolment", "\xff"),
+    ):  # fmt: skip
+        kept = {each: each.read_bytes() for each in (people, enrolment)}
+        (people if name == "people" else enrolment).write_text(text, encoding="latin-1")
+        words = f"link --folder {office.folder} --people {people} --enrolment {enrolment}"
+        assert command.main(words.split()) == 2
+        for each, data in kept.items():
+            each.write_bytes(data)
+    assert (office.folder / "links.csv").read_text() == links
+
+
+def test_settings_are_checked(office: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong value stops the service with its name; nothing is started half."""
+    path = office.folder / "issuer.toml"
+    good = path.read_text("utf-8")
+    for old, new, named in (
+        ("lifetime_s = 300", "lifetime_s = 901", "lifetime_s"),
+        ("lifetime_s = 300", 'lifetime_s = "300"', "lifetime_s"),
+        ("Asia/Shanghai", "Mars/Olympus", "time_zone"),
+        ("client_id", "client", "client"),
+        ("[service]", "[service", "TOML"),
+        (office.provider.issuer, "http://id.example", "https://"),
+    ):
+        path.write_text(good.replace(old, new), "utf-8")
+        assert command.main(["serve", "--folder", str(office.folder)]) == 2
+        assert named in capsys.readouterr().err
+    assert command.main(["serve", "--folder", str(office.folder / "nowhere")]) == 2
