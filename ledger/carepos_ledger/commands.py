@@ -26,7 +26,7 @@ from rich.table import Table
 
 from carepos import ids, strict_json
 from carepos.errors import CareposError, Malformed, NotDecided
-from carepos.keys import PublicKey
+from carepos.issuer_keys import IssuerKey
 from carepos.money import MAX_AMOUNT_MINOR, format_amount, minor_unit_digits
 from carepos.product import normalise_gtin, parse_category, parse_product_key
 from carepos_ledger import issue_command
@@ -47,7 +47,6 @@ _RULES_WITHOUT_A_WORD: dict[str, object] = {
     "quotas": [],
 }
 _AMOUNT = re.compile(r"([0-9]{1,13}|[0-9]{1,3}(?:,[0-9]{3}){1,4})(?:\.([0-9]{1,3}))?")
-_PUBLIC_JWK = {"kty", "crv", "x", "kid"}
 _HINTS = {
     "not_found": "check the name, or make it first",
     "already_exists_differently": "what is there is kept; look at it before you go on",
@@ -178,7 +177,7 @@ def _public_jwk(jwk: object) -> dict[str, str]:
             "The file holds a private key. The ledger needs the public one only; ask the issuer "
             "for that, and to replace the one that got out."
         )
-    return PublicKey.from_jwk({k: v for k, v in jwk.items() if k in _PUBLIC_JWK}).to_jwk()
+    return dict(IssuerKey.from_jwk(jwk).jwk)
 
 
 def _funder(client: OperatorClient, args: argparse.Namespace) -> int:

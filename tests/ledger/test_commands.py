@@ -17,6 +17,7 @@ from sqlalchemy import insert
 from werkzeug.serving import make_server
 
 from carepos.errors import CareposError
+from carepos.issuer_folder import ALGORITHMS, IssuerFolder
 from carepos.keys import SigningKey
 from carepos_ledger import app, commands, list_records, schema
 from carepos_ledger.commands import DONE, FAILED, NO
@@ -105,6 +106,20 @@ def settle_in(place: Place, amount: str) -> None:
     for step in steps:
         assert place.run(*step) == DONE, step
         assert place.run(*step) == DONE, f"again: {step}"
+
+
+@pytest.mark.parametrize("alg", ALGORITHMS)
+def test_an_issuers_keys_are_taken_as_it_publishes_them(
+    place: Place, alg: str, capsys: Said
+) -> None:
+    """What `carepos token key` writes: each kind of key, with a short kid, `alg` and `use`."""
+    office = IssuerFolder.create(
+        place.here / "office", iss="https://id.example", audience="a", alg=alg
+    )
+    jwks = office.path / "jwks.json"
+    assert place.run("issuer", office.iss, "--keys", jwks) == DONE, capsys.readouterr()
+    office.add_key()
+    assert place.run("issuer", office.iss, "--keys", jwks) == DONE, capsys.readouterr()
 
 
 def test_a_ledger_is_founded_once(tmp_path: Path, capsys: Said) -> None:
