@@ -24,18 +24,22 @@ class QrMissing(CareposError):
     """The package that draws QR codes is not installed."""
 
 
+def library() -> Any:
+    """The package qrcode. Raises QrMissing: ask before anything that can't be repeated."""
+    try:
+        # By name: the SDK does not depend on it, and `make check` holds that.
+        return importlib.import_module("qrcode")
+    except ModuleNotFoundError:
+        raise QrMissing(MISSING) from None
+
+
 def modules(code: str, level: Level = "M") -> Modules:
     """The dark modules, row by row, without the quiet zone: the smallest symbol, one byte segment.
 
     Raises QrMissing, Malformed when the code is longer than a QR code holds.
     """
-    try:
-        # By name: the SDK does not depend on it, and `make check` holds that.
-        qrcode: Any = importlib.import_module("qrcode")
-        constants: Any = importlib.import_module("qrcode.constants")
-    except ModuleNotFoundError:
-        raise QrMissing(MISSING) from None
-    correction = getattr(constants, f"ERROR_CORRECT_{level}")
+    qrcode = library()
+    correction = getattr(qrcode.constants, f"ERROR_CORRECT_{level}")
     made = qrcode.QRCode(
         version=qr_size.of(code, level).version, error_correction=correction, border=0
     )

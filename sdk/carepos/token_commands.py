@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import getpass
 import json
+import os
 import sys
 import tomllib
 from collections.abc import Callable
@@ -86,7 +87,13 @@ def _leaf(
 def _guarded(work: _Work) -> _Work:
     def run(args: argparse.Namespace) -> int:
         try:
-            return work(args)
+            done = work(args)
+            sys.stdout.flush()
+            return done
+        except BrokenPipeError:
+            # `… | head` has read enough. What is left goes nowhere, at the interpreter's end too.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return DONE
         except CareposError as error:
             _say(str(error))
         except FileNotFoundError as error:
@@ -198,6 +205,7 @@ def _picture_options(parser: argparse.ArgumentParser) -> None:
 
 def _mint(args: argparse.Namespace) -> int:
     _refuse_stray_options(args)
+    _need_qr(args)
     folder = IssuerFolder.load(args.folder)
     at = None if args.at is None else read_time(args.at, "--at")
     mint = Mint(
@@ -264,7 +272,7 @@ def _holder(path: Path) -> IssuerSigner:
 def _new_pin(*, from_stdin: bool) -> str:
     if from_stdin:
         return _pin_line()
-    if not sys.stdin.isatty():
+    if not _at_a_keyboard():
         raise Malformed("give it on stdin with --pin-stdin; it never stands on the command line",
                         field="pin")  # fmt: skip
     chosen = getpass.getpass("PIN, 4 to 8 digits 密码: ")
@@ -273,8 +281,18 @@ def _new_pin(*, from_stdin: bool) -> str:
     return chosen
 
 
+def _at_a_keyboard() -> bool:
+    return sys.stdin.isatty()
+
+
 def _pin_line() -> str:
     return sys.stdin.readline(64).strip()
+
+
+def _need_qr(args: argparse.Namespace) -> None:
+    """Before a code is made or a PIN asked for: what draws it is there. Raises QrMissing."""
+    if args.qr or args.terminal:
+        qr_picture.library()
 
 
 def _picture(code: str, args: argparse.Namespace, level: Level) -> None:
@@ -304,6 +322,7 @@ def _present_parser(commands: _Commands) -> None:
 
 
 def _present(args: argparse.Namespace) -> int:
+    _need_qr(args)
     held = presentation.read(_code(args))
     if "cnf" not in compact.read(held.token).claims:
         raise Malformed("is not in this token, which is no wallet's credential", field="cnf")
@@ -366,7 +385,7 @@ def _code(args: argparse.Namespace) -> str:
     elif args.file is not None:
         with args.file.open("rb") as file:
             text = file.read(_READ_BYTES).decode("utf-8", "replace")
-    elif sys.stdin.isatty():
+    elif _at_a_keyboard():
         text = getpass.getpass("Scan or paste the code, then Enter (nothing is shown): ")
     else:
         text = sys.stdin.buffer.read(_READ_BYTES).decode("utf-8", "replace")

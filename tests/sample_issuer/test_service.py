@@ -211,6 +211,21 @@ def test_a_provider_that_can_t_be_reached_is_said_so(tmp_path: Path) -> None:
         assert office.bring(shown, nonce)[0] == 200
 
 
+def test_a_provider_speaks_for_itself_alone(office: Rig) -> None:
+    """A discovery document that names another issuer, or keys off this machine without TLS, is not
+    believed (OpenID Connect Discovery §4.3)."""
+    own = office.provider.issuer
+    for changed in ("https://another.example", own + "/"):
+        office.provider.issuer = changed
+        nonce = office.nonce()
+        shown = office.provider.id_token("amy", nonce)
+        assert office.refused(shown, nonce)[:2] == (503, "provider_unreachable")
+        assert requests.get(f"{office.url}/login", timeout=10).status_code == 503
+        office.clock.advance(10)
+    office.provider.issuer = own
+    office.code()
+
+
 def test_documents_are_bounded_and_never_redirected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Too large, too slow, a redirect, no JSON, twice the same name: one code for all of them."""
     odd = Flask(__name__)

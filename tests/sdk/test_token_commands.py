@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -138,6 +139,27 @@ def test_a_card_from_pin_to_proof(shell: Shell) -> None:
     assert "not shown" in shown and secret not in shown
 
 
+def test_a_pin_is_asked_twice_and_unseen(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a keyboard it is asked without echo, and what differs is not taken."""
+    typed: list[str] = []
+
+    def asked(prompt: str) -> str:
+        assert "PIN" in prompt or "Once more" in prompt
+        return typed.pop(0)
+
+    monkeypatch.setattr("carepos.token_commands.getpass.getpass", asked)
+    monkeypatch.setattr("carepos.token_commands._at_a_keyboard", lambda: True)
+    typed[:] = ["47114711", "47114711"]
+    code, out, _ = shell("mint card --folder office")
+    assert code == 0 and not typed
+    (shell.folder / "card.txt").write_text(out)
+    typed[:] = ["47114711", "47114712"]
+    code, out, err = shell("mint card --folder office")
+    assert (code, out) == (2, "") and "not the same" in err and "4711" not in err
+    typed[:] = ["47114711"]
+    assert shell(f"{EXPLAIN} --file card.txt --card-line card.txt --pin")[0] == 0
+
+
 def test_a_wallet_presents_again(shell: Shell) -> None:
     """The holder's key is made once, 0600; each presentation is another one and is good."""
     code, first, _ = shell("mint wallet --folder office --holder phone.key")
@@ -194,6 +216,24 @@ def test_the_json_of_mint_is_whole(shell: Shell) -> None:
     made = json.loads(shell("mint card --folder office --pin-stdin --json", "47114711")[1])
     assert made.keys() == {"code", "token", "jti_sha256", "expires_at", "ledger_line"}
     assert made["ledger_line"]["jti_sha256"] == made["jti_sha256"]
+
+
+def test_no_code_is_made_that_can_t_be_drawn(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the package it says so before it asks for a PIN or prints anything."""
+    monkeypatch.setitem(sys.modules, "qrcode", None)
+    code, out, err = shell("mint card --folder office --pin-stdin --qr card.png", "47114711")
+    assert (code, out) == (2, "") and "pip install 'carepos[qr]'" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_reader_that_has_enough_is_no_error(shell: Shell) -> None:
+    """`carepos token sizes | head -1` ends quietly."""
+    carepos = Path(sys.executable).with_name("carepos")
+    ended = subprocess.run(
+        ["sh", "-c", f"{carepos} token sizes | head -1"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert ended.stdout.startswith("| names") and ended.stderr == ""
 
 
 def test_a_qr_on_the_terminal(shell: Shell) -> None:
