@@ -14,10 +14,10 @@ import carepos
 from carepos.errors import CareposError
 
 REVIEWED = """
-    CareposError ClockSkew DayClose EnrolmentFailed Holder IdentityToken JournalClosed
-    JournalCorrupt JournalError JournalLocked Line Malformed NotDecided Offer Paper Programme
-    Proposal Quota Refusal Refused Sale SignatureInvalid Situation Terms Till TokenRefused
-    TokenVerifier Unreachable Voucher WrongState check propose spread_discount
+    CareposError ClockSkew DayClose EnrolmentFailed Holder IdentityToken IssuerKeys JournalClosed
+    JournalCorrupt JournalError JournalLocked KeyStore Line Malformed NotDecided Offer Paper
+    Programme Proposal Quota Refusal Refused Sale SetRefused SignatureInvalid Situation Terms Till
+    TokenRefused TokenVerifier Unreachable Voucher WrongState check propose spread_discount
 """
 HEAVY = "flask sqlalchemy escpos qrcode rich PIL waitress alembic psycopg werkzeug".split()
 HEAVY += ["carepos_plugin", "carepos_ledger", "sample_merchant"]
@@ -42,7 +42,9 @@ def test_every_public_name_is_explained(name: str) -> None:
     assert len(said) > 20 and not said.startswith(f"{name}("), said
 
 
-@pytest.mark.parametrize("owner", [carepos.Till, carepos.TokenVerifier, carepos.Sale])
+@pytest.mark.parametrize(
+    "owner", [carepos.Till, carepos.TokenVerifier, carepos.Sale, carepos.KeyStore]
+)
 def test_every_public_method_is_explained(owner: type) -> None:
     """Nobody has to read the code to call what may raise."""
     silent = [

@@ -22,6 +22,8 @@ from carepos.errors import (
     Unreachable,
     WrongState,
 )
+from carepos.issuer_keys import IssuerKeys, SetRefused
+from carepos.key_store import KeyStore
 from carepos.refusals import Refusal
 from carepos.rules import Proposal, Situation, check, propose
 from carepos.scan import Holder
@@ -37,10 +39,12 @@ __all__ = [
     "EnrolmentFailed",
     "Holder",
     "IdentityToken",
+    "IssuerKeys",
     "JournalClosed",
     "JournalCorrupt",
     "JournalError",
     "JournalLocked",
+    "KeyStore",
     "Line",
     "Malformed",
     "NotDecided",
@@ -52,6 +56,7 @@ __all__ = [
     "Refusal",
     "Refused",
     "Sale",
+    "SetRefused",
     "SignatureInvalid",
     "Situation",
     "Terms",

@@ -45,21 +45,23 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def lock(path: Path) -> BinaryIO:
+def lock(path: Path, *, wait: bool = False) -> BinaryIO:
     """Hold `path` for this process until the returned file is closed, or the process ends.
 
-    Raises BlockingIOError when another process holds it, OSError where there are no locks.
+    Raises BlockingIOError when another process holds it; with `wait`, first waits until it lets go
+    (on Windows at most 10 s). OSError where there are no locks.
     """
     handle = path.open("ab")
     try:
         if os.name == "nt":
             import msvcrt
 
-            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+            how = msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK  # type: ignore[attr-defined,unused-ignore]
+            msvcrt.locking(handle.fileno(), how, 1)  # type: ignore[attr-defined,unused-ignore]
         else:
             import fcntl
 
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
         handle.close()
         if error.errno not in _HELD:

@@ -1,6 +1,6 @@
 """An issuer's keys: what a JWK must be, what a set of them must be, and when one replaces another.
 
-docs/identity.md §3. Pure: bytes in, keys out; fetching and keeping are `key_store`'s.
+docs/identity.md §3. Pure: bytes in, keys out; fetching is `key_source`'s, keeping `key_store`'s.
 """
 
 from __future__ import annotations
@@ -77,6 +77,11 @@ class IssuerKey:
     algorithms: frozenset[str]
     key: VerifyingKey
 
+    @property
+    def thumbprint(self) -> str:
+        """RFC 7638: what people compare to know that a key is the one that was meant."""
+        return _thumbprint({name: self.jwk[name] for name in ("kty", *_MEMBERS[self.jwk["kty"]])})
+
     @classmethod
     def from_jwk(cls, jwk: object) -> IssuerKey:
         """Raises Malformed for anything but a public signing key of docs/identity.md §3."""
@@ -98,11 +103,15 @@ class IssuerKey:
             if not isinstance(pinned, str) or pinned not in algorithms:
                 raise Malformed("alg does not fit the key", field="jwk.alg")
             algorithms = frozenset({pinned})
-        kid = jwk.get("kid", digest(strict_json.canonical(members)))
+        kid = jwk.get("kid", _thumbprint(members))
         kept = {**members, "kid": kid_text(kid)}
         if len(algorithms) == 1 and kty == "OKP":
             kept["alg"] = next(iter(algorithms))
         return cls(kept["kid"], kept, algorithms, key)
+
+
+def _thumbprint(members: Mapping[str, str]) -> str:
+    return digest(strict_json.canonical(dict(members)))
 
 
 def kid_text(value: object) -> str:
@@ -110,6 +119,14 @@ def kid_text(value: object) -> str:
     text = strict_json.text(value, "kid", high=64)
     if not text.isascii():
         raise Malformed("must be ASCII", field="kid")
+    return text
+
+
+def issuer_text(value: object) -> str:
+    """`value` if it may name an issuer: 1 to 200 printable ASCII characters."""
+    text = strict_json.text(value, "iss")
+    if not text.isascii():
+        raise Malformed("must be ASCII", field="iss")
     return text
 
 
@@ -233,24 +250,42 @@ class IssuerKeys:
     def replaced_by(self, newer: IssuerKeys, *, confirmed: bool = False) -> IssuerKeys:
         """What is held once `newer` has arrived: its keys, and for a day those it no longer has.
 
-        Raises SetRefused when `newer` is older, when it shares no key with this one (unless a
-        person `confirmed` it), or when it gives a known kid another key.
+        Raises SetRefused when `newer` is older, when it shares with this one no key that is not
+        retiring (unless a person `confirmed` it), or when it gives a known kid another key. Its
+        message then names the thumbprints that a person would have to compare.
         """
         if newer.as_of < self.as_of:
             raise SetRefused("is older than the set that is held", field="keys")
-        shared = self.keys.keys() & newer.keys.keys()
         if not confirmed:
+            shared = self.keys.keys() & newer.keys.keys()
             if any(self.keys[kid].jwk != newer.keys[kid].jwk for kid in shared):
-                raise SetRefused("a known kid names another key", field="keys")
-            if not shared:
-                raise SetRefused("shares no key with the set that is held", field="keys")
+                raise SetRefused(f"a known kid names another key {newer._named()}", field="keys")
+            # What only has keys that were on their way out is a set from before.
+            if not shared - self.retiring.keys():
+                raise SetRefused(
+                    f"shares no key with the set that is held {newer._named()}", field="keys"
+                )
         gone = {} if confirmed else {k: v for k, v in self.keys.items() if k not in newer.keys}
         until = newer.as_of + RETIRING
         retiring = {
             kid: ends for kid in gone if (ends := self.retiring.get(kid, until)) > newer.as_of
         }
-        kept = {kid: gone[kid] for kid in retiring}
-        return replace(newer, keys={**kept, **newer.keys}, retiring=retiring)
+        # However often an issuer rotates, what is kept can be read again.
+        longest = sorted(retiring, key=lambda kid: (retiring[kid], kid), reverse=True)[:MAX_KEYS]
+        kept = {kid: gone[kid] for kid in gone if kid in longest}
+        return replace(
+            newer,
+            keys={**kept, **newer.keys},
+            retiring={kid: retiring[kid] for kid in kept},
+        )
+
+    def confirmed_by(self, thumbprints: Iterable[str]) -> None:
+        """Raises SetRefused unless these are exactly the keys that a person has compared."""
+        if {key.thumbprint for key in self} != set(thumbprints):
+            raise SetRefused(f"has other keys than those confirmed {self._named()}", field="keys")
+
+    def _named(self) -> str:
+        return f"(it has {', '.join(sorted(key.thumbprint for key in self))})"
 
     def __iter__(self) -> Iterator[IssuerKey]:
         return iter(self.keys.values())

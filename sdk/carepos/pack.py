@@ -120,6 +120,11 @@ def _issuer(value: object, as_of: datetime) -> tuple[str, IssuerKeys]:
 def keep(folder: Path, data: bytes, manifest: str) -> None:
     """Store a verified pack durably beside the journal."""
     durable.write(folder / "pack.json", data)
+    keep_manifest(folder, manifest)
+
+
+def keep_manifest(folder: Path, manifest: str) -> None:
+    """Store a newer manifest of the same file: what is held is as old as it says."""
     durable.write(folder / "pack.manifest", manifest.encode("ascii"))
 
 

@@ -7,9 +7,9 @@ unknown key may mean a rotation and is asked about, but not as often as somebody
 from __future__ import annotations
 
 import threading
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
-from typing import Final
 
 from carepos import pack
 from carepos.client import Client
@@ -17,8 +17,7 @@ from carepos.clock import Clock
 from carepos.errors import Malformed, NotDecided, Unreachable
 from carepos.keys import KeySet
 from carepos.pack import Manifest, Pack
-
-COOL_DOWN: Final = timedelta(minutes=5)
+from carepos.unknown_key import may_ask
 
 
 class PackKeeper:
@@ -49,29 +48,31 @@ class PackKeeper:
             return self._refresh()
 
     def refresh_for_unknown_key(self) -> bool:
-        """Whether asking anew, at most once in COOL_DOWN, brought another pack.
+        """Whether asking anew, at most once in five minutes, brought another pack.
 
         Never raises for a ledger that does not answer: the till then judges by what it holds.
         """
         before = self.held
         with self._refreshing:
             now = self._now()
-            # Both ways: a clock that was set back must not stop the asking for years.
-            if self._asked_at is not None and abs(now - self._asked_at) < COOL_DOWN:
-                return self.held is not before
+            if not may_ask(self._asked_at, now):
+                return self._is_other(before)
             self._asked_at = now
             try:
                 self._refresh()
             except (Unreachable, NotDecided):
                 return False
-        return self.held is not before
+        return self._is_other(before)
+
+    def _is_other(self, before: Pack | None) -> bool:
+        return self.held is not None and (before is None or self.held.sha256 != before.sha256)
 
     def _refresh(self) -> Pack:
         text = self._client.pack_manifest()
         try:
             told = pack.read_manifest(text, terminal=self._terminal, keys=self._keys)
             if self.held is not None and self.held.sha256 == told.sha256:
-                return self.held
+                return self._still_good(self.held, told, str(text))
             self._check_age(told)
             data = self._client.pack_file(told.sha256)
             fresh = pack.read(data, text, terminal=self._terminal, keys=self._keys)
@@ -80,6 +81,14 @@ class PackKeeper:
         pack.keep(self._folder, data, str(text))
         self.held = fresh
         return fresh
+
+    def _still_good(self, held: Pack, told: Manifest, text: str) -> Pack:
+        """The pack held, as old as the ledger's newest word that nothing in it has changed."""
+        if (told.epoch, told.issued_at) <= (held.epoch, held.issued_at):
+            return held
+        pack.keep_manifest(self._folder, text)
+        self.held = replace(held, issued_at=told.issued_at, epoch=told.epoch)
+        return self.held
 
     def _check_age(self, told: Manifest) -> None:
         held = self.held
