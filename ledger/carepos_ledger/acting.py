@@ -13,13 +13,15 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from carepos import clock
+from carepos import clock, ids
 from carepos.claims import Acting
 from carepos.rules import Acted
 from carepos.voucher import Programme
 from carepos_ledger import schema
+from carepos_ledger.actions import find
 from carepos_ledger.database import Database
 from carepos_ledger.decide import ActedPosting
+from carepos_ledger.problems import Problem
 
 
 def lock_actors(connection: Connection, actors: Iterable[tuple[str, str]]) -> None:
@@ -98,7 +100,7 @@ def write_acted(
 
 
 def audit(database: Database, programme: str) -> list[ActedPosting]:
-    """Every acted redemption of a programme, newest first, for operators."""
+    """Every acted redemption of a programme, newest first."""
     table = schema.acted
     with database.read() as connection:
         rows = connection.execute(
@@ -107,6 +109,42 @@ def audit(database: Database, programme: str) -> list[ActedPosting]:
             .order_by(table.c.recorded_at.desc(), table.c.posting)
         )
         return [_from_row(row) for row in rows]
+
+
+def audit_page(
+    database: Database, programme: str, *, after: int, most: int
+) -> list[dict[str, Any]]:
+    """As `audit`, for operators: `most` rows after the first `after`, oldest first, with currency.
+
+    Raises Problem `not_found`, Malformed.
+    """
+    ids.name(programme, "programme")
+    table = schema.acted
+    with database.read() as connection:
+        held = find(connection, schema.programmes, {"programme": programme})
+        if held is None:
+            raise Problem("not_found", "no such programme", field="programme")
+        rows = connection.execute(
+            select(table)
+            .where(table.c.programme == programme)
+            .order_by(table.c.recorded_at, table.c.posting)
+            .offset(after)
+            .limit(most)
+        )
+        return [
+            {
+                "recorded_at": row.recorded_at,
+                "posting": row.posting,
+                "beneficiary": row.beneficiary,
+                "actor_sha256": row.actor_sha256,
+                "way": row.way,
+                "reason": row.reason,
+                "amount_minor": row.amount_minor,
+                "currency": held.currency,
+                "reversed": bool(row.reversed),
+            }
+            for row in rows
+        ]
 
 
 def _row(each: ActedPosting) -> dict[str, Any]:

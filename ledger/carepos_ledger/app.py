@@ -13,9 +13,17 @@ from werkzeug.exceptions import HTTPException, NotFound
 from carepos import clock
 from carepos.clock import Clock
 from carepos.errors import Malformed
-from carepos_ledger import migrations, openapi, operator_routes, routes, settlement_routes
+from carepos_ledger import (
+    identity_routes,
+    migrations,
+    openapi,
+    operator_routes,
+    routes,
+    settlement_routes,
+)
 from carepos_ledger.auth import Authenticator
 from carepos_ledger.book import Book, Reached, pass_by
+from carepos_ledger.cards import Cards
 from carepos_ledger.counter import Counter
 from carepos_ledger.database import Database
 from carepos_ledger.desk import Desk
@@ -27,6 +35,7 @@ from carepos_ledger.office import Office
 from carepos_ledger.operators import Operators
 from carepos_ledger.problems import Problem
 from carepos_ledger.programmes import Programmes
+from carepos_ledger.revoking import Revoking
 from carepos_ledger.settings import Settings
 from carepos_ledger.settlement import Settlement
 from carepos_ledger.terminals import Terminals
@@ -45,6 +54,8 @@ class Ledger:
     keyring: Keyring
     operators: Operators
     issuers: Issuers
+    revoking: Revoking
+    cards: Cards
     programmes: Programmes
     office: Office
     terminals: Terminals
@@ -74,11 +85,13 @@ def build(
         raise
     operators = Operators(database)
     issuers = Issuers(database, now)
+    revoking = Revoking(database, now)
+    cards = Cards(database, now)
     programmes = Programmes(database)
     office = Office(database, now)
     terminals = Terminals(database, keyring, now, settings.audience)
     settlement = Settlement(database, keyring, now, reached)
-    intake = Intake(database, settings.audience, now)
+    intake = Intake(database, settings.audience, now, issuers.learn)
     desk = Desk(Book(database, keyring, now, reached))
     counter = Counter(database, keyring, intake, settings.audience, now)
     authenticate = Authenticator(database, keyring, now)
@@ -103,13 +116,23 @@ def build(
         )
     )
     app.register_blueprint(settlement_routes.operator_blueprint(settlement, operators.named))
-    app.register_blueprint(
-        operator_routes.blueprint(operators, issuers, programmes, office, terminals)
-    )
+    app.register_blueprint(operator_routes.blueprint(operators, programmes, office, terminals))
+    app.register_blueprint(identity_routes.blueprint(operators, issuers, revoking, cards, database))
     _describe(app)
     _answer_errors(app)
     return Ledger(
-        app, database, keyring, operators, issuers, programmes, office, terminals, settlement, desk
+        app,
+        database,
+        keyring,
+        operators,
+        issuers,
+        revoking,
+        cards,
+        programmes,
+        office,
+        terminals,
+        settlement,
+        desk,
     )
 
 

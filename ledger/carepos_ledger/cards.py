@@ -5,14 +5,18 @@ Counting and answer are one transaction, so tries at many shops at once are coun
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, delete, insert, select, tuple_, update
 
 from carepos import clock, ids, pin, strict_json
 from carepos.clock import Clock
+from carepos.errors import Malformed
+from carepos.issuer_keys import issuer_text
 from carepos.token import IdentityToken
 from carepos_ledger import schema
 from carepos_ledger.actions import Done, act, find
@@ -20,9 +24,48 @@ from carepos_ledger.database import Database
 from carepos_ledger.problems import Problem
 
 TRIES: Final = 5
+MAX_CARDS: Final = 500
+CARD_NAMES: Final = ("iss", "jti_sha256", "sub", "pin_verifier")
 
 CardVisit = tuple[str, str, str]
 """(iss, jti_sha256, terminal) of a PIN visit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A card as its issuer tells it. `pin_verifier` proves nothing without the card's secret."""
+
+    iss: str
+    jti_sha256: str
+    sub: str
+    pin_verifier: str
+
+    @classmethod
+    def from_json(cls, value: object, where: str = "card") -> Card:
+        """Raises Malformed."""
+        names = strict_json.exact_names(value, set(CARD_NAMES), where=where)
+        return cls(
+            issuer_text(names["iss"]),
+            ids.digest_text(names["jti_sha256"], f"{where}.jti_sha256"),
+            strict_json.text(names["sub"], f"{where}.sub", high=64),
+            ids.digest_text(names["pin_verifier"], f"{where}.pin_verifier"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CardAnswer:
+    """What became of one card of many. `detail` says why one is `refused`."""
+
+    jti_sha256: str
+    result: Done | Literal["refused"]
+    detail: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class _DryRun(Exception):
+    """Takes back what a dry run wrote."""
 
 
 class Cards:
@@ -33,40 +76,41 @@ class Cards:
         self._now = now
 
     def put(self, iss: str, jti_sha256: str, sub: str, pin_verifier: str) -> Done:
-        """Know a card; another verifier for the same card is a new PIN, with all its tries."""
-        ids.digest_text(jti_sha256, "jti_sha256")
-        ids.digest_text(pin_verifier, "pin_verifier")
-        strict_json.text(sub, "sub", high=64)
-        table = schema.cards
+        """Know a card; another verifier for the same card is a new PIN, with all its tries.
 
-        def work(connection: Connection) -> Done:
-            person = find(connection, schema.beneficiaries, {"iss": iss, "sub": sub})
-            if person is None:
-                raise Problem("not_found", "nothing was issued to this holder", field="sub")
-            key = {"bucket": person.bucket, "iss": iss, "jti_sha256": jti_sha256}
-            held = find(connection, table, {"iss": iss, "jti_sha256": jti_sha256}, for_update=True)
-            if held is None:
-                connection.execute(
-                    insert(table).values(
-                        **key,
-                        beneficiary=person.beneficiary,
-                        pin_verifier=pin_verifier,
-                        wrong_tries=0,
-                    )
-                )
-                return "created"
-            if held.beneficiary != person.beneficiary:
-                raise Problem("already_exists_differently", "is another holder's", field="sub")
-            if held.pin_verifier == pin_verifier:
-                return "exists"
-            self._set(connection, key, pin_verifier=pin_verifier, wrong_tries=0)
-            _end_visits(connection, key)
-            return "changed"
+        Raises Malformed, Problem not_found for a holder to whom nothing was issued,
+        already_exists_differently for another holder's card.
+        """
+        named = dict(zip(CARD_NAMES, (iss, jti_sha256, sub, pin_verifier), strict=True))
+        wanted = Card.from_json(named)
+        return act(self._database, lambda connection: _put(connection, wanted))
 
-        return act(self._database, work)
+    def put_many(self, cards: Sequence[Card], *, dry_run: bool = False) -> list[CardAnswer]:
+        """Know many cards, in one transaction; one that is refused keeps no other back.
+
+        The answers are in the order of `cards`. A dry run writes nothing. Raises Malformed for a
+        card that is named twice.
+        """
+        named = [(card.iss, card.jti_sha256) for card in cards]
+        if len(set(named)) < len(named):
+            raise Malformed("a card stands twice", field="cards")
+        answers: dict[Card, CardAnswer] = {}
+
+        def work(connection: Connection) -> None:
+            answers.clear()
+            # Sorted: two files at once lock the same cards in the same order.
+            for card in sorted(cards, key=lambda each: (each.iss, each.jti_sha256)):
+                answers[card] = _answer(connection, card)
+            if dry_run:
+                raise _DryRun
+
+        with suppress(_DryRun):
+            act(self._database, work)
+        return [answers[card] for card in cards]
 
     def unlock(self, iss: str, jti_sha256: str) -> Done:
         """Give a card its tries back. Raises Problem `not_found`."""
+        issuer_text(iss)
         ids.digest_text(jti_sha256, "jti_sha256")
 
         def work(connection: Connection) -> Done:
@@ -76,7 +120,7 @@ class Cards:
                 raise Problem("not_found", "no such card", field="jti_sha256")
             if held.wrong_tries == 0:
                 return "exists"
-            self._set(connection, {**key, "bucket": held.bucket}, wrong_tries=0)
+            _set(connection, {**key, "bucket": held.bucket}, wrong_tries=0)
             return "changed"
 
         return act(self._database, work)
@@ -106,10 +150,10 @@ class Cards:
             if proof is None:
                 return _refused("pin_required", "send pin_proof beside the token")
             if pin.matches(proof, held.pin_verifier):
-                self._set(connection, key, wrong_tries=0)
+                _set(connection, key, wrong_tries=0)
                 self._open_visit(connection, key, terminal)
                 return None
-            self._set(connection, key, wrong_tries=held.wrong_tries + 1)
+            _set(connection, key, wrong_tries=held.wrong_tries + 1)
             left = TRIES - held.wrong_tries - 1
             if left == 0:
                 return _refused("pin_locked", "that was the last try")
@@ -120,17 +164,53 @@ class Cards:
         if refusal is not None:
             raise refusal
 
-    def _set(self, connection: Connection, key: dict[str, Any], **values: object) -> None:
-        table = schema.cards
-        connection.execute(
-            update(table).where(*(table.c[n] == v for n, v in key.items())).values(**values)
-        )
-
     def _open_visit(self, connection: Connection, key: dict[str, Any], terminal: str) -> None:
         table = schema.pin_visits
         place = {**key, "terminal": terminal}
         connection.execute(delete(table).where(*(table.c[n] == v for n, v in place.items())))
         connection.execute(insert(table).values(**place, proved_at=clock.to_text(self._now())))
+
+
+def _put(connection: Connection, card: Card) -> Done:
+    """Raises Problem before it has written anything."""
+    table = schema.cards
+    person = find(connection, schema.beneficiaries, {"iss": card.iss, "sub": card.sub})
+    if person is None:
+        raise Problem("not_found", "nothing was issued to this holder", field="sub")
+    name = {"iss": card.iss, "jti_sha256": card.jti_sha256}
+    key = {"bucket": person.bucket, **name}
+    held = find(connection, table, name, for_update=True)
+    if held is None:
+        connection.execute(
+            insert(table).values(
+                **key,
+                beneficiary=person.beneficiary,
+                pin_verifier=card.pin_verifier,
+                wrong_tries=0,
+            )
+        )
+        return "created"
+    if held.beneficiary != person.beneficiary:
+        raise Problem("already_exists_differently", "is another holder's", field="sub")
+    if held.pin_verifier == card.pin_verifier:
+        return "exists"
+    _set(connection, key, pin_verifier=card.pin_verifier, wrong_tries=0)
+    _end_visits(connection, key)
+    return "changed"
+
+
+def _answer(connection: Connection, card: Card) -> CardAnswer:
+    try:
+        return CardAnswer(card.jti_sha256, _put(connection, card))
+    except Problem as problem:
+        return CardAnswer(card.jti_sha256, "refused", problem.detail)
+
+
+def _set(connection: Connection, key: dict[str, Any], **values: object) -> None:
+    table = schema.cards
+    connection.execute(
+        update(table).where(*(table.c[n] == v for n, v in key.items())).values(**values)
+    )
 
 
 def _end_visits(connection: Connection, key: dict[str, Any]) -> None:

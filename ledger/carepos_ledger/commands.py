@@ -11,25 +11,22 @@ import csv
 import importlib
 import io
 import json
-import os
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rich.console import Console
 from rich.table import Table
 
 from carepos import ids, strict_json
 from carepos.errors import CareposError, Malformed, NotDecided
-from carepos.issuer_keys import IssuerKey
 from carepos.money import MAX_AMOUNT_MINOR, format_amount, minor_unit_digits
 from carepos.product import normalise_gtin, parse_category, parse_product_key
-from carepos_ledger import issue_command
+from carepos_ledger import identity_commands, issue_command, operator_screen
 from carepos_ledger.issue_command import IMPORT_KEY_FILE, MAX_CHUNK, MIN_CHUNK, Wish
 from carepos_ledger.operator_client import SECRET_FILE, CommandStopped, OperatorClient
 from carepos_ledger.settings import DEFAULT_AUDIENCE, DEFAULT_HOST, DEFAULT_PORT, FILE
@@ -39,7 +36,7 @@ DONE, NO, FAILED = 0, 1, 2
 
 _RULES_WITHOUT_A_WORD: dict[str, object] = {
     "paused": False,
-    "classes": ["once"],  # a card is worth its PIN, which is not asked for yet
+    "classes": ["once"],  # cards, and who may act, only where the programme's file says so
     "amr_any": [],
     "limit_per_redemption_minor": None,
     "top_up_allowed": False,
@@ -50,6 +47,7 @@ _AMOUNT = re.compile(r"([0-9]{1,13}|[0-9]{1,3}(?:,[0-9]{3}){1,4})(?:\.([0-9]{1,3
 _HINTS = {
     "not_found": "check the name, or make it first",
     "already_exists_differently": "what is there is kept; look at it before you go on",
+    "issuer_unavailable": "look at the address, and ask the issuer; nothing was changed",
     "not_funded": "fund the programme first",
     "try_again": "try again in a moment",
 }
@@ -66,6 +64,7 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     _who_takes_part(commands)
     _money_and_vouchers(commands)
     _tills(commands)
+    identity_commands.add_to(lambda name, summary, work: _remote(commands, name, summary, work))
 
 
 # ── on this machine ────────────────────────────────────────────────────────────────────────────
@@ -128,12 +127,6 @@ def _in_the_ledger(name: str) -> _Work:
 
 
 def _who_takes_part(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    issuer = _remote(commands, "issuer", "believe an issuer's public keys", _issuer)
-    issuer.add_argument("iss", metavar="ISS", help="as its tokens name it")
-    issuer.add_argument(
-        "--keys", type=Path, required=True, metavar="FILE", help="a JWK, a list or a JWK set"
-    )
-
     funder = _remote(commands, "funder", "a funder", _funder)
     funder.add_argument("funder", metavar="NAME")
     funder.add_argument("title", metavar="TITLE")
@@ -159,25 +152,6 @@ def _who_takes_part(commands: argparse._SubParsersAction[argparse.ArgumentParser
     admit.add_argument("programme", metavar="PROGRAMME")
     admit.add_argument("store", metavar="STORE")
     admit.add_argument("--remove", action="store_true", help="no longer")
-
-
-def _issuer(client: OperatorClient, args: argparse.Namespace) -> int:
-    found = strict_json.read(args.keys.read_bytes())
-    if isinstance(found, dict):
-        found = found.get("keys", [found])
-    keys = [_public_jwk(each) for each in strict_json.array(found, "keys", low=1, high=20)]
-    return _tell(client.put("/issuers", {"iss": args.iss, "keys": keys}), args.iss)
-
-
-def _public_jwk(jwk: object) -> dict[str, str]:
-    if not isinstance(jwk, dict):
-        raise Malformed("must be JWKs", field="keys")
-    if "d" in jwk:
-        raise CommandStopped(
-            "The file holds a private key. The ledger needs the public one only; ask the issuer "
-            "for that, and to replace the one that got out."
-        )
-    return dict(IssuerKey.from_jwk(jwk).jwk)
 
 
 def _funder(client: OperatorClient, args: argparse.Namespace) -> int:
@@ -335,7 +309,7 @@ def _issue(args: argparse.Namespace) -> int:
         dry_run=args.dry_run,
         replace=args.replace,
     )
-    console = _console()
+    console = operator_screen.console()
     if args.dry_run and args.currency:
         return DONE if issue_command.dry_run(wish, args.currency, console) else NO
     with closing(OperatorClient.of_folder(args.folder, args.url)) as client:
@@ -373,7 +347,7 @@ def _status(client: OperatorClient, args: argparse.Namespace) -> int:
         amount = strict_json.integer(sums.get(name), name, low=-strict_json.MAX_INTEGER)
         table.add_row(title, issue_command.number(amount, currency))
     table.add_row("vouchers 券", str(sums.get("vouchers")))
-    console = _console()
+    console = operator_screen.console()
     console.print(table)
     differences = strict_json.array(sums.get("differences"), "differences")
     for sentence in differences:
@@ -434,7 +408,9 @@ def _print_qr(text: str) -> None:
 def _terminals(client: OperatorClient, _: argparse.Namespace) -> int:
     found = client.get("/terminals").get("terminals")
     columns = ("terminal_no", "terminal", "merchant", "store", "status")
-    _console().print(_table(columns, strict_json.array(found, "terminals", high=10**6)))
+    operator_screen.console().print(
+        operator_screen.table(columns, strict_json.array(found, "terminals", high=10**6))
+    )
     return DONE
 
 
@@ -453,7 +429,9 @@ def _alarms(client: OperatorClient, args: argparse.Namespace) -> int:
     if not alarms:
         print("No alarms. 无告警。")
         return DONE
-    _console().print(_table(("n", "at", "kind", "terminal", "digest"), alarms))
+    operator_screen.console().print(
+        operator_screen.table(("n", "at", "kind", "terminal", "digest"), alarms)
+    )
     return NO
 
 
@@ -467,7 +445,7 @@ def _close(client: OperatorClient, args: argparse.Namespace) -> int:
     columns = ("merchant", "programme", "batch_no", "rows", "net", "currency")
     for each in closed:
         each["net"] = issue_command.number(each["net_minor"], each["currency"])
-    _console().print(_table(columns, closed))
+    operator_screen.console().print(operator_screen.table(columns, closed))
     return DONE
 
 
@@ -543,30 +521,10 @@ def _refusal(error: NotDecided) -> str:
 
 
 def _tell(answer: dict[str, Any], what: str) -> int:
-    words = {
-        "created": "Made 已建立",
-        "exists": "There already 已存在",
-        "changed": "Changed 已更改",
-    }
-    print(f"{words.get(str(answer.get('result')), 'Done')}: {what}")
+    operator_screen.tell(answer, what)
     return DONE
 
 
 def _segment(text: str) -> str:
     """One part of an address; what is no name the ledger refuses with its reason."""
     return quote(text, safe="") or "-"
-
-
-def _console() -> Console:
-    # Piped into a file there is no width to keep to, unless COLUMNS names one.
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
-    return Console(markup=False, highlight=False, width=width)
-
-
-def _table(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> Table:
-    table = Table()
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*(str(row.get(column, "")) for column in columns))
-    return table

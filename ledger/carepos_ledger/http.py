@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Set
 from typing import Any, Final
 
-from flask import Request, Response
+from flask import Request, Response, request
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from carepos import strict_json
@@ -34,16 +35,16 @@ def problem_response(problem: Problem | Malformed) -> Response:
     return response
 
 
-def json_body(request: Request, limit_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:
-    """The request's body as one strict JSON object; `request.get_data()` gives its bytes again.
+def json_body(from_request: Request, limit_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:
+    """The request's body as one strict JSON object; its `get_data()` gives the bytes again.
 
     Raises Problem (`unsupported_media_type`, `too_large`) and Malformed.
     """
-    if request.mimetype != "application/json":
+    if from_request.mimetype != "application/json":
         raise Problem("unsupported_media_type")
-    request.max_content_length = limit_bytes
+    from_request.max_content_length = limit_bytes
     try:
-        body = request.get_data(cache=True)
+        body = from_request.get_data(cache=True)
     except RequestEntityTooLarge:
         raise Problem("too_large", f"at most {limit_bytes} bytes") from None
     except BadRequest:
@@ -52,7 +53,20 @@ def json_body(request: Request, limit_bytes: int = MAX_BODY_BYTES) -> dict[str, 
     return strict_json.read_object(body)
 
 
-def no_body(request: Request) -> None:
+def body_names(*names: str, optional: Set[str] = frozenset()) -> dict[str, Any]:
+    """The current request's values, if its body has exactly these names; their types are not
+    judged here."""
+    return strict_json.names_within(
+        json_body(request), required=set(names), optional=optional, where="body"
+    )
+
+
+def done_response(result: str, more: Mapping[str, object] | None = None) -> Response:
+    """What PUT and POST of an operator answer: 201 for `created`, else 200."""
+    return json_response({"result": result, **(more or {})}, 201 if result == "created" else 200)
+
+
+def no_body(from_request: Request) -> None:
     """For calls that take none. Raises Malformed when there is one."""
-    if request.content_length or "Transfer-Encoding" in request.headers:
+    if from_request.content_length or "Transfer-Encoding" in from_request.headers:
         raise Malformed("this call takes no body")

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from carepos import record, strict_json
+from carepos import record, strict_json, unknown_key
 from carepos.clock import Clock
-from carepos.errors import Malformed, Refused, SignatureInvalid
+from carepos.errors import Malformed, Refused, SignatureInvalid, TokenRefused
 from carepos.keys import PublicKey, unb64
 from carepos.refusals import Refusal
 from carepos.token import IdentityToken, TokenVerifier, token_sha256
@@ -25,27 +25,34 @@ MAX_ITEMS = 500
 MAX_TOKEN_CHARACTERS = 4096
 
 
+Learn = Callable[[str], bool]
+"""Whether asking this issuer about a key that is not known brought other keys (`Issuers.learn`)."""
+
+
 class Intake:
     """Verifies envelopes and tokens against what the ledger knows."""
 
-    def __init__(self, database: Database, audience: str, now: Clock) -> None:
+    def __init__(
+        self, database: Database, audience: str, now: Clock, learn: Learn = lambda _: False
+    ) -> None:
         self.trust = Trust(database, audience, now)
         self._database = database
         self._now = now
+        self._learn = learn
 
     def items(self, body: dict[str, Any]) -> list[Command | Problem]:
         """One command or problem per envelope, in order. Raises Malformed for the whole body."""
         names = strict_json.exact_names(body, {"items"}, where="body")
         envelopes = strict_json.array(names["items"], "items", low=1, high=MAX_ITEMS)
         terminals: dict[str, Terminal | None] = {}
-        verifier = self._lazy_verifier()
+        verifier = _Verifier(self.trust)
         return [self._item(each, terminals, verifier) for each in envelopes]
 
     def _item(
         self,
         envelope: object,
         terminals: dict[str, Terminal | None],
-        verifier: Callable[[], TokenVerifier],
+        verifier: _Verifier,
     ) -> Command | Problem:
         try:
             names = strict_json.names_within(
@@ -73,7 +80,7 @@ class Intake:
             return Problem.of(error)
 
     def _identity(
-        self, token: object, read: record.Record, verifier: Callable[[], TokenVerifier]
+        self, token: object, read: record.Record, verifier: _Verifier
     ) -> IdentityToken | Refusal | None:
         if token is None or read.kind != "redeem":
             return None
@@ -82,21 +89,37 @@ class Intake:
             # Nothing signed names this token: it must not decide the fate of the record.
             return None
         try:
-            return verifier().verify(text, self._now())
+            return self._verify(text, verifier)
         except Refused as error:
             return error.refusal
 
     def verify_token(self, text: str) -> IdentityToken:
         """Raises Refused with a token_* code."""
-        return self.trust.verifier().verify(text, self._now())
+        return self._verify(text, _Verifier(self.trust))
 
-    def _lazy_verifier(self) -> Callable[[], TokenVerifier]:
-        """The verifier over today's issuers, made at most once per request."""
-        made: list[TokenVerifier] = []
+    def _verify(self, text: str, verifier: _Verifier) -> IdentityToken:
+        """A key that is not known may be new: the issuer is asked, and the token judged again."""
+        try:
+            return verifier.get().verify(text, self._now())
+        except TokenRefused as refused:
+            iss = unknown_key.issuer_named(text) if unknown_key.is_meant(refused) else None
+            if iss is None or not self._learn(iss):
+                raise
+        verifier.forget()
+        return verifier.get().verify(text, self._now())
 
-        def get() -> TokenVerifier:
-            if not made:
-                made.append(self.trust.verifier())
-            return made[0]
 
-        return get
+class _Verifier:
+    """The verifier over today's issuers, made at most once per request and after a rotation."""
+
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
+        self._made: TokenVerifier | None = None
+
+    def get(self) -> TokenVerifier:
+        if self._made is None:
+            self._made = self._trust.verifier()
+        return self._made
+
+    def forget(self) -> None:
+        self._made = None

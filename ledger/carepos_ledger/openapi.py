@@ -69,6 +69,31 @@ _RULES: Final[dict[str, Schema]] = {
     "undo_window_s": _whole(0, 2_592_000),
     "quotas": _list(_object(category=_NAME, quantity=_whole(0, 10**9), unit=_UNIT), 0, 50),
 }
+_ACTING: Final[dict[str, Schema]] = {
+    "acting": {
+        "description": "who may act for a beneficiary; docs/identity.md §8",
+        "anyOf": [
+            _object(
+                proxy=_FLAG,
+                witness=_FLAG,
+                household_minor=_whole(),
+                actor_minor=_whole(),
+                window_s=_whole(1, 31_622_400),
+            ),
+            {"type": "null"},
+        ],
+    }
+}
+_ISS: Final[Schema] = {"type": "string", "pattern": "^[ -~]{1,200}$"}
+_KID: Final[Schema] = {"type": "string", "pattern": "^[ -~]{1,64}$"}
+_OR_NULL: Final[Schema] = {"anyOf": [_TEXT, {"type": "null"}]}
+_REASON: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 200}
+_CARD: Final[dict[str, Schema]] = {
+    "iss": _ISS,
+    "jti_sha256": _DIGEST,
+    "sub": {"type": "string", "minLength": 1, "maxLength": 64},
+    "pin_verifier": _DIGEST,
+}
 
 _SCHEMAS: Final[dict[str, Schema]] = {
     "Problem": {
@@ -87,12 +112,45 @@ _SCHEMAS: Final[dict[str, Schema]] = {
         "required": ["type", "title", "status", "detail", "code"],
     },
     "Jwk": _object({"kid": _DIGEST}, kty={"const": "OKP"}, crv={"const": "Ed25519"}, x=_DIGEST),
+    "IssuerJwk": {
+        "description": "a public signing key: Ed25519, P-256 or RSA; docs/identity.md §3",
+        "type": "object",
+        "properties": {
+            "kty": {"enum": ["OKP", "EC", "RSA"]},
+            "kid": _KID,
+            "use": {"const": "sig"},
+            "alg": {"enum": ["EdDSA", "Ed25519", "ES256", "RS256"]},
+        },
+        "required": ["kty"],
+    },
+    "Issuer": _object(
+        iss=_ISS,
+        jwks_url=_OR_NULL,
+        as_of=_TIME,
+        age_s=_whole(),
+        asked_at={"anyOf": [_TIME, {"type": "null"}]},
+        problem=_OR_NULL,
+        left_out=_whole(),
+        keys=_list(
+            _object(
+                kid=_KID,
+                kty={"enum": ["OKP", "EC", "RSA"]},
+                thumbprint=_DIGEST,
+                retiring_until={"anyOf": [_TIME, {"type": "null"}]},
+                withdrawn=_FLAG,
+            ),
+            1,
+            40,
+        ),
+    ),
     "Envelope": _object(
         {"token": {"type": "string", "maxLength": 4096}, "evidence": _TEXT}, record=_JWS
     ),
     "Result": {"oneOf": [_object(outcome=_JWS), _object(problem=_ref("Problem"))]},
-    "Rules": _object(**_RULES),
-    "Programme": _object(programme=_NAME, rules_version=_whole(1), stores=_list(_NAME), **_RULES),
+    "Rules": _object(_ACTING, **_RULES),
+    "Programme": _object(
+        _ACTING, programme=_NAME, rules_version=_whole(1), stores=_list(_NAME), **_RULES
+    ),
     "Terms": _object(
         unit=_UNIT, cap_minor=_whole(1), fixed_minor=_whole(), cap_quantity=_whole(1, 10**9)
     ),
@@ -207,7 +265,7 @@ _PATHS: Final[dict[str, Schema]] = {
             "The vouchers of whoever the token names",
             _object(lookup=_JWS),
             who="terminal",
-            body=_object(token=_TEXT),
+            body=_object({"pin_proof": _DIGEST}, token=_TEXT),
         )
     },
     "/v1/offline-pack": {
@@ -232,8 +290,115 @@ _PATHS: Final[dict[str, Schema]] = {
         "get": _operation("A settlement file", _TEXT, who="terminal", media_type="text/csv")
     },
     "/v1/operators/issuers": {
-        "put": _put("An issuer of identity tokens and its keys",
-                    _object(iss=_TEXT, keys=_list(_ref("Jwk"), 1, 20)))
+        "get": _operator(
+            "Every issuer with its keys, how old they are, and what went wrong last",
+            _object(issuers=_list(_ref("Issuer"))),
+        ),
+        "put": _put(
+            "An issuer of identity tokens: its keys, or where it publishes them",
+            {
+                "oneOf": [
+                    _object(
+                        {"confirmed": _FLAG}, iss=_ISS, keys=_list(_ref("IssuerJwk"), 1, 20)
+                    ),
+                    _object({"confirmed": _FLAG}, iss=_ISS, jwks_url=_TEXT),
+                ]
+            },
+        ),
+    },
+    "/v1/operators/issuers/refresh": {
+        "post": _operator(
+            "Ask an issuer's address for its set now", _ref("Done"), body=_object(iss=_ISS)
+        )
+    },
+    "/v1/operators/issuers/confirm": {
+        "post": _operator(
+            "Believe the set published now, if its keys have exactly these thumbprints",
+            _ref("Done"),
+            body=_object(iss=_ISS, thumbprints=_list(_DIGEST, 1, 20)),
+        )
+    },
+    "/v1/operators/revocations": {
+        "get": _operator(
+            "What is withdrawn, oldest first, a thousand after the first `after`",
+            _object(
+                revocations=_list(
+                    _object(
+                        iss=_ISS,
+                        kind={"enum": ["key", "token"]},
+                        name=_TEXT,
+                        reason=_REASON,
+                        at=_TIME,
+                        until={"anyOf": [_TIME, {"type": "null"}]},
+                    )
+                ),
+                more=_FLAG,
+            ),
+            query=("after",),
+        )
+    },
+    "/v1/operators/revocations/keys": {
+        "post": _put(
+            "Withdraw an issuer's key, for ever", _object(iss=_ISS, kid=_KID, reason=_REASON)
+        )
+    },
+    "/v1/operators/revocations/tokens": {
+        "post": _put(
+            "Withdraw a token or a card; `until` is its exp, after which the entry may go",
+            _object({"until": _TIME}, iss=_ISS, jti_sha256=_DIGEST, reason=_REASON),
+        )
+    },
+    "/v1/operators/revocations/forget-expired": {
+        "post": _operator(
+            "Drop the entries of tokens that have expired",
+            _object(forgotten=_whole()),
+            body=_object(),
+        )
+    },
+    "/v1/operators/cards": {
+        "put": _put("A printed card, or another PIN of one", _object(**_CARD)),
+        "post": _operator(
+            "Many cards, in one transaction; one that is refused keeps no other back",
+            _object(
+                results=_list(
+                    _object(
+                        jti_sha256=_DIGEST,
+                        result={"enum": ["created", "exists", "changed", "refused"]},
+                        detail=_OR_NULL,
+                    ),
+                    1,
+                    500,
+                )
+            ),
+            body=_object({"dry_run": _FLAG}, cards=_list(_object(**_CARD), 1, 500)),
+        ),
+    },
+    "/v1/operators/cards/unlock": {
+        "post": _operator(
+            "Give a card its tries back", _ref("Done"), body=_object(iss=_ISS, jti_sha256=_DIGEST)
+        )
+    },
+    "/v1/operators/programmes/{programme}/acted": {
+        "get": _operator(
+            "Who acted for whom, oldest first, a thousand after the first `after`",
+            _object(
+                acted=_list(
+                    _object(
+                        recorded_at=_TIME,
+                        posting=_TEXT,
+                        beneficiary=_TEXT,
+                        actor_sha256=_DIGEST,
+                        way={"enum": ["proxy", "witness"]},
+                        reason=_TEXT,
+                        amount_minor=_whole(),
+                        currency=_CURRENCY,
+                        reversed=_FLAG,
+                    )
+                ),
+                more=_FLAG,
+            ),
+            query=("after",),
+        )
     },
     "/v1/operators/funders/{funder}": {"put": _put("A funder", _object(name=_TITLE))},
     "/v1/operators/merchants/{merchant}": {"put": _put("A merchant", _object(name=_TITLE))},

@@ -7,17 +7,20 @@ and POST answer `{"result": "created" | "exists" | "changed"}` with 201 for crea
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from flask import Blueprint, Response, request
 
 from carepos import clock, strict_json
 from carepos.errors import Malformed
-from carepos_ledger.actions import Done
 from carepos_ledger.auth import require_operator
-from carepos_ledger.http import json_body, json_response, no_body, problem_response
-from carepos_ledger.issuers import Issuers
+from carepos_ledger.http import (
+    body_names,
+    done_response,
+    json_body,
+    json_response,
+    no_body,
+    problem_response,
+)
 from carepos_ledger.office import Office
 from carepos_ledger.operators import Operators
 from carepos_ledger.problems import Problem
@@ -29,12 +32,12 @@ _COUNT = re.compile(r"0|[1-9][0-9]{0,15}")
 
 def blueprint(
     operators: Operators,
-    issuers: Issuers,
     programmes: Programmes,
     office: Office,
     terminals: Terminals,
 ) -> Blueprint:
-    """Every operator call but those about settlement, which bring a blueprint of their own."""
+    """Every operator call but those about identity and settlement, which bring blueprints of
+    their own."""
     routes = Blueprint("operators", __name__, url_prefix="/v1/operators")
 
     @routes.before_request
@@ -51,25 +54,19 @@ def blueprint(
     def malformed(error: Malformed) -> Response:
         return problem_response(error)
 
-    _issuers(routes, issuers)
     _rules(routes, programmes)
     _books(routes, office)
     _tills(routes, terminals)
     return routes
 
 
-def _issuers(routes: Blueprint, issuers: Issuers) -> None:
-    @routes.put("/issuers")
-    def issuer() -> Response:
-        names = _names("iss", "keys")
-        return _done(issuers.put(names["iss"], names["keys"]))
-
-
 def _rules(routes: Blueprint, programmes: Programmes) -> None:
     @routes.put("/product-lists/<product_list>")
     def product_list(product_list: str) -> Response:
-        names = _names("version", "entries")
-        return _done(programmes.put_product_list(product_list, names["version"], names["entries"]))
+        names = body_names("version", "entries")
+        return done_response(
+            programmes.put_product_list(product_list, names["version"], names["entries"])
+        )
 
     @routes.get("/programmes")
     def every() -> Response:
@@ -103,16 +100,16 @@ def _rules(routes: Blueprint, programmes: Programmes) -> None:
 def _books(routes: Blueprint, office: Office) -> None:
     @routes.put("/funders/<funder>")
     def funder(funder: str) -> Response:
-        return _done(office.put_funder(funder, _names("name")["name"]))
+        return done_response(office.put_funder(funder, body_names("name")["name"]))
 
     @routes.put("/merchants/<merchant>")
     def merchant(merchant: str) -> Response:
-        return _done(office.put_merchant(merchant, _names("name")["name"]))
+        return done_response(office.put_merchant(merchant, body_names("name")["name"]))
 
     @routes.put("/stores/<store>")
     def store(store: str) -> Response:
-        names = _names("merchant", "name")
-        return _done(office.put_store(store, names["merchant"], names["name"]))
+        names = body_names("merchant", "name")
+        return done_response(office.put_store(store, names["merchant"], names["name"]))
 
     @routes.get("/programmes/<programme>/sums")
     def sums(programme: str) -> Response:
@@ -120,14 +117,14 @@ def _books(routes: Blueprint, office: Office) -> None:
 
     @routes.post("/programmes/<programme>/funds")
     def fund(programme: str) -> Response:
-        names = _names("funder", "amount_minor", "reference")
-        return _done(
+        names = body_names("funder", "amount_minor", "reference")
+        return done_response(
             office.fund(programme, names["funder"], names["amount_minor"], names["reference"])
         )
 
     @routes.post("/programmes/<programme>/issue")
     def issue(programme: str) -> Response:
-        names = _names("import_key_id", "rows")
+        names = body_names("import_key_id", "rows")
         answers = office.issue(programme, names["import_key_id"], names["rows"])
         return json_response({"results": [each.to_json() for each in answers]})
 
@@ -136,7 +133,7 @@ def _books(routes: Blueprint, office: Office) -> None:
         names = strict_json.names_within(
             json_body(request), required={"frozen"}, optional={"ref", "voucher"}, where="body"
         )
-        return _done(
+        return done_response(
             office.freeze(
                 programme,
                 frozen=names["frozen"],
@@ -149,7 +146,7 @@ def _books(routes: Blueprint, office: Office) -> None:
 def _tills(routes: Blueprint, terminals: Terminals) -> None:
     @routes.post("/activations")
     def activation() -> Response:
-        names = _names("store", "valid_s")
+        names = body_names("store", "valid_s")
         made = terminals.new_activation(names["store"], names["valid_s"])
         return json_response(
             {"activation": made.code, "expires_at": clock.to_text(made.expires_at)}, 201
@@ -161,7 +158,7 @@ def _tills(routes: Blueprint, terminals: Terminals) -> None:
 
     @routes.put("/terminals/<terminal>/status")
     def status(terminal: str) -> Response:
-        return _done(terminals.set_status(terminal, _names("status")["status"]))
+        return done_response(terminals.set_status(terminal, body_names("status")["status"]))
 
     @routes.get("/alarms")
     def alarms() -> Response:
@@ -171,14 +168,5 @@ def _tills(routes: Blueprint, terminals: Terminals) -> None:
         return json_response({"alarms": terminals.alarms(int(after[0]))})
 
 
-def _names(*names: str) -> dict[str, Any]:
-    """The body's values, if it has exactly these names; their types are not judged here."""
-    return strict_json.exact_names(json_body(request), set(names), where="body")
-
-
-def _done(result: Done, more: Mapping[str, object] | None = None) -> Response:
-    return json_response({"result": result, **(more or {})}, 201 if result == "created" else 200)
-
-
 def _put(put: RulesPut) -> Response:
-    return _done(put.result, {"rules_version": put.rules_version})
+    return done_response(put.result, {"rules_version": put.rules_version})

@@ -33,6 +33,7 @@ STATUS: Final[dict[str, int]] = {
     "unsupported_media_type": 415,
     "too_many_requests": 429,
     "internal": 500,
+    "issuer_unavailable": 502,
     "try_again": 503,
 }
 
@@ -52,6 +53,7 @@ _TITLES: Final[dict[str, str]] = {
     "unsupported_media_type": "The body must be application/json.",
     "too_many_requests": "Too many requests. Slow down.",
     "internal": "The ledger failed. Nothing was decided by this answer.",
+    "issuer_unavailable": "The issuer's keys could not be had from its address.",
     "try_again": "The ledger could not decide now. Try again.",
 }
 

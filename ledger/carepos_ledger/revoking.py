@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from carepos import clock, ids, strict_json
 from carepos.clock import Clock
-from carepos.issuer_keys import kid_text
+from carepos.issuer_keys import issuer_text, kid_text
 from carepos_ledger import schema
 from carepos_ledger.actions import Done, act, find
 from carepos_ledger.database import Database
@@ -38,12 +38,18 @@ class Revoking:
         name = ids.digest_text(jti_sha256, "jti_sha256")
         return self._withdraw(iss, "token", name, reason, until)
 
-    def all(self) -> list[dict[str, Any]]:
-        """What is withdrawn, why and since when, newest first."""
+    def all(self, *, after: int = 0, most: int = 1_000) -> list[dict[str, Any]]:
+        """What is withdrawn, why and since when: `most` of them after the first `after`, oldest
+        first."""
         table = schema.revocations
+        query = (
+            select(table)
+            .order_by(table.c.at, table.c.iss, table.c.kind, table.c.name)
+            .offset(after)
+            .limit(most)
+        )
         with self._database.read() as connection:
-            rows = connection.execute(select(table).order_by(table.c.at.desc(), table.c.name))
-            return [dict(row) for row in rows.mappings()]
+            return [dict(row) for row in connection.execute(query).mappings()]
 
     def forget_expired(self) -> int:
         """Drop the entries of tokens whose `exp` has passed; how many."""
@@ -63,7 +69,7 @@ class Revoking:
     def _withdraw(
         self, iss: str, kind: Kind, name: str, reason: str, until: datetime | None
     ) -> Done:
-        key = {"iss": strict_json.text(iss, "iss"), "kind": kind, "name": name}
+        key = {"iss": issuer_text(iss), "kind": kind, "name": name}
         why = strict_json.text(reason, "reason", high=200)
 
         def work(connection: Connection) -> Done:

@@ -188,6 +188,8 @@ class Rig:
         with self.database.write() as connection:
             for table in reversed(schema.metadata.sorted_tables):
                 connection.execute(delete(table))
+        # What it has read of this database is no more.
+        self.intake = Intake(self.database, AUDIENCE, self.now)
         self.new_book()
 
     def new_book(self, reached: Reached = pass_by) -> Book:

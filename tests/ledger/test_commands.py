@@ -386,7 +386,7 @@ def test_failures_are_one_sentence(place: Place, capsys: Said) -> None:
 
 
 COMMANDS = (
-    "init serve migrate operator issuer funder merchant store product-list programme admit fund "
+    "init serve migrate operator funder merchant store product-list programme admit fund "
     "issue freeze status activate terminals suspend alarms close"
 )
 

@@ -16,7 +16,8 @@ from carepos.client import Client, Transport
 from carepos.keys import SigningKey
 from carepos_ledger import openapi
 from carepos_ledger.operators import new_secret
-from tests.world import World, milk, world
+from tests.key_server import key_server
+from tests.world import ISSUER, PROGRAMME, World, milk, world
 
 DOCUMENT = openapi.document()
 
@@ -76,6 +77,9 @@ def test_operators_answers_are_as_described(described: World) -> None:
         "/v1/operators/terminals": {},
         "/v1/operators/alarms": {},
         "/v1/operators/settlements": {},
+        "/v1/operators/issuers": {},
+        "/v1/operators/revocations": {},
+        "/v1/operators/programmes/{programme}/acted": {"programme": "flood-dairy"},
     }
     for path, names in reads.items():
         answer = session.get(described.url + path.format(**names), timeout=10)
@@ -89,6 +93,59 @@ def test_operators_answers_are_as_described(described: World) -> None:
         timeout=10,
     )
     _check("/v1/operators/activations", "post", code)
+
+
+def test_what_operators_send_about_identity_is_as_described(described: World) -> None:
+    """A body that the description allows is taken, and the answer to it validates."""
+    secret = described.ledger.operators.add("identity")
+    session = requests.Session()
+    session.headers["Authorization"] = f"Bearer {secret}"
+    family = described.family()
+    card = {"iss": ISSUER, "jti_sha256": "j" * 43, "sub": family.sub, "pin_verifier": "v" * 43}
+    named = {"iss": ISSUER, "jti_sha256": "j" * 43}
+    with key_server() as keys:
+        keys.publishes(described.issuer_key)
+        wanted: list[tuple[str, str, dict[str, Any]]] = [
+            ("put", "issuers", {"iss": ISSUER, "keys": [described.issuer_key.public.to_jwk()]}),
+            ("put", "issuers", {"iss": ISSUER, "jwks_url": keys.url, "confirmed": True}),
+            ("post", "issuers/refresh", {"iss": ISSUER}),
+            ("post", "issuers/confirm",
+             {"iss": ISSUER, "thumbprints": [described.issuer_key.kid]}),
+            ("put", "cards", card),
+            ("post", "cards", {"cards": [card, {**card, "jti_sha256": "k" * 43, "sub": "x"}]}),
+            ("post", "cards", {"cards": [card], "dry_run": True}),
+            ("post", "cards/unlock", named),
+            ("post", "revocations/tokens",
+             {**named, "reason": "lost", "until": "2026-01-01T00:00:00.000Z"}),
+            ("post", "revocations/forget-expired", {}),
+            ("post", "revocations/tokens", {**named, "reason": "lost"}),
+            ("post", "revocations/keys", {"iss": ISSUER, "kid": "old", "reason": "lost"}),
+        ]  # fmt: skip
+        for method, name, body in wanted:
+            path = f"/v1/operators/{name}"
+            asked = DOCUMENT["paths"][path][method]["requestBody"]["content"]["application/json"]
+            jsonschema.validate(body, {**asked["schema"], "components": DOCUMENT["components"]})
+            answer = session.request(method, described.url + path, json=body, timeout=20)
+            assert answer.status_code in (200, 201), (path, answer.text)
+            _check(path, method, answer)
+        for path in ("/v1/operators/issuers", "/v1/operators/revocations"):
+            _check(path, "get", session.get(described.url + path, timeout=10))
+
+
+def test_rules_with_acting_are_as_described(described: World) -> None:
+    """Who may act stands in the rules that are put and in those that are read."""
+    rule = {"proxy": True, "witness": False, "household_minor": 1, "actor_minor": 1, "window_s": 60}
+    path = "/v1/operators/programmes/{programme}"
+    rules = {name: value for name, value in PROGRAMME.items() if name != "programme"}
+    body = {**rules, "acting": rule}
+    schema = DOCUMENT["components"]["schemas"]["Rules"]
+    jsonschema.validate(body, {**schema, "components": DOCUMENT["components"]})
+    session = requests.Session()
+    session.headers["Authorization"] = f"Bearer {described.ledger.operators.add('rules')}"
+    url = described.url + path.format(programme="flood-dairy")
+    for wanted in (body, {**rules, "acting": None}):
+        _check(path, "put", session.put(url, json=wanted, timeout=10))
+        _check(path, "get", session.get(url, timeout=10))
 
 
 def test_tills_answers_are_as_described(described: World, tmp_path: Path) -> None:

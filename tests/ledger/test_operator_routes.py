@@ -13,8 +13,10 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from carepos.keys import SigningKey
-from carepos_ledger import operator_routes
+from carepos_ledger import identity_routes, operator_routes
+from carepos_ledger.cards import Cards
 from carepos_ledger.problems import STATUS
+from carepos_ledger.revoking import Revoking
 from tests.ledger.relief import (
     ENTRIES,
     IMPORT_KEY_ID,
@@ -62,8 +64,15 @@ def web(database_url: str, tmp_path: Path) -> Iterator[Web]:
         desk.settle_in(funded_minor=1_000_000)
         app = Flask(__name__)
         app.register_blueprint(
-            operator_routes.blueprint(
-                desk.operators, desk.issuers, desk.programmes, desk.office, desk.terminals
+            operator_routes.blueprint(desk.operators, desk.programmes, desk.office, desk.terminals)
+        )
+        app.register_blueprint(
+            identity_routes.blueprint(
+                desk.operators,
+                desk.issuers,
+                Revoking(desk.database, desk.clock),
+                Cards(desk.database, desk.clock),
+                desk.database,
             )
         )
         yield Web(desk, app.test_client(), desk.operator("ops"))
@@ -81,6 +90,8 @@ def code_of(answer: TestResponse) -> str:
 
 RULES_BODY = {name: value for name, value in RULES.items() if name != "programme"}
 JWK = SigningKey.generate().public.to_jwk()
+
+CARD = {"iss": ISS, "jti_sha256": ref(1), "sub": "s", "pin_verifier": ref(2)}
 
 # Every call that takes a body, and a good one for it.
 CALLS: list[tuple[str, str, dict[str, Any]]] = [
@@ -103,7 +114,15 @@ CALLS: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/programmes/flood-dairy/freeze", {"ref": ref(1), "frozen": True}),
     ("POST", "/activations", {"store": "guzhou-1", "valid_s": 3600}),
     ("PUT", "/terminals/t-1/status", {"status": "suspended"}),
-]
+    ("PUT", "/issuers", {"iss": ISS, "jwks_url": "http://127.0.0.1:1/"}),
+    ("POST", "/issuers/refresh", {"iss": ISS}),
+    ("POST", "/issuers/confirm", {"iss": ISS, "thumbprints": [JWK["kid"]]}),
+    ("POST", "/revocations/keys", {"iss": ISS, "kid": "k", "reason": "lost"}),
+    ("POST", "/revocations/tokens", {"iss": ISS, "jti_sha256": ref(1), "reason": "lost"}),
+    ("PUT", "/cards", CARD),
+    ("POST", "/cards", {"cards": [CARD]}),
+    ("POST", "/cards/unlock", {"iss": ISS, "jti_sha256": ref(1)}),
+]  # fmt: skip
 
 
 def is_fine(name: str, value: object) -> bool:
@@ -121,10 +140,22 @@ def is_fine(name: str, value: object) -> bool:
         return whole and value in (0, 1, 7)
     if name in ("amr_any", "quotas", "categories"):
         return value == []
+    if name in ("kid", "reason"):
+        most = 64 if name == "kid" else 200
+        fits = isinstance(value, str) and 1 <= len(value) <= most and value.isprintable()
+        return fits and (name != "kid" or str(value).isascii())
     return name == "reference" and value in ("x", "-")
 
 
-READS = ["/programmes", "/programmes/flood-dairy", "/programmes/flood-dairy/sums", "/terminals"]
+READS = [
+    "/issuers",
+    "/revocations",
+    "/programmes/flood-dairy/acted",
+    "/programmes",
+    "/programmes/flood-dairy",
+    "/programmes/flood-dairy/sums",
+    "/terminals",
+]
 ODD: list[Any] = [
     None, True, False, 0, -1, 1, 7, 2**53 - 1, 2**63, "", "x", "x" * 200, "x" * 5_000, "a\x00b",
     "\x7f", "１２３", "-", "../..", [], {}, [[]], [None], [1], {"a": 1}, ["x"] * 600,
@@ -279,21 +310,24 @@ def test_odd_addresses(web: Web) -> None:
     before = web.desk.tables()
     for name in ("UPPER", "-", "a%00b", "%E5%8E%BF", "a" * 41, "%2e%2e", "a b"):
         for method, path, body in CALLS:
-            if path.count("/") < 2:
+            if path.count("/") < 2 or path.startswith(("/issuers", "/revocations", "/cards")):
                 continue
             _, collection, _, *rest = path.split("/")
             odd = "/".join(["", collection, name, *rest])
             assert (odd, code_of(web.send(method, odd, body))) == (odd, "malformed")
-        for path in (f"/programmes/{name}", f"/programmes/{name}/sums"):
-            assert code_of(web.send("GET", path)) == "malformed"
+        for rest_of_it in ("", "/sums", "/acted"):
+            answer = web.send("GET", f"/programmes/{name}{rest_of_it}")
+            assert code_of(answer) == "malformed"
         for method in ("PUT", "DELETE"):
             answer = web.send(method, f"/programmes/flood-dairy/stores/{name}")
             assert code_of(answer) == "malformed"
     assert code_of(web.send("PUT", "/programmes/flood-dairy/stores/guzhou-1", {})) == "malformed"
     assert code_of(web.send("GET", "/terminals?x=1")) == "malformed"
     for after in ("-1", "1.0", "x", "%D9%A1", "01", "2147483648", "9" * 40, "", "1&after=2"):
-        assert (after, code_of(web.send("GET", f"/alarms?after={after}"))) == (after, "malformed")
-    for path in ("/programmes/nothing", "/programmes/nothing/sums"):
+        for path in ("/alarms", "/revocations", "/programmes/flood-dairy/acted"):
+            answer = web.send("GET", f"{path}?after={after}")
+            assert (path, after, code_of(answer)) == (path, after, "malformed")
+    for path in ("/programmes/nothing", "/programmes/nothing/sums", "/programmes/nothing/acted"):
         assert code_of(web.send("GET", path)) == "not_found"
     assert web.desk.tables() == before
 
