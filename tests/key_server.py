@@ -45,8 +45,8 @@ def http(
 ) -> bytes:
     """An HTTP answer; `length` may be another than the body's."""
     announced = len(body) if length is None else length
-    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {announced}\r\n{more}\r\n"
-    return head.encode() + body
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {announced}\r\n"
+    return f"{head}Connection: close\r\n{more}\r\n".encode() + body
 
 
 def says(answer: bytes) -> Answer:

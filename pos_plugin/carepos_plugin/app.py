@@ -122,6 +122,7 @@ def build(
             contact=contact,
             chores=chores,
             printing=printing,
+            now=now,
         )
 
     app = Flask("carepos_plugin", static_folder=None)

@@ -219,7 +219,7 @@ def _print_status(found: dict[str, Any]) -> None:
         print(f"Ledger 账本: {ledger['url']}, last heard 最近联系 {heard}")
         if ledger["problem"]:
             print(f"  {ledger['problem']}")
-    print(f"Pack 离线包: {found['pack']['issued_at'] or 'none 无'}")
+    print(f"Pack 离线包: {_pack_text(found['pack'])}")
     print(f"Not uploaded 未上传: {found['not_uploaded']}")
     if printer is not None:
         print(f"Printer 打印机: {printer['printer']}, waiting 待打印 {printer['waiting']}")
@@ -229,6 +229,15 @@ def _print_status(found: dict[str, Any]) -> None:
         print("Nothing is open. 没有未完成的单。")
     for sale in found["open"]:
         _print_sale(sale)
+
+
+def _pack_text(held: dict[str, Any]) -> str:
+    if held["issued_at"] is None:
+        return "none 无"
+    age_s = held["age_s"]
+    age = f"{age_s // 86_400} d {age_s % 86_400 // 3_600} h {age_s % 3_600 // 60} min"
+    keys = sum(each["keys"] for each in held["issuers"])
+    return f"{held['issued_at']}, age 已过 {age}; issuers' keys 签发方密钥 {keys}, of the same age"
 
 
 def _print_sale(sale: dict[str, Any]) -> None:

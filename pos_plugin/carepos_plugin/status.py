@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from carepos import clock, jws
+from carepos import clock, pack
+from carepos.clock import Clock
 from carepos.enrolment import Enrolment
-from carepos.errors import Malformed
 from carepos.journal import JournalView
 from carepos_plugin import shown
 from carepos_plugin.print_queue import PrintQueue
@@ -15,7 +16,9 @@ from carepos_plugin.settings import PrinterAddress, Settings
 from carepos_plugin.upkeep import Chores, Contact
 
 
-def of_journal(folder: Path, enrolled: Enrolment, journal: JournalView) -> dict[str, Any]:
+def of_journal(
+    folder: Path, enrolled: Enrolment, journal: JournalView, *, now: Clock = clock.system_clock
+) -> dict[str, Any]:
     """What stands on the disk; can be read beside a running plugin or without one."""
     return {
         "terminal": {
@@ -27,7 +30,7 @@ def of_journal(folder: Path, enrolled: Enrolment, journal: JournalView) -> dict[
         },
         "open": shown.open_sales(journal, enrolled.terminal_no),
         "not_uploaded": len(journal.unanswered("start", "redeem", "reversal", "day_report")),
-        "pack": {"issued_at": _pack_issued_at(folder, enrolled)},
+        "pack": _pack(folder, enrolled, now),
     }
 
 
@@ -39,9 +42,10 @@ def of_plugin(
     contact: Contact,
     chores: Chores,
     printing: PrintQueue,
+    now: Clock = clock.system_clock,
 ) -> dict[str, Any]:
     """As `of_journal`, with what only the running plugin knows."""
-    found = of_journal(settings.folder, enrolled, journal)
+    found = of_journal(settings.folder, enrolled, journal, now=now)
     checked_at = chores.pack_checked_at
     return {
         **found,
@@ -76,11 +80,29 @@ def printer_text(address: PrinterAddress) -> str:
     return address.kind
 
 
-def _pack_issued_at(folder: Path, enrolled: Enrolment) -> str | None:
-    """When the ledger signed the pack that this till holds; None when it holds none."""
+def _pack(folder: Path, enrolled: Enrolment, now: Clock) -> dict[str, Any]:
+    """How old the pack is that this till holds, and the keys in it; nulls when it holds none.
+
+    The keys are as old as the pack: the ledger names those that count when it signs it.
+    """
     try:
-        text = (folder / "pack.manifest").read_text("ascii").strip()
-        signed = jws.verify(text, typ=jws.MANIFEST, keys=enrolled.ledger_keys.keys)
-        return clock.to_text(clock.from_text(signed.payload.get("issued_at")))
-    except (OSError, UnicodeDecodeError, Malformed):
-        return None
+        manifest = (folder / "pack.manifest").read_bytes()
+    except OSError:
+        manifest = b""
+    held = _kept(folder, enrolled, manifest)
+    if held is None:
+        return {"issued_at": None, "age_s": None, "issuers": [], "revocations_version": None}
+    return {
+        "issued_at": clock.to_text(held.issued_at),
+        "age_s": max(0, int((now() - held.issued_at).total_seconds())),
+        "issuers": [
+            {"iss": iss, "keys": len(keys.keys)} for iss, keys in sorted(held.issuers.items())
+        ],
+        "revocations_version": held.revocations.version,
+    }
+
+
+@lru_cache(maxsize=1)
+def _kept(folder: Path, enrolled: Enrolment, _manifest: bytes) -> pack.Pack | None:
+    """Read anew when the manifest is another one: a screen asks every few seconds."""
+    return pack.kept(folder, terminal=enrolled.terminal, keys=enrolled.ledger_keys.keys)

@@ -216,6 +216,24 @@ def test_status_says_what_is_open_and_what_next(shop: Rig, run: Run, running: bo
     assert [each["checkout"] for each in json.loads(out)["open"]] == [CHECKOUT]
 
 
+@pytest.mark.parametrize("running", [True, False])
+def test_status_says_how_old_pack_and_keys_are(shop: Rig, run: Run, running: bool) -> None:
+    """So that somebody sees that a till was cut off for days before it stops selling."""
+    shop.sell()
+    folder = shop.till.folder if running else _stopped(shop)
+    shop.world.now.forward(days=2, hours=3, minutes=4)
+    done, out, _ = run("status", "--json", "--folder", folder)
+    held = json.loads(out)["pack"]
+    assert done == 0 and held["issued_at"] == "2026-11-22T08:00:00.000Z"
+    assert held["issuers"] == [{"iss": "https://issuer.test", "keys": 1}]
+    assert held["revocations_version"] == 0
+    # Without the plugin it is this machine's clock that tells the age.
+    assert not running or held["age_s"] == 2 * 86_400 + 3 * 3_600 + 4 * 60
+    _, out, _ = run("status", "--folder", folder)
+    assert "Pack 离线包: 2026-11-22T08:00:00.000Z, age" in out and "密钥 1, of the same age" in out
+    assert not running or "2 d 3 h 4 min" in out
+
+
 def test_looking_writes_nothing(shop: Rig, run: Run) -> None:
     """Status and verify of a stopped till leave its journal as it is, to the last record."""
     shop.sell()

@@ -1,0 +1,270 @@
+"""The pack a till holds: never replaced by a worse one, asked for no more often than may be.
+
+docs/identity.md §3 and §9, T-13.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carepos import clock, jws, token
+from carepos.client import Client, Transport
+from carepos.errors import Refused, Unreachable
+from carepos.keys import KeySet, SigningKey, b64, digest
+from carepos.pack_keeper import PackKeeper
+from tests.key_server import KeyServer, http, key_server, says
+from tests.world import AUDIENCE, ISSUER, PROGRAMME, World, milk, world
+
+LEDGER, HELD, NEW, EVIL = (SigningKey(bytes([n]) * 32) for n in range(1, 5))
+TERMINAL = "t-0123456789abcdef"
+
+
+@dataclass
+class Packs:
+    """A ledger that hands out whatever pack a test wants, and a till's keeper."""
+
+    server: KeyServer
+    folder: Path
+    at: Any
+    keys: list[SigningKey] = field(default_factory=lambda: [HELD])
+    issued: timedelta = timedelta()
+    epoch: int = 1
+    signed_by: SigningKey = LEDGER
+    terminal: str = TERMINAL
+    issuer: str = ISSUER
+    file: bytes | None = None
+
+    def __post_init__(self) -> None:
+        self.server.answer = self.answer
+
+    def now(self) -> Any:
+        return self.at
+
+    def keeper(self) -> PackKeeper:
+        client = Client(
+            Transport(self.server.url.removesuffix("/keys")),
+            terminal=TERMINAL, ledger="ledger-1", key=HELD, now=self.now,
+        )  # fmt: skip
+        keys = KeySet([LEDGER.public])
+        return PackKeeper(self.folder, terminal=TERMINAL, keys=keys, client=client, now=self.now)
+
+    def body(self) -> bytes:
+        keys = [key.public.to_jwk() for key in self.keys]
+        rules = {**PROGRAMME, "rules_version": 1, "stores": []}
+        return json.dumps({
+            "v": 1, "terminal": TERMINAL, "store": "zhou-shop", "audience": AUDIENCE,
+            "issuers": [{"iss": self.issuer, "keys": keys}], "programmes": [rules],
+            "product_lists": [{"product_list": "relief", "version": 1, "entries": {}}],
+        }).encode()  # fmt: skip
+
+    def answer(self, connection: socket.socket) -> None:
+        data = self.body() if self.file is None else self.file
+        if not self.server.paths[-1].endswith("/offline-pack"):
+            return connection.sendall(http(data))
+        manifest = {
+            "v": 1, "kind": "offline-pack", "terminal": self.terminal, "epoch": self.epoch,
+            "issued_at": clock.to_text(self.at + self.issued),
+            "file": {"sha256": digest(self.body()), "length": len(self.body())},
+        }  # fmt: skip
+        signed = jws.sign(manifest, typ=jws.MANIFEST, key=self.signed_by)
+        return connection.sendall(http(json.dumps({"manifest": signed}).encode()))
+
+    @property
+    def manifests(self) -> int:
+        return sum(path.endswith("/offline-pack") for path in self.server.paths)
+
+
+@pytest.fixture
+def packs(tmp_path: Path) -> Iterator[Packs]:
+    with key_server() as server:
+        yield Packs(server, tmp_path, clock.from_text("2026-11-22T08:00:00.000Z"))
+
+
+WORSE: dict[str, dict[str, Any]] = {
+    "older": {"issued": timedelta(milliseconds=-1)},
+    "of an epoch before": {"epoch": 1, "issued": timedelta(hours=1)},
+    "without the issuer's keys": {"issuer": "https://other.test"},
+    "without any key": {"keys": []},
+    "signed by another": {"signed_by": EVIL},
+    "another till's": {"terminal": "t-aaaaaaaaaaaaaaaa"},
+    "with a file that is cut": {"file": b"{"},
+    "with another file": {"file": b"{}"},
+}
+
+
+@pytest.mark.parametrize("name", WORSE)
+def test_t13_a_worse_pack_never_replaces_the_one_held(packs: Packs, name: str) -> None:
+    """T-13: older, of another epoch, poorer, forged or not whole: the pack that is held stays, on
+    the disk too, and the next good one is taken."""
+    packs.epoch = 2
+    keeper = packs.keeper()
+    held = keeper.get()
+    packs.keys = [HELD, EVIL]
+    for changed, value in WORSE[name].items():
+        setattr(packs, changed, value)
+    with pytest.raises(Unreachable):
+        keeper.refresh()
+    assert keeper.refresh_for_unknown_key() is False
+    assert keeper.held is held
+    kept = packs.keeper().held
+    assert kept is not None and kept == held
+    good = Packs(packs.server, packs.folder, packs.at, keys=[HELD, NEW], epoch=2)
+    assert set(keeper.refresh().issuers[ISSUER].keys) == {HELD.kid, NEW.kid}
+    assert good.manifests
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        http(b"<html>Sign in</html>", kind="text/html"),
+        http(b"<html>Sign in</html>"),
+        http(b"{}"),
+        http(b"", status="302 Found", more="Location: /elsewhere\r\n"),
+        http(b'{"manifest":"x"}'),
+        b"",
+    ],
+)
+def test_t13_a_captive_portal_takes_no_pack(packs: Packs, answer: bytes) -> None:
+    """T-13: whatever a network between till and ledger answers, the pack held stays."""
+    keeper = packs.keeper()
+    held = keeper.get()
+    packs.server.answer = says(answer)
+    with pytest.raises(Unreachable):
+        keeper.refresh()
+    assert keeper.held is held and packs.keeper().held == held
+    assert "/elsewhere" not in packs.server.paths
+
+
+def test_a_higher_epoch_comes_before_a_later_date(packs: Packs) -> None:
+    """A ledger that was restored counts its epochs; its packs replace those of before."""
+    keeper = packs.keeper()
+    keeper.get()
+    packs.epoch, packs.issued, packs.keys = 2, timedelta(days=-1), [NEW]
+    assert keeper.refresh().epoch == 2
+    assert set(keeper.refresh().issuers[ISSUER].keys) == {NEW.kid}
+
+
+def test_a_pack_that_has_not_changed_grows_no_older(packs: Packs) -> None:
+    """The ledger's word that nothing changed makes the pack as new as that word, durably, without
+    the file being sent again; an older word makes it no older."""
+    keeper = packs.keeper()
+    first = keeper.get().issued_at
+    files = packs.server.asked - packs.manifests
+    packs.issued = timedelta(days=3)
+    assert keeper.refresh().issued_at == first + timedelta(days=3)
+    assert keeper.refresh_for_unknown_key() is False
+    packs.issued = timedelta(days=1)
+    assert keeper.refresh().issued_at == first + timedelta(days=3)
+    kept = packs.keeper().held
+    assert kept is not None and kept.issued_at == first + timedelta(days=3)
+    assert packs.server.asked - packs.manifests == files
+
+
+# ── a whole till ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[World]:
+    with world(tmp_path) as made:
+        yield made
+
+
+def _with_kid(code: str, kid: str) -> str:
+    header = b64(json.dumps({"alg": "EdDSA", "kid": kid, "typ": "care+jwt"}).encode())
+    return ".".join([header, *code.split(".")[1:]])
+
+
+def test_t13_made_up_kids_at_a_till_are_one_question(
+    shop: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T-13: ten thousand codes with made-up kids, from several threads, make a till ask for its
+    pack once in five minutes; each is refused, and a good code is redeemed afterwards."""
+    till, family = shop.till(), shop.family()
+    code = family.token()
+    till.propose(code, [milk()])
+    asked: list[str] = []
+    ask = till._client.pack_manifest
+
+    def counted() -> object:
+        asked.append("pack")
+        return ask()
+
+    monkeypatch.setattr(till._client, "pack_manifest", counted)
+    monkeypatch.setattr(till._client, "look_up", lambda *_: pytest.fail("sent on"))
+
+    def flood(thread: int, codes: int) -> None:
+        for n in range(codes):
+            with pytest.raises(Refused) as refused:
+                till.scan(_with_kid(code, f"k-{thread}-{n}"))
+            assert refused.value.code == "token_signature"
+
+    for codes, later, expected in ((2_500, 299.999, 1), (1, 0.001, 1), (3, 0, 2)):
+        threads = [threading.Thread(target=flood, args=[n, codes]) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(asked) == expected
+        shop.now.forward(seconds=later)
+    monkeypatch.undo()
+    sale = till.redeem(till.propose(family.token(), [milk()]), checkout="S1", cashier="c01")
+    assert sale.state == "confirmed"
+
+
+def test_a_rotated_key_is_learned_through_one_refresh(shop: World) -> None:
+    """The issuer signs with a new key that the ledger knows: the first such code is redeemed, after
+    one refresh of the pack."""
+    till, family = shop.till(), shop.family()
+    till.propose(family.token(), [milk()])
+    before = till.held_pack
+    shop.ledger.issuers.put(ISSUER, [shop.issuer_key.public.to_jwk(), NEW.public.to_jwk()])
+    shop.issuer_key = NEW
+    sale = till.redeem(till.propose(family.token(), [milk()]), checkout="S1", cashier="c01")
+    assert sale.state == "confirmed" and till.held_pack is not before
+
+
+@pytest.mark.parametrize("what", ["key", "token", "card"])
+def test_what_is_withdrawn_is_refused_at_both_ends(shop: World, what: str) -> None:
+    """At the ledger at once, whatever pack a till holds; at the till, also without a network, as
+    soon as it has the pack; everybody else goes on."""
+    rules = {**PROGRAMME, "classes": ["once", "card"]}
+    shop.ledger.programmes.put_programme(rules)
+    shop.ledger.issuers.put(ISSUER, [shop.issuer_key.public.to_jwk(), NEW.public.to_jwk()])
+    till, family = shop.till(), shop.family()
+    till.refresh_pack()
+    of_card: dict[str, Any] = {
+        "token_class": "card",
+        "amr": ("carepos:card",),
+        "lifetime_s": 86_400,
+    }
+    lost: dict[str, Any] = {"iss": ISSUER, "aud": AUDIENCE, "sub": family.sub, "jti": "lost",
+            "issued_at": shop.now(), **(of_card if what == "card" else {})}  # fmt: skip
+    code = token.mint(shop.issuer_key, **lost)
+    if what == "card":
+        # The ledger is asked with the PIN's proof; any will do for a card that is withdrawn.
+        code = f"CPC1*{'c' * 22}*{code}"
+    revoking = shop.ledger.revoking
+    if what == "key":
+        revoking.key(ISSUER, shop.issuer_key.kid, reason="stolen")
+    else:
+        revoking.token(ISSUER, digest(b"lost"), reason="lost")
+    with pytest.raises(Refused) as at_ledger:
+        till.scan(code, pin="1234" if what == "card" else None)
+    till.refresh_pack()
+    till._client._transport.url = "http://127.0.0.1:1"
+    with pytest.raises(Refused) as at_till:
+        till.scan(code, pin="1234" if what == "card" else None)
+    assert at_ledger.value.code == at_till.value.code == "token_revoked"
+    till._client._transport.url = shop.url
+    if what == "key":
+        shop.issuer_key = NEW
+    assert till.propose(family.token(), [milk()]).refusal is None
