@@ -130,6 +130,8 @@ def test_t13_ten_thousand_kids_are_one_question(place: Place) -> None:
 
     def flood(thread: int, kids: int) -> None:
         for n in range(kids):
+            if place.server.asked > expected:
+                return  # it has failed; no need to wait for the rest
             assert servers[n % 2].verdict(EVIL, f"made-up-{thread}-{n}") == "token_signature"
 
     before = place.rules_version()

@@ -203,6 +203,8 @@ def test_t13_made_up_kids_at_a_till_are_one_question(
 
     def flood(thread: int, codes: int) -> None:
         for n in range(codes):
+            if len(asked) > expected:
+                return  # it has failed; no need to wait for the rest
             with pytest.raises(Refused) as refused:
                 till.scan(_with_kid(code, f"k-{thread}-{n}"))
             assert refused.value.code == "token_signature"
