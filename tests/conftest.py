@@ -11,6 +11,10 @@ from hypothesis import settings
 
 from tests.postgres_cluster import NoPostgres, PostgresCluster, running_cluster
 
+# pytest-xdist tells its workers that the screen is narrow; what commands print must not depend on
+# how the tests are run.
+os.environ.pop("COLUMNS", None)
+
 # Never derandomised, also where CI is set: each run looks at other examples, and a failing one is
 # printed as a line that reproduces it.
 settings.register_profile("default", deadline=None, derandomize=False, print_blob=True)

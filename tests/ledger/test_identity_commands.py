@@ -16,6 +16,7 @@ import pytest
 from carepos import clock, token
 from carepos.keys import SigningKey, digest
 from carepos_ledger.commands import DONE, FAILED, NO
+from carepos_ledger.operators import new_secret
 from tests.key_server import KeyServer, jwks, key_server, says
 from tests.ledger.test_commands import PROGRAMME, Place, Said, carepos, place, settle_in
 from tests.world import PROGRAMME as WORLD_PROGRAMME
@@ -254,7 +255,9 @@ def test_an_audit_of_who_acted(tmp_path: Path, capsys: Said) -> None:
     """Each redemption that somebody made for another, as a table and as CSV; the actor as a hash,
     and never the token."""
     with world(tmp_path) as made:
-        (tmp_path / "operator.secret").write_text(made.ledger.operators.add("audit"), "ascii")
+        secret = new_secret()
+        made.ledger.operators.add("audit", secret)
+        (tmp_path / "operator.secret").write_text(secret, "ascii")
         rule = {"proxy": True, "witness": True, "household_minor": 50_000, "actor_minor": 50_000,
                 "window_s": 86_400}  # fmt: skip
         made.ledger.programmes.put_programme({**WORLD_PROGRAMME, "acting": rule})

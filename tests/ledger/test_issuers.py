@@ -25,6 +25,7 @@ from carepos_ledger import app, schema
 from carepos_ledger.actions import Done
 from carepos_ledger.intake import Intake
 from carepos_ledger.issuers import Issuers
+from carepos_ledger.operators import new_secret
 from carepos_ledger.problems import Problem
 from tests.key_server import WRONG, KeyServer, http, jwks, key_server, says
 from tests.ledger.rig import AUDIENCE, ISSUER, PROGRAMME, Holder, Rig, code
@@ -379,7 +380,8 @@ def test_a_till_learns_a_rotation_by_itself(served: tuple[World, KeyServer, str]
     assert till.propose(family.token(), [milk()]).refusal is None
     made.now.forward(minutes=5)
     keys.publishes(made.issuer_key, NEW)
-    secret = made.ledger.operators.add("ops")
+    secret = new_secret()
+    made.ledger.operators.add("ops", secret)
     answer = requests.post(
         f"{url}/v1/operators/issuers/refresh",
         json={"iss": "https://issuer.test"},
