@@ -12,6 +12,8 @@ UV := uv==0.13.9
 
 # Also what `make test ARGS="-k rules"` passes on.
 ARGS ?=
+# How many inputs `make fuzz` tries.
+N ?= 1000000
 
 # One line that names the remedy, or nothing if this Python can carry a virtual environment.
 define REMEDY
@@ -26,7 +28,7 @@ elif u.find_spec("venv") is None or u.find_spec("ensurepip") is None:
 endef
 export REMEDY
 
-.PHONY: help venv demo test check bench format lock clean
+.PHONY: help venv demo test check bench attacks fuzz format lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r name text; do \
@@ -65,6 +67,12 @@ check: venv  ## lint, format, types, and the dependency arrows
 
 bench: venv  ## measurements: a table here, results in bench-out/results.json
 	@$(BIN)/python -m benchmarks
+
+attacks: venv  ## thousands of attacks on identity tokens, ours beside bare PyJWT
+	@$(BIN)/python -m tests.attacks_report
+
+fuzz: venv  ## mutated tokens, cards and key sets; N=1000000 of them, with atheris if it is installed
+	@$(BIN)/python -m tests.fuzz_tokens $(N)
 
 format: venv  ## mend what ruff can mend, and format
 	@$(BIN)/python -m ruff check --fix .

@@ -100,13 +100,13 @@ class Intake:
     def _verify(self, text: str, verifier: _Verifier) -> IdentityToken:
         """A key that is not known may be new: the issuer is asked, and the token judged again."""
         try:
-            return verifier.get().verify(text, self._now())
+            return verifier.get().examine(text, self._now())
         except TokenRefused as refused:
             iss = unknown_key.issuer_named(text) if unknown_key.is_meant(refused) else None
             if iss is None or not self._learn(iss):
                 raise
         verifier.forget()
-        return verifier.get().verify(text, self._now())
+        return verifier.get().examine(text, self._now())
 
 
 class _Verifier:

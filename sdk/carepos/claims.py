@@ -89,7 +89,8 @@ def read(claims: Mapping[str, Any]) -> Claims:
 def read_key_binding(claims: Mapping[str, Any], audience: str, sd_hash: str) -> tuple[int, str]:
     """(iat, nonce) of a KB-JWT for this audience and token. Raises TokenRefused."""
     try:
-        strict_json.exact_names(claims, {"iat", "aud", "nonce", "sd_hash"}, where="key binding")
+        if claims.keys() != {"iat", "aud", "nonce", "sd_hash"}:
+            raise Malformed("its claims are not exactly iat, aud, nonce and sd_hash")
         signed_at_s = strict_json.integer(claims["iat"], "iat", low=1, high=_LAST_SECOND)
         nonce = claims["nonce"]
         if not isinstance(nonce, str) or _NONCE.fullmatch(nonce) is None:
@@ -140,9 +141,11 @@ def _confirmation(claims: Mapping[str, Any], token_class: str) -> IssuerKey | No
         return None
     if token_class != "card":
         _bad("cnf", "stands only in a token of class card")
+    confirmed = claims["cnf"]
+    if not isinstance(confirmed, dict) or confirmed.keys() != {"jwk"}:
+        _bad("cnf", "must have jwk and nothing else")
     try:
-        names = strict_json.exact_names(claims["cnf"], {"jwk"}, where="cnf")
-        return holder_key(names["jwk"])
+        return holder_key(confirmed["jwk"])
     except Malformed as error:
         _bad("cnf", str(error))
 

@@ -27,14 +27,14 @@ _FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _headers: dict[str, Mapping[str, Any]] = {}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Compact:
     """Header and claims as they are spelled; nothing of it is true until `signature` over
-    `signing_input` verifies."""
+    `signed` verifies."""
 
     header: Mapping[str, Any]
     claims: Mapping[str, Any]
-    signing_input: bytes
+    signed: bytes
     signature: bytes
 
 
@@ -49,9 +49,9 @@ def read(text: str) -> Compact:
         if len(_headers) >= _HEADERS_KEPT:
             _headers.clear()
         _headers[header_text] = header
+    signature = unb64(signature_text, "signature")
     claims = _part(claims_text, MAX_CLAIMS_BYTES, "claims")
-    signing_input = text[: len(header_text) + 1 + len(claims_text)].encode("ascii")
-    return Compact(header, claims, signing_input, unb64(signature_text, "signature"))
+    return Compact(header, claims, f"{header_text}.{claims_text}".encode("ascii"), signature)
 
 
 def _part(text: str, limit: int, field: str) -> Mapping[str, Any]:

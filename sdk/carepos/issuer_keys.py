@@ -31,21 +31,20 @@ MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 4096
 RSA_EXPONENT: Final = 65_537
 
-# The points of small order (RFC 7748 §6, RFC 8032 §8.9 note), with and without the sign bit: under
-# such a "key" one signature fits many messages. The library takes them.
-_SMALL_ORDER: Final = frozenset(
-    (int(y, 16) | sign << 255).to_bytes(32, "little")
-    for sign in (0, 1)
-    for y in (
-        "0",
-        "1",
-        "7a03ac9277fdc74ec6cc392cfa53202a0f67100d760b3cba4fd84d3d706a17c7",
-        "05fc536d880238b13933c6d305acdfd5f098eff289f4c345b027b2c28f95e826",
-        "7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffec",
-        "7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffed",
-        "7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffee",
-    )
+# Ed25519's field and curve (RFC 8032 §5.1), and the y of its points of small order: under such a
+# "key" one signature fits many messages. The library takes them, and any 32 bytes besides.
+_ED_P: Final = 2**255 - 19
+_ED_D: Final = -121665 * pow(121666, -1, _ED_P) % _ED_P
+_SMALL_ORDER_Y: Final = frozenset(
+    {
+        0,
+        1,
+        _ED_P - 1,
+        0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
+        0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+    }
 )
+_P256_P: Final = 2**256 - 2**224 + 2**192 + 2**96 - 1
 
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -114,6 +113,11 @@ def _thumbprint(members: Mapping[str, str]) -> str:
     return digest(strict_json.canonical(dict(members)))
 
 
+def _material(key: IssuerKey) -> dict[str, str]:
+    """What makes it this key: neither what it is called nor the alg that it is pinned to."""
+    return {name: value for name, value in key.jwk.items() if name not in ("kid", "alg")}
+
+
 def kid_text(value: object) -> str:
     """`value` if it may name an issuer's key: 1 to 64 printable ASCII characters."""
     text = strict_json.text(value, "kid", high=64)
@@ -136,7 +140,9 @@ def holder_key(jwk: object) -> IssuerKey:
     kty = key.jwk["kty"]
     if kty == "RSA":
         raise Malformed("must be Ed25519 or P-256", field="cnf.jwk")
-    strict_json.exact_names(jwk, {"kty", *_MEMBERS[kty]}, where="cnf.jwk")
+    if not isinstance(jwk, dict) or jwk.keys() != {"kty", *_MEMBERS[kty]}:
+        # The message names no member: it came in a token.
+        raise Malformed("must have its required members and nothing else", field="cnf.jwk")
     return key
 
 
@@ -146,22 +152,35 @@ def _key(members: Mapping[str, str]) -> VerifyingKey:
         match members["kty"], members.get("crv"):
             case "OKP", "Ed25519":
                 raw = unb64(members["x"], "jwk.x")
-                if raw in _SMALL_ORDER:
-                    raise Malformed("is a point of small order", field="jwk.x")
-                return Ed25519PublicKey.from_public_bytes(raw)
+                key = Ed25519PublicKey.from_public_bytes(raw)
+                _check_edwards_point(raw)
+                return key
             case "EC", "P-256":
                 x, y = (unb64(members[name], f"jwk.{name}") for name in ("x", "y"))
                 if len(x) != 32 or len(y) != 32:
                     raise Malformed("a coordinate has 32 bytes", field="jwk")
-                point = EllipticCurvePublicNumbers(
-                    int.from_bytes(x, "big"), int.from_bytes(y, "big"), SECP256R1()
-                )
-                return point.public_key()
+                at = int.from_bytes(x, "big"), int.from_bytes(y, "big")
+                if max(at) >= _P256_P:
+                    raise Malformed("a coordinate is below the field's prime", field="jwk")
+                return EllipticCurvePublicNumbers(*at, SECP256R1()).public_key()
             case "RSA", None:
                 return _rsa_key(members)
     except ValueError:
         raise Malformed("not a point of the curve, or of another length", field="jwk") from None
     raise Malformed("crv must be Ed25519 or P-256", field="jwk.crv")
+
+
+def _check_edwards_point(raw: bytes) -> None:
+    """Raises Malformed unless these are the bytes of a point (RFC 8032 §5.1.3) of large order."""
+    y = int.from_bytes(raw, "little") & (2**255 - 1)
+    if y >= _ED_P:
+        raise Malformed("is a second spelling of a point", field="jwk.x")
+    if y in _SMALL_ORDER_Y:
+        raise Malformed("is a point of small order", field="jwk.x")
+    # x² = u / v has a root exactly when u · v is a square (Euler); neither is 0 here.
+    u, v = y * y - 1, _ED_D * y * y + 1
+    if pow(u * v, (_ED_P - 1) // 2, _ED_P) != 1:
+        raise Malformed("is no point of the curve", field="jwk.x")
 
 
 def _rsa_key(members: Mapping[str, str]) -> RSAPublicKey:
@@ -256,28 +275,23 @@ class IssuerKeys:
         """
         if newer.as_of < self.as_of:
             raise SetRefused("is older than the set that is held", field="keys")
+        held = {k: v for k, v in self.keys.items() if self.get(k, newer.as_of) is not None}
+        shared = held.keys() & newer.keys.keys()
         if not confirmed:
-            shared = self.keys.keys() & newer.keys.keys()
-            if any(self.keys[kid].jwk != newer.keys[kid].jwk for kid in shared):
+            if any(_material(held[kid]) != _material(newer.keys[kid]) for kid in shared):
                 raise SetRefused(f"a known kid names another key {newer._named()}", field="keys")
             # What only has keys that were on their way out is a set from before.
             if not shared - self.retiring.keys():
                 raise SetRefused(
                     f"shares no key with the set that is held {newer._named()}", field="keys"
                 )
-        gone = {} if confirmed else {k: v for k, v in self.keys.items() if k not in newer.keys}
         until = newer.as_of + RETIRING
-        retiring = {
-            kid: ends for kid in gone if (ends := self.retiring.get(kid, until)) > newer.as_of
-        }
-        # However often an issuer rotates, what is kept can be read again.
-        longest = sorted(retiring, key=lambda kid: (retiring[kid], kid), reverse=True)[:MAX_KEYS]
-        kept = {kid: gone[kid] for kid in gone if kid in longest}
-        return replace(
-            newer,
-            keys={**kept, **newer.keys},
-            retiring={kid: retiring[kid] for kid in kept},
-        )
+        going = [] if confirmed else [kid for kid in held if kid not in newer.keys]
+        # However often an issuer rotates: those that went last, and no more than a set may have.
+        going.sort(key=lambda kid: self.retiring.get(kid, until))
+        retiring = {kid: self.retiring.get(kid, until) for kid in going[-MAX_KEYS:]}
+        kept = {kid: held[kid] for kid in retiring}
+        return replace(newer, keys={**kept, **newer.keys}, retiring=retiring)
 
     def confirmed_by(self, thumbprints: Iterable[str]) -> None:
         """Raises SetRefused unless these are exactly the keys that a person has compared."""
@@ -307,6 +321,8 @@ class IssuerKeys:
         )
         listed = strict_json.array(names["keys"], f"{where}.keys", high=2 * MAX_KEYS)
         by_kid = {key.kid: key for key in map(IssuerKey.from_jwk, listed)}
+        if len(by_kid) < len(listed):
+            raise Malformed("two keys have one kid", field=f"{where}.keys")
         retiring = strict_json.mapping(names["retiring"], f"{where}.retiring", high=MAX_KEYS)
         return cls(
             by_kid,

@@ -94,12 +94,12 @@ class Scanner:
 
     def _verify(self, held: Presentation) -> IdentityToken:
         try:
-            return self._verifier().verify(held, self._now())
+            return self._verifier().examine(held, self._now())
         except TokenRefused as refused:
             # An issuer or key that this pack doesn't have may be in a newer one.
             if refused.claim not in ("iss", "kid") or not self._packs.refresh_for_unknown_key():
                 raise
-        return self._verifier().verify(held, self._now())
+        return self._verifier().examine(held, self._now())
 
     def _verifier(self) -> TokenVerifier:
         pack = self._packs.get()

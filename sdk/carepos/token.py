@@ -1,8 +1,8 @@
 """Identity tokens: does the code in front of us prove a beneficiary, here and now?
 
-Profile and order of the checks: docs/identity.md. The signature is PyJWT's to verify; what stands
+Profile and order of the checks: docs/identity.md. The signature is PyJWT's algorithms'; what stands
 before it (form, sizes, header) is `compact`'s, what stands behind it (claims) `claims`'s, because
-PyJWT by itself takes other spellings of one token, duplicate names and lifetimes without end.
+`jwt.decode` by itself takes other spellings of one token, duplicate names and lives without end.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import jwt
-from jwt.algorithms import Algorithm, get_default_algorithms
+from jwt.algorithms import Algorithm, ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from carepos import claims as profile
 from carepos import compact, issuer_keys, presentation, revocation
 from carepos.claims import ALGORITHMS, Acting, Claims, TokenClass
-from carepos.compact import Compact
 from carepos.errors import Malformed, TokenRefused
 from carepos.issuer_keys import IssuerKey, IssuerKeys, VerifyingKey
 from carepos.keys import SigningKey, digest
@@ -33,10 +32,12 @@ CLOCK_LEEWAY_S: Final = 60
 FRESH_S: Final = 300
 VISIT: Final = timedelta(minutes=15)
 
-# PyJWT's algorithms: these four and no other, whatever PyJWT learns later.
-_PYJWT: Final[Mapping[str, Algorithm]] = {
-    **{name: get_default_algorithms()[name] for name in ("EdDSA", "ES256", "RS256")},
-    "Ed25519": get_default_algorithms()["EdDSA"],  # RFC 9864's name for the same signature
+# These four and no other, whatever PyJWT learns later. Which of them a key allows is the key's.
+_SIGNATURES: Final[Mapping[str, Algorithm]] = {
+    "EdDSA": OKPAlgorithm(),
+    "Ed25519": OKPAlgorithm(),  # RFC 9864's name for the same signature
+    "ES256": ECAlgorithm(ECAlgorithm.SHA256),
+    "RS256": RSAAlgorithm(RSAAlgorithm.SHA256),
 }
 
 
@@ -99,17 +100,26 @@ class TokenVerifier:
         self._revoked = revoked
 
     def verify(self, scanned: str | Presentation, now: datetime) -> IdentityToken:
-        """The token in `scanned`, rows 1 to 10 of docs/identity.md §4.
+        """The token in `scanned`, good here and now by itself: rows 1 to 10 and 13 of
+        docs/identity.md §4. Whether it was used before is for whoever remembers visits.
 
         Raises TokenRefused, which names the claim and the rule and never a value.
         """
+        identity = self.examine(scanned, now)
+        if identity.stale:
+            raise _no("holder_unproven", "key binding", f"is older than {FRESH_S} s")
+        if identity.revoked:
+            raise _no("token_revoked", "jti", "it, or the key that signed it, is withdrawn")
+        return identity
+
+    def examine(self, scanned: str | Presentation, now: datetime) -> IdentityToken:
+        """As `verify`, but a stale presentation and a withdrawn token come back, marked as such:
+        for a till and a ledger, which must know the visit before they judge these two."""
         try:
-            held = presentation.read(scanned) if isinstance(scanned, str) else scanned
+            held = scanned if isinstance(scanned, Presentation) else presentation.read(scanned)
             parts = compact.read(held.token)
         except Malformed as error:
             raise _no("token_malformed", error.field or "token", str(error)) from None
-        except AttributeError:
-            raise _no("token_malformed", "token", "is no text") from None
         header, unverified = parts.header, parts.claims
         _check_header(header)
         iss = unverified.get("iss")
@@ -117,7 +127,8 @@ class TokenVerifier:
         if keys is None:
             raise _no("token_issuer", "iss", "is no issuer that is known here")
         key = _key(keys, header, now)
-        _verify_signature(parts, key.key)
+        if not signature_verifies(parts.signed, parts.signature, key.key, header["alg"]):
+            raise _no("token_signature", "signature", "does not verify")
         if unverified.get("aud") != self._audience:
             raise _no("token_audience", "aud", "is not this platform's redemption audience")
         found = profile.read(unverified)
@@ -176,16 +187,14 @@ def _key(keys: IssuerKeys, header: Mapping[str, Any], now: datetime) -> IssuerKe
     return key
 
 
-def _verify_signature(parts: Compact, key: VerifyingKey) -> None:
-    """Raises TokenRefused. That the key may be used with this `alg` was checked before."""
+def signature_verifies(signed: bytes, signature: bytes, key: VerifyingKey, alg: str) -> bool:
+    """Whether `key` made this signature by `alg`, which the caller has held against the key."""
     try:
-        good = _PYJWT[parts.header["alg"]].verify(parts.signing_input, key, parts.signature)
+        return _SIGNATURES[alg].verify(signed, key, signature)
     except Exception:  # noqa: BLE001
         # Whatever a library says of bytes from outside, here it means one thing. Nothing of theirs
         # may leave: their messages and causes can quote the token (INV-10).
-        good = False
-    if not good:
-        raise _no("token_signature", "signature", "does not verify")
+        return False
 
 
 def _check_time(found: Claims, now: datetime) -> None:
@@ -210,10 +219,8 @@ def _verify_key_binding(
     alg = header["alg"]
     if not isinstance(alg, str) or alg not in holder.algorithms:
         raise _no("holder_unproven", "key binding", "its alg is not what the holder's key allows")
-    try:
-        _verify_signature(parts, holder.key)
-    except TokenRefused:
-        raise _no("holder_unproven", "key binding", "its signature does not verify") from None
+    if not signature_verifies(parts.signed, parts.signature, holder.key, alg):
+        raise _no("holder_unproven", "key binding", "its signature does not verify")
     signed_at_s, nonce = profile.read_key_binding(
         parts.claims, audience, digest(f"{held.token}~".encode("ascii"))
     )

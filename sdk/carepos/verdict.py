@@ -194,7 +194,7 @@ def judge(scanned: str, question: Question) -> Verdict:
     """Good or not, by the first row of docs/identity.md §4 that fails."""
     try:
         verifier = TokenVerifier(question.issuers, question.audience, question.revocations)
-        identity = verifier.verify(scanned, question.at)
+        identity = verifier.examine(scanned, question.at)
     except TokenRefused as found:
         made = refused(found.code, found.claim, found.why)
         return _with(made, _about_refused(found, scanned, question))

@@ -51,9 +51,9 @@ def proxied(mint: Mint, *, actor: str, reason: str) -> Minted:
     return mint.acted(SUB, actor=actor, way="proxy", reason=reason, amr=("otp",))
 
 
-def is_refused(code: str, alg: str) -> bool:
+def is_refused(code: str, alg: str, at: datetime = NOW) -> bool:
     try:
-        verifier_of(alg).verify(code, NOW)
+        verifier_of(alg).verify(code, at)
     except TokenRefused as refused:
         said = f"{refused} {refused.claim} {refused.why} {refused!r}"
         assert "canary" not in said and code not in said
@@ -111,7 +111,8 @@ def test_a_presentation_is_of_its_token_and_its_moment() -> None:
     assert is_refused(one.token, "EdDSA")
     assert is_refused(mint.present(one.token, HOLDERS["EdDSA"]), "EdDSA")
     hour = NOW + timedelta(hours=1)
-    assert verifier_of("EdDSA").verify(one.code, hour).stale
+    assert verifier_of("EdDSA").examine(one.code, hour).stale
+    assert is_refused(one.code, "EdDSA", hour)
     again = mint_of("EdDSA", now=lambda: hour).present(one.token, HOLDERS["ES256"])
     fresh = verifier_of("EdDSA").verify(again, hour)
     assert not fresh.stale

@@ -57,8 +57,9 @@ def test_a_picture_of_every_kind_reads_back(kind: str, level: Level) -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_no_other_segmentation_is_smaller(level: Level) -> None:
-    """One byte segment is never beaten: not by the library's own splitting, which at its finest is
-    a version larger, and not by the best mix of byte and alphanumeric segments there is."""
+    """One byte segment is not beaten by the library's own splitting, which at its finest is a
+    version larger; nor by the best mix of byte and alphanumeric segments there is, but for a code
+    that happens to have long runs of capitals and digits, and then by one version."""
     for _, code in codes():
         size = qr_size.of(code, level)
         for optimise in (4, 8, 12, 20):
@@ -66,7 +67,7 @@ def test_no_other_segmentation_is_smaller(level: Level) -> None:
             other.add_data(code.encode(), optimize=optimise)
             other.make(fit=True)
             assert size.version <= other.version
-        assert QrSize(size.version - 1).version < _best_mix(code, level)
+        assert size.version - 1 <= _best_mix(code, level)
 
 
 def _best_mix(code: str, level: Level) -> int:

@@ -19,6 +19,7 @@ from typing import Any
 from tests.vectors import second
 from tests.vectors.second import b64, jcs, jws_digest, sign, sign_raw
 from tests.vectors.settlement_vectors import settlement_file
+from tests.vectors.token_vectors import tokens_file
 
 Json = dict[str, Any]
 HERE = Path(__file__).parent
@@ -1386,6 +1387,7 @@ FILES = {
     "outcomes.json": outcomes_file,
     "refusals.json": refusals_file,
     "allocations.json": allocations_file,
+    "tokens.json": tokens_file,
 }
 
 
