@@ -15,11 +15,17 @@ from typing import Any, Protocol
 
 from sqlalchemy import insert, literal, select
 
+from carepos.errors import Malformed
 from carepos_ledger import schema
+from carepos_ledger.cards import Cards
+from carepos_ledger.problems import Problem
+from carepos_ledger.revoking import Revoking
 from tests import second_ledger
+from tests.contract_codes import Signer
 from tests.contract_till import FORMULA, MILK, RICE
+from tests.second_cards import Card
 from tests.second_ledger import Holder, SecondLedger
-from tests.second_signing import Json, Key, b64
+from tests.second_signing import Bad, Json, Key, b64
 from tests.world import AUDIENCE, IMPORT_KEY_ID, FakeClock, World, world
 
 ISSUER = "https://issuer.contract.test"
@@ -107,11 +113,26 @@ class ContractLedger(Protocol):
     def close(self, programme: str) -> None:
         """Sweep what no batch holds into settlement files."""
 
+    def put_keys(self, iss: str, jwks: list[Json], *, confirmed: bool = False) -> bool:
+        """A set of an issuer, whether it was taken; `confirmed`: by a person."""
+
+    def put_card(self, iss: str, sub: str, jti_sha256: str, verifier: str) -> None:
+        """What an issuer tells of a printed card."""
+
+    def unlock(self, iss: str, jti_sha256: str) -> None:
+        """Give a locked card its tries back."""
+
+    def withdraw_key(self, iss: str, kid: str) -> None:
+        """Stop believing a key of an issuer."""
+
+    def withdraw_token(self, iss: str, jti_sha256: str) -> None:
+        """Withdraw a token or card."""
+
 
 def care(
     ledger: ContractLedger,
     sub: str,
-    key: Key | None = None,
+    key: Signer | None = None,
     typ: str = "care+jwt",
     **changes: Any,
 ) -> str:
@@ -139,7 +160,7 @@ class SecondContract:
         self.url, self.now, self.ledger = url, now, ledger
         self.audience = ledger.audience
         self.issuer_key = Key.new()
-        ledger.issuers[ISSUER] = [self.issuer_key.public]
+        self.put_keys(ISSUER, [self.issuer_key.public.jwk])
         ledger.products["relief"] = {"product_list": "relief", "version": 1, "entries": PRODUCTS}
         for store, merchant in STORES.items():
             ledger.put_store(store, merchant, f"{merchant} 超市", f"{store} 店")
@@ -156,7 +177,8 @@ class SecondContract:
         self.ledger.put_in[programme] += Counter({funder: amount_minor})
 
     def family(self, *vouchers: Json, beside: str | None = None) -> str:
-        holder = Holder(ISSUER, b64(secrets.token_bytes(16)))
+        iss = self.ledger.programmes[vouchers[0]["programme"]]["issuer"]
+        holder = Holder(iss, b64(secrets.token_bytes(16)))
         if beside is not None:
             self.ledger.buckets[holder] = self.ledger.buckets[Holder(ISSUER, beside)]
         for voucher in vouchers:
@@ -171,6 +193,25 @@ class SecondContract:
 
     def close(self, programme: str) -> None:
         self.ledger.close(programme)
+
+    def put_keys(self, iss: str, jwks: list[Json], *, confirmed: bool = False) -> bool:
+        try:
+            self.ledger.identity.put_keys(iss, jwks, confirmed=confirmed)
+        except Bad:
+            return False
+        return True
+
+    def put_card(self, iss: str, sub: str, jti_sha256: str, verifier: str) -> None:
+        self.ledger.identity.cards.told[iss, jti_sha256] = Card(sub, verifier)
+
+    def unlock(self, iss: str, jti_sha256: str) -> None:
+        self.ledger.identity.cards.told[iss, jti_sha256].wrong = 0
+
+    def withdraw_key(self, iss: str, kid: str) -> None:
+        self.ledger.identity.withdraw("keys", iss, kid)
+
+    def withdraw_token(self, iss: str, jti_sha256: str) -> None:
+        self.ledger.identity.withdraw("tokens", iss, jti_sha256)
 
 
 @contextmanager
@@ -189,6 +230,8 @@ class ReferenceContract:
         self.audience = AUDIENCE
         self.issuer_key = Key.new()
         office, programmes = world.ledger.office, world.ledger.programmes
+        self._cards = Cards(world.ledger.database, world.now)
+        self._revoking = Revoking(world.ledger.database, world.now)
         world.ledger.issuers.put(ISSUER, [self.issuer_key.public.jwk])
         programmes.put_product_list("relief", 1, PRODUCTS)
         for merchant in sorted(set(STORES.values()) - {"zhou"}):
@@ -230,7 +273,7 @@ class ReferenceContract:
         people, new_sub = schema.beneficiaries.c, b64(secrets.token_bytes(16))
         person = select(
             people.bucket, literal(b64(secrets.token_bytes(16))), people.iss, literal(new_sub)
-        ).where(people.iss == ISSUER, people.sub == sub)
+        ).where(people.sub == sub)
         names = ["bucket", "beneficiary", "iss", "sub"]
         with self._ledger.database.write() as connection:
             connection.execute(insert(schema.beneficiaries).from_select(names, person))
@@ -241,7 +284,7 @@ class ReferenceContract:
         people = schema.beneficiaries.c
         person = select(
             people.iss, literal(IMPORT_KEY_ID), literal(ref), people.bucket, people.beneficiary
-        ).where(people.iss == ISSUER, people.sub == sub)
+        ).where(people.sub == sub)
         names = ["iss", "import_key_id", "ref", "bucket", "beneficiary"]
         with self._ledger.database.write() as connection:
             connection.execute(insert(schema.enrolments).from_select(names, person))
@@ -254,6 +297,25 @@ class ReferenceContract:
 
     def close(self, programme: str) -> None:
         self._ledger.settlement.close(None, programme)
+
+    def put_keys(self, iss: str, jwks: list[Json], *, confirmed: bool = False) -> bool:
+        try:
+            self._ledger.issuers.put(iss, jwks, confirmed=confirmed)
+        except (Malformed, Problem):
+            return False
+        return True
+
+    def put_card(self, iss: str, sub: str, jti_sha256: str, verifier: str) -> None:
+        self._cards.put(iss, jti_sha256, sub, verifier)
+
+    def unlock(self, iss: str, jti_sha256: str) -> None:
+        self._cards.unlock(iss, jti_sha256)
+
+    def withdraw_key(self, iss: str, kid: str) -> None:
+        self._revoking.key(iss, kid, reason="contract test")
+
+    def withdraw_token(self, iss: str, jti_sha256: str) -> None:
+        self._revoking.token(iss, jti_sha256, reason="contract test")
 
 
 @contextmanager

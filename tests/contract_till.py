@@ -175,10 +175,11 @@ class ContractTill:
         headers = {"Authorization": bearer, "Content-Type": "application/json"}
         return requests.post(self.url + path, body, headers=headers, timeout=20)
 
-    def lookup(self, token: str) -> Json:
+    def lookup(self, token: str, pin_proof: str | None = None) -> Json:
         """The signed answer to a lookup of a good token."""
         jti = b64(secrets.token_bytes(16))
-        answer = self.post("/v1/vouchers/lookup", {"token": token}, jti=jti)
+        body = {"token": token} if pin_proof is None else {"token": token, "pin_proof": pin_proof}
+        answer = self.post("/v1/vouchers/lookup", body, jti=jti)
         assert answer.status_code == 200, answer.text
         found = read(answer.json()["lookup"], "carepos-lookup+jws", self.ledger_keys)
         assert found["request"] == jti and found["terminal"] == self.terminal

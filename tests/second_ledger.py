@@ -15,17 +15,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from tests.second_acting import Acting
+from tests.second_identity import Identity
 from tests.second_rules import (
+    DIGEST,
     ID,
-    Check,
     Refusal,
+    Refused,
     Situation,
     bucket,
     check,
@@ -48,13 +51,12 @@ from tests.second_signing import (
     receipt_no,
     split,
     strict_json,
+    unb64,
     unread,
     utc,
 )
+from tests.second_tokens import Shown
 
-VISIT = timedelta(minutes=15)
-LIFETIME_S = {"once": 900, "card": 400 * 86_400}
-LEEWAY_S = 60
 BODY_LIMIT = 2 * 1024 * 1024
 PACK, TIME, LOOKUP, OUTCOME = (
     f"carepos-{name}+jws" for name in ("manifest", "time", "lookup", "outcome")
@@ -81,30 +83,9 @@ STATUS = {
     "unsupported_media_type": 415,
 }
 
-_SHORT = text(r"[A-Za-z0-9._~-]{1,64}")
+# A programme that nobody may collect from for another says nothing of it.
+_NOBODY = ("acting", None)
 _ACTIVATION = text(r"cp1\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}")
-_ISSUER = text(r"[\x20-\x7e]{1,200}")
-
-
-def _date(value: Any) -> bool:
-    return type(value) is int
-
-
-def _methods(value: Any) -> bool:
-    return each(1, 8, text(r"[a-z0-9:]{1,40}"))(value)
-
-
-_CLAIMS: Mapping[str, Check] = {
-    "iss": _ISSUER,
-    "aud": lambda _value: True,
-    "sub": _SHORT,
-    "jti": _SHORT,
-    "iat": _date,
-    "nbf": _date,
-    "exp": _date,
-    "amr": _methods,
-    "care_class": lambda value: isinstance(value, str) and value in LIFETIME_S,
-}
 
 
 class Problem(Exception):
@@ -121,14 +102,6 @@ class Problem(Exception):
             "code": code,
             **more,
         }
-
-
-class Refused(Exception):
-    """A decision against, with its code."""
-
-    def __init__(self, code: str, at: int | str | None = None) -> None:
-        super().__init__(code)
-        self.refusal = Refusal(code, at)
 
 
 @dataclass
@@ -187,8 +160,8 @@ class Item:
     token: str | None
 
 
-def holder_of(claims: Json) -> Holder:
-    return Holder(claims["iss"], claims["sub"])
+def holder_of(shown: Shown) -> Holder:
+    return Holder(shown.iss, shown.claims["sub"])
 
 
 class SecondLedger:
@@ -200,7 +173,7 @@ class SecondLedger:
         self.now, self.ledger, self.audience = now, ledger, audience
         self.root, self.key, self.secret = Key.new(), Key.new(), secrets.token_bytes(32)
         self.lock = threading.RLock()
-        self.issuers: dict[str, list[PublicKey]] = {}
+        self.identity, self.acting = Identity(now, audience), Acting()
         self.products: dict[str, Json] = {}
         self.programmes: dict[str, Json] = {}
         self.admitted: dict[str, set[str]] = {}
@@ -215,7 +188,6 @@ class SecondLedger:
         self.buckets: dict[Holder, int] = {}
         self.vouchers: dict[str, Json] = {}
         self.holders: dict[str, Holder] = {}
-        self.visits: dict[tuple[str, str], tuple[str, datetime]] = {}
         self.numbers: dict[tuple[str, str], dict[int, str]] = {}
         self.attempts: dict[tuple[str, str], Attempt] = {}
         self.decided: dict[str, str] = {}
@@ -416,19 +388,17 @@ class SecondLedger:
         programmes = []
         for name, programme in sorted(self.programmes.items()):
             stores = [terminal.store] if terminal.store in self.admitted[name] else []
-            programmes.append({**programme, "stores": stores})
-        issuers = [
-            {"iss": iss, "keys": [key.jwk for key in keys]}
-            for iss, keys in sorted(self.issuers.items())
-        ]
+            told = {key: value for key, value in programme.items() if (key, value) != _NOBODY}
+            programmes.append({**told, "stores": stores})
         file = {
             "v": 1,
             "terminal": terminal.name,
             "store": terminal.store,
             "audience": self.audience,
-            "issuers": issuers,
+            "issuers": self.identity.issuers_told(),
             "programmes": programmes,
             "product_lists": [self.products[name] for name in sorted(self.products)],
+            "revocations": self.identity.revocations(),
         }
         return canonical(file)
 
@@ -448,15 +418,16 @@ class SecondLedger:
         said = f"carepos/beneficiary-ref/v1|{merchant}|{holder.iss}|{holder.sub}".encode()
         return b64(hmac.new(self.secret, said, hashlib.sha256).digest())[:22]
 
-    def lookup(self, terminal: Terminal, jti: str, token: str) -> Json:
+    def lookup(self, terminal: Terminal, jti: str, token: str, proof: bytes | None) -> Json:
         with self.lock:
             if terminal.status != "active":
                 raise Problem(f"terminal_{terminal.status}")
             try:
-                claims, until = self.admit(token, terminal)
+                shown = self.identity.read(token)
+                until = self.identity.admit(shown, terminal.name, proof=proof)
             except Refused as refused:
-                raise Problem(refused.refusal.code, 403) from refused
-            holder = holder_of(claims)
+                raise Problem(refused.refusal.code, 403, **refused.more) from refused
+            holder = holder_of(shown)
             if holder not in self.buckets:
                 raise Problem("voucher_unknown", 403)
             mine = [found for name, found in self.vouchers.items() if self.holders[name] == holder]
@@ -481,57 +452,13 @@ class SecondLedger:
                 },
                 "vouchers": mine[:20],
             }
+            if shown.actor is not None:
+                payload["acted"] = {
+                    name: self.acting.paid(shown, self.programmes[name], self.now())
+                    for name in {found["programme"] for found in mine}
+                    if self.programmes[name].get("acting")
+                }
             return {"lookup": self.key.sign(LOOKUP, payload)}
-
-    def admit(
-        self, token: str, terminal: Terminal, issuer: str | None = None
-    ) -> tuple[Json, datetime]:
-        """The claims of a good token and the end of its visit, which its first use begins."""
-        claims = self._claims(token)
-        if claims["iss"] != (issuer or claims["iss"]):
-            raise Refused("token_issuer")
-        now = self.now()
-        visit = (claims["iss"], digest(claims["jti"].encode()))
-        if now.timestamp() >= claims["exp"]:
-            raise Refused("token_expired")
-        if now.timestamp() < max(claims["nbf"], claims["iat"]) - LEEWAY_S:
-            raise Refused("token_not_yet_valid")
-        bound = self.visits.get(visit)
-        if bound is not None:
-            if bound[0] != terminal.name or now > bound[1]:
-                raise Refused("token_replayed")
-            return claims, bound[1]
-        if claims["care_class"] == "once":
-            self.visits[visit] = (terminal.name, now + VISIT)
-        return claims, now + VISIT
-
-    def _claims(self, token: str) -> Json:
-        if len(token) > 2_048:
-            raise Refused("token_malformed")
-        try:
-            thing = unread(token, None)
-            claims = strict_json(thing.payload)
-        except Bad as bad:
-            raise Refused("token_malformed") from bad
-        if not isinstance(claims, dict) or {"act", "cnf"} & set(claims):
-            raise Refused("token_malformed")
-        if not all(name in claims and good(claims[name]) for name, good in _CLAIMS.items()):
-            raise Refused("token_malformed")
-        if not 0 < claims["exp"] - claims["iat"] <= LIFETIME_S[claims["care_class"]]:
-            raise Refused("token_malformed")
-        keys = self.issuers.get(claims["iss"])
-        if keys is None:
-            raise Refused("token_issuer")
-        key = next((key for key in keys if key.kid == thing.kid), None)
-        try:
-            thing.read(key or PublicKey(bytes(32)))
-        except Bad as bad:
-            raise Refused("token_signature") from bad
-        if claims["aud"] != self.audience:
-            raise Refused("token_audience")
-        if thing.typ != "care+jwt":
-            raise Refused("token_type")
-        return claims
 
     # Records.
 
@@ -638,8 +565,8 @@ class SecondLedger:
         programme = self.programmes.get(content["programme"])
         if programme is None or programme["currency"] != content["currency"]:
             raise Problem("malformed")
-        holder = self._holder(item, programme)
-        refusal = self._judge(item, programme, holder)
+        shown = self._shown(item, programme)
+        refusal = self._judge(item, programme, shown)
         if refusal is not None:
             raise Refused(refusal.code, refusal.at)
         parts = [
@@ -649,6 +576,13 @@ class SecondLedger:
         payload = {"result": "posted", **self._book(content["currency"], parts, -1)}
         self._begin(item, attempt, "posted", payload)
         self._enter(item, item.record, payload["amount_minor"])
+        self.acting.note(
+            (item.terminal.name, item.record["id"]),
+            shown,
+            content["programme"],
+            payload["amount_minor"],
+            self.now(),
+        )
         return payload
 
     def _as_they_stand(self, payload: Json) -> Json:
@@ -660,28 +594,24 @@ class SecondLedger:
         ]
         return {"vouchers": told} if "vouchers" in payload else {}
 
-    def _holder(self, item: Item, programme: Json) -> Holder:
-        """Who presents the token that the record names, for the record's programme."""
+    def _shown(self, item: Item, programme: Json) -> Shown:
+        """The good presentation that the record names, of its beneficiary, for its programme."""
         content = item.record["content"]
         if item.token is None or digest(item.token.encode()) != content["token_sha256"]:
             raise Problem("malformed", field="token")
-        claims, _ = self.admit(item.token, item.terminal, programme["issuer"])
-        holder = holder_of(claims)
+        shown = self.identity.read(item.token)
+        holder = holder_of(shown)
         if self.reference(item.terminal.merchant, holder) != content["beneficiary"]:
             raise Problem("malformed", field="content.beneficiary")
+        if self.buckets.get(holder, bucket(item.record["id"])) != bucket(item.record["id"]):
+            raise Problem("malformed", field="id")
+        self.identity.admit(shown, item.terminal.name, programme)
         if holder not in self.buckets:
             raise Refused("voucher_unknown")
-        if self.buckets[holder] != bucket(item.record["id"]):
-            raise Problem("malformed", field="id")
-        wanted = programme["amr_any"]
-        if claims["care_class"] not in programme["classes"] or (
-            wanted and not set(wanted) & set(claims["amr"])
-        ):
-            raise Refused("token_assurance")
-        return holder
+        return shown
 
-    def _judge(self, item: Item, programme: Json, holder: Holder) -> Refusal | None:
-        content = item.record["content"]
+    def _judge(self, item: Item, programme: Json, shown: Shown) -> Refusal | None:
+        content, holder = item.record["content"], holder_of(shown)
         # Only the bucket of the id is looked at: a ledger may keep each bucket somewhere else.
         near = {
             name
@@ -696,6 +626,7 @@ class SecondLedger:
             products=self.products[programme["product_list"]]["entries"],
             vouchers={name: self.vouchers[name] for name in mine},
             others=frozenset(near - mine),
+            acted=self.acting.paid(shown, programme, self.now()) if shown.actor else None,
         )
         return check(now, content["basket"], content["allocation"])
 
@@ -755,6 +686,7 @@ class SecondLedger:
             for part in attempt.payload["vouchers"]
         ]
         result = self._book(attempt.payload["currency"], parts, 1)
+        self.acting.posted.pop((item.terminal.name, item.record["id"]), None)
         self._enter(item, attempt.sale, -result["amount_minor"])
         return {"result": "reversed", **result}
 
@@ -773,6 +705,10 @@ class SecondLedger:
                 "request": jti,
             }
             return {"state": "not_found", "outcomes": [self.key.sign(OUTCOME, payload)]}
+
+
+def _date(value: Any) -> bool:
+    return type(value) is int
 
 
 def _is_text(value: Any) -> bool:
@@ -834,9 +770,11 @@ def flask_app(ledger: SecondLedger) -> Flask:
     def lookup() -> Response:
         said = body()
         terminal, jti = reading()
-        if not exactly(token=_is_text)(said):
+        wanted = {"token": _is_text, **({"pin_proof": DIGEST} if "pin_proof" in said else {})}
+        if not exactly(**wanted)(said):
             raise Problem("malformed")
-        return answer(ledger.lookup(terminal, jti, said["token"]))
+        proof = unb64(said["pin_proof"]) if "pin_proof" in said else None
+        return answer(ledger.lookup(terminal, jti, said["token"], proof))
 
     @app.post("/v1/records")
     def records() -> Response:

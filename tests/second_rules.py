@@ -14,8 +14,8 @@ ORDER = (
     "programme_not_started programme_ended programme_paused store_not_in_programme"
     " voucher_unknown voucher_not_yours voucher_frozen voucher_not_started voucher_expired"
     " reserved_elsewhere not_in_product_list category_not_covered price_below_fixed"
-    " price_above_cap quantity_not_allowed quota_exceeded limit_exceeded balance_insufficient"
-    " proposal_changed"
+    " price_above_cap quantity_not_allowed quota_exceeded limit_exceeded acting_limit"
+    " balance_insufficient proposal_changed"
 ).split()
 UNITS = ("piece", "g", "ml")
 MANY = 10**9
@@ -213,9 +213,19 @@ class Refusal:
     at: int | str | None = None
 
 
+class Refused(Exception):
+    """A decision against, with its code; `more` is what a problem says beside it."""
+
+    def __init__(self, code: str, at: int | str | None = None, **more: int) -> None:
+        super().__init__(code)
+        self.refusal, self.more = Refusal(code, at), more
+
+
 @dataclass
 class Situation:
-    """What `check` may know: vouchers are as section 9's lookup gives them, by id."""
+    """What `check` may know: vouchers are as section 9's lookup gives them, by id; `acted` is what
+    was paid within the window, where somebody acts for the beneficiary.
+    """
 
     at: str
     store: str
@@ -224,6 +234,7 @@ class Situation:
     vouchers: Mapping[str, Json]
     others: frozenset[str] = frozenset()
     reserved: Mapping[str, int] | None = None
+    acted: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -387,8 +398,12 @@ def _item(
 def _sums(now: Situation, allocation: Sequence[Json]) -> list[Refusal]:
     found = []
     limit = now.programme["limit_per_redemption_minor"]
-    if limit is not None and sum(entry["programme_minor"] for entry in allocation) > limit:
+    asked = sum(entry["programme_minor"] for entry in allocation)
+    if limit is not None and asked > limit:
         found.append(Refusal("limit_exceeded"))
+    for name, paid in (now.acted or {}).items():
+        if paid + asked > now.programme["acting"][name]:
+            found.append(Refusal("acting_limit"))
     for name in sorted({entry["voucher"] for entry in allocation}):
         voucher = _usable(now, name)
         if voucher is not None and taken(allocation, voucher) > left_of(voucher):

@@ -162,8 +162,10 @@ class Key:
         head = {"alg": "EdDSA", "kid": self.public.kid, "typ": typ, **header}
         body = payload if isinstance(payload, bytes) else canonical(payload)
         text = b64(canonical(head)) + "." + b64(body)
-        secret = Ed25519PrivateKey.from_private_bytes(self.seed)
-        return text + "." + b64(secret.sign(text.encode()))
+        return text + "." + b64(self.sign_bytes(text.encode()))
+
+    def sign_bytes(self, data: bytes) -> bytes:
+        return Ed25519PrivateKey.from_private_bytes(self.seed).sign(data)
 
 
 @dataclass(frozen=True)
