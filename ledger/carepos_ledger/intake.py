@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from carepos import record, strict_json, unknown_key
+from carepos import presentation, record, strict_json, unknown_key
 from carepos.clock import Clock
 from carepos.errors import Malformed, Refused, SignatureInvalid, TokenRefused
-from carepos.keys import PublicKey, unb64
+from carepos.keys import PublicKey, digest, unb64
+from carepos.presentation import Presentation
 from carepos.refusals import Refusal
-from carepos.token import IdentityToken, TokenVerifier, token_sha256
+from carepos.token import IdentityToken, TokenVerifier
 from carepos_ledger import auth
 from carepos_ledger.database import Database
 from carepos_ledger.decide import Command, Terminal
@@ -85,7 +86,7 @@ class Intake:
         if token is None or read.kind != "redeem":
             return None
         text = strict_json.text(token, "token", high=MAX_TOKEN_CHARACTERS)
-        if token_sha256(text) != read.redeem.token_sha256:
+        if digest(text.encode("utf-8", "replace")) != read.redeem.token_sha256:
             # Nothing signed names this token: it must not decide the fate of the record.
             return None
         try:
@@ -99,14 +100,29 @@ class Intake:
 
     def _verify(self, text: str, verifier: _Verifier) -> IdentityToken:
         """A key that is not known may be new: the issuer is asked, and the token judged again."""
+        held = _presented(text)
         try:
-            return verifier.get().examine(text, self._now())
+            return verifier.get().examine(held, self._now())
         except TokenRefused as refused:
             iss = unknown_key.issuer_named(text) if unknown_key.is_meant(refused) else None
             if iss is None or not self._learn(iss):
                 raise
         verifier.forget()
-        return verifier.get().examine(text, self._now())
+        return verifier.get().examine(held, self._now())
+
+
+def _presented(text: str) -> Presentation:
+    try:
+        held = presentation.read(text)
+        if held.text != text:
+            # Tills take off what a scanner or a card puts around it: a card's secret that
+            # arrives here was sent by a till that must be told.
+            raise Malformed("stands among other things", field="token")
+    except Malformed as error:
+        raise TokenRefused(
+            Refusal("token_malformed"), claim=error.field or "token", why=str(error)
+        ) from None
+    return held
 
 
 class _Verifier:
