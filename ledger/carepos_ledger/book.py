@@ -263,14 +263,13 @@ class Book:
                 if isinstance(c.identity, IdentityToken) and c.identity.visit_sha256 is not None
             },
         )
-        shelf.pin_visits |= cards.read_pin_visits(
-            connection,
-            {
-                (c.record.bucket, c.identity.iss, c.identity.jti_sha256, c.record.terminal)
-                for c in batch
-                if isinstance(c.identity, IdentityToken) and c.identity.needs_pin
-            },
-        )
+        pins = {
+            (c.record.bucket, c.identity.iss, c.identity.jti_sha256, c.record.terminal)
+            for c in batch
+            if isinstance(c.identity, IdentityToken) and c.identity.needs_pin
+        }
+        shelf.pin_visits |= cards.read_pin_visits(connection, pins)
+        shelf.locked_cards |= cards.read_locked(connection, [key[:3] for key in pins])
 
     def _read_acted(
         self, connection: Connection, shelf: Shelf, batch: list[Command], now: datetime

@@ -17,7 +17,7 @@ from carepos import clock, ids, pin, strict_json
 from carepos.clock import Clock
 from carepos.errors import Malformed
 from carepos.issuer_keys import issuer_text
-from carepos.token import IdentityToken
+from carepos.token import VISIT, IdentityToken
 from carepos_ledger import schema
 from carepos_ledger.actions import Done, act, find
 from carepos_ledger.database import Database
@@ -132,43 +132,50 @@ class Cards:
         beneficiary: str,
         terminal: str,
         proof: str | None,
-    ) -> None:
-        """Open a PIN visit for a card at this terminal, or count a wrong try.
+    ) -> datetime:
+        """When the PIN was proved at this terminal: now by `proof`, or in a visit that is open.
 
-        Raises Problem pin_required, pin_wrong (with `tries_left`), pin_locked; Malformed.
+        A wrong proof is counted; the last one ends the card's visits wherever they are. Raises
+        Problem pin_required, pin_wrong (with `tries_left`), pin_locked; Malformed.
         """
         key = {"bucket": bucket, "iss": identity.iss, "jti_sha256": identity.jti_sha256}
         if proof is not None:
             pin.verifier(proof)  # its form, before anything is counted
 
-        def work(connection: Connection) -> Problem | None:
+        def work(connection: Connection) -> Problem | datetime:
             held = find(connection, schema.cards, key, for_update=True)
             if held is None or held.beneficiary != beneficiary:
                 return _refused("pin_required", "no PIN was set for this card")
             if held.wrong_tries >= TRIES:
                 return _refused("pin_locked", "an operator can unlock it")
             if proof is None:
+                visit = (bucket, identity.iss, identity.jti_sha256, terminal)
+                for proved_at in read_pin_visits(connection, [visit]).values():
+                    if self._now() - proved_at <= VISIT:
+                        return proved_at
                 return _refused("pin_required", "send pin_proof beside the token")
             if pin.matches(proof, held.pin_verifier):
                 _set(connection, key, wrong_tries=0)
-                self._open_visit(connection, key, terminal)
-                return None
+                return self._open_visit(connection, key, terminal)
             _set(connection, key, wrong_tries=held.wrong_tries + 1)
             left = TRIES - held.wrong_tries - 1
             if left == 0:
+                _end_visits(connection, key)
                 return _refused("pin_locked", "that was the last try")
             return _refused("pin_wrong", f"{left} tries left", {"tries_left": left})
 
         # The refusal leaves after COMMIT: raised inside, it would take the count back.
-        refusal = act(self._database, work)
-        if refusal is not None:
-            raise refusal
+        proved = act(self._database, work)
+        if isinstance(proved, Problem):
+            raise proved
+        return proved
 
-    def _open_visit(self, connection: Connection, key: dict[str, Any], terminal: str) -> None:
-        table = schema.pin_visits
+    def _open_visit(self, connection: Connection, key: dict[str, Any], terminal: str) -> datetime:
+        table, now = schema.pin_visits, self._now()
         place = {**key, "terminal": terminal}
         connection.execute(delete(table).where(*(table.c[n] == v for n, v in place.items())))
-        connection.execute(insert(table).values(**place, proved_at=clock.to_text(self._now())))
+        connection.execute(insert(table).values(**place, proved_at=clock.to_text(now)))
+        return now
 
 
 def _put(connection: Connection, card: Card) -> Done:
@@ -236,3 +243,20 @@ def read_pin_visits(
         )
     )
     return {(row.iss, row.jti_sha256, row.terminal): clock.from_text(row.proved_at) for row in rows}
+
+
+def read_locked(
+    connection: Connection, keys: Iterable[tuple[int, str, str]]
+) -> set[tuple[str, str]]:
+    """Which of the cards of these (bucket, iss, jti_sha256) are locked: by (iss, jti_sha256)."""
+    wanted = sorted(set(keys))
+    if not wanted:
+        return set()
+    table = schema.cards.c
+    rows = connection.execute(
+        select(table.iss, table.jti_sha256).where(
+            tuple_(table.bucket, table.iss, table.jti_sha256).in_(wanted),
+            table.wrong_tries >= TRIES,
+        )
+    )
+    return {(row.iss, row.jti_sha256) for row in rows}

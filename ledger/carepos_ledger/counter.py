@@ -75,7 +75,10 @@ class Counter:
         if identity.revoked:
             raise _refused(Refusal("token_revoked"))
         if identity.needs_pin:
-            self._cards.prove(identity, person.bucket, person.beneficiary, terminal, pin_proof)
+            proved_at = self._cards.prove(
+                identity, person.bucket, person.beneficiary, terminal, pin_proof
+            )
+            visit_until = proved_at + VISIT
         vouchers, rules = self._vouchers(person.bucket, person.beneficiary)
         payload = {
             "v": 1,

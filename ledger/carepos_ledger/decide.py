@@ -144,6 +144,7 @@ class Shelf:
     beneficiaries: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
     visits: dict[tuple[str, str], tuple[str, datetime]] = field(default_factory=dict)
     pin_visits: dict[tuple[str, str, str], datetime] = field(default_factory=dict)
+    locked_cards: set[tuple[str, str]] = field(default_factory=set)
     acted: dict[str, ActedPosting] = field(default_factory=dict)
     household_paid: dict[Key, int] = field(default_factory=dict)
     actor_paid: dict[Key, int] = field(default_factory=dict)
@@ -275,6 +276,9 @@ class Decider:
                 identity, programme, pin_proved=self._pin_proved(identity, command)
             )
         )
+        card = (identity.iss, identity.jti_sha256)
+        if refusal == Refusal("pin_required") and card in self._shelf.locked_cards:
+            refusal = Refusal("pin_locked")
         return refusal, holder
 
     def _visit_refusal(
