@@ -8,7 +8,7 @@ next record of the batch sees it; `book` writes the shelf's changes once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from carepos import clock, outcome, rules, token
 from carepos.claims import Acting
@@ -331,6 +331,14 @@ class Decider:
         self._shelf.new_acted.append(noted)
         self._add_acted(noted, noted.amount_minor)
 
+    def _counts(self, noted: ActedPosting) -> bool:
+        """Whether it lies within its programme's window, so that the sums of before hold it."""
+        programme = self._shelf.programmes.get(noted.programme)
+        if programme is None or programme.acting is None:
+            return False
+        window = timedelta(seconds=programme.acting.window_s)
+        return noted.recorded_at > clock.to_text(self._now - window)
+
     def _add_acted(self, noted: ActedPosting, amount_minor: int) -> None:
         for sums, key in (
             (self._shelf.household_paid, (noted.programme, noted.beneficiary)),
@@ -399,7 +407,8 @@ class Decider:
         )
         if (noted := self._shelf.acted.get(posted.posting)) is not None:
             self._shelf.undone_acted.append(noted)
-            self._add_acted(noted, -noted.amount_minor)
+            if self._counts(noted):
+                self._add_acted(noted, -noted.amount_minor)
         self._move(key, command, replace(known, state="reversed"))
         return self._sign_posted("reversed", command, posted.currency, posted.entries)
 
