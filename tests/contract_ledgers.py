@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import tempfile
 from collections import Counter
@@ -16,7 +17,8 @@ from typing import Any, Protocol
 from sqlalchemy import insert, literal, select
 
 from carepos.errors import Malformed
-from carepos_ledger import schema
+from carepos.issuer_keys import IssuerKeys
+from carepos_ledger import issuers, schema
 from carepos_ledger.cards import Cards
 from carepos_ledger.problems import Problem
 from carepos_ledger.revoking import Revoking
@@ -114,7 +116,7 @@ class ContractLedger(Protocol):
         """Sweep what no batch holds into settlement files."""
 
     def put_keys(self, iss: str, jwks: list[Json], *, confirmed: bool = False) -> bool:
-        """A set of an issuer, whether it was taken; `confirmed`: by a person."""
+        """A set as an issuer publishes it, whether it was taken; `confirmed`: by a person."""
 
     def put_card(self, iss: str, sub: str, jti_sha256: str, verifier: str) -> None:
         """What an issuer tells of a printed card."""
@@ -300,7 +302,9 @@ class ReferenceContract:
 
     def put_keys(self, iss: str, jwks: list[Json], *, confirmed: bool = False) -> bool:
         try:
-            self._ledger.issuers.put(iss, jwks, confirmed=confirmed)
+            wanted = IssuerKeys.from_jwks(json.dumps({"keys": jwks}).encode(), self.now())
+            with self._ledger.database.write() as connection:
+                issuers.replace(connection, iss, wanted, confirmed)
         except (Malformed, Problem):
             return False
         return True

@@ -163,6 +163,10 @@ class ContractTill:
         }
         return self.key.sign("carepos-read+jwt", claims)
 
+    def signed(self, jws: str, typ: str) -> Json:
+        """What the ledger signed."""
+        return read(jws, typ, self.ledger_keys)
+
     # HTTP.
 
     def get(self, path: str, headers: Mapping[str, str] | None = None, **changes: Any) -> Any:
@@ -184,6 +188,11 @@ class ContractTill:
         found = read(answer.json()["lookup"], "carepos-lookup+jws", self.ledger_keys)
         assert found["request"] == jti and found["terminal"] == self.terminal
         return found
+
+    def refused_lookup(self, token: str, pin_proof: str | None = None) -> Json:
+        """The problem that is answered to a lookup."""
+        body = {"token": token} if pin_proof is None else {"token": token, "pin_proof": pin_proof}
+        return refused(self.post("/v1/vouchers/lookup", body))
 
     def send(self, *sent: Sent | Json) -> list[Json]:
         """The results of a batch, in its order."""

@@ -51,6 +51,7 @@ class Cards:
         if proof is not None and pin_verifier(proof) != card.verifier:
             card.wrong += 1
             if card.wrong == TRIES:
+                card.visits.clear()
                 raise Refused("pin_locked")
             raise Refused("pin_wrong", tries_left=TRIES - card.wrong)
         if proof is not None:

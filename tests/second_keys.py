@@ -72,11 +72,6 @@ class IssuerKey:
         one = {"alg": self.algorithms[0]} if self.algorithms == ("Ed25519",) else {}
         return {**self.members, "kid": self.kid, **one}
 
-    @property
-    def itself(self) -> tuple[str, ...]:
-        """What makes it this key and no other: its name and its material."""
-        return (self.kid, *(self.members[name] for name in sorted(self.members)))
-
     def verify(self, alg: str, signature: bytes, data: bytes) -> bool:
         if alg not in self.algorithms:
             return False
@@ -127,8 +122,6 @@ def read_set(jwks: Sequence[Any]) -> list[IssuerKey]:
     Raises:
         Bad: the set as a whole is refused.
     """
-    if not 1 <= len(jwks) <= MOST_KEYS:
-        raise Bad
     if any(isinstance(jwk, dict) and _PRIVATE & set(jwk) for jwk in jwks):
         raise Bad
     keys = []
@@ -137,7 +130,7 @@ def read_set(jwks: Sequence[Any]) -> list[IssuerKey]:
             keys.append(IssuerKey.of(jwk))
         except Bad:
             continue
-    if not keys or len({key.kid for key in keys}) < len(keys):
+    if not 1 <= len(keys) <= MOST_KEYS or len({key.kid for key in keys}) < len(keys):
         raise Bad
     return keys
 
@@ -150,21 +143,22 @@ class KeySet:
     retiring: list[tuple[IssuerKey, datetime]] = field(default_factory=list)
 
     def replace(self, keys: Sequence[IssuerKey], now: datetime, *, confirmed: bool) -> None:
-        """Hold another set.
+        """Hold another set; one that a person confirmed takes the place of the held one at once.
 
         Raises:
-            Bad: it shares no key with the one held, and nobody confirmed it.
+            Bad: it shares no key with the one held, or gives a name that is held to another key.
         """
-        new = {key.itself for key in keys}
-        if not confirmed and not new & {key.itself for key in self.current}:
+        held, new = self.believed(now), {key.kid: key for key in keys}
+        shared = set(held) & set(new)
+        if not confirmed and not (
+            shared and all(held[kid].members == new[kid].members for kid in shared)
+        ):
             raise Bad
-        gone = [(key, now) for key in self.current]
-        self.retiring = [
-            (key, since) for key, since in [*self.retiring, *gone] if key.itself not in new
-        ]
+        gone = [] if confirmed else [*self.retiring, *((key, now) for key in self.current)]
+        self.retiring = [(key, since) for key, since in gone if key.kid not in new]
         self.current = list(keys)
 
     def believed(self, now: datetime) -> dict[str, IssuerKey]:
         """The keys that count, by `kid`."""
-        still = [key for key, since in self.retiring if now <= since + RETIRING]
+        still = [key for key, since in self.retiring if now < since + RETIRING]
         return {key.kid: key for key in [*still, *self.current]}

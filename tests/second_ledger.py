@@ -424,12 +424,11 @@ class SecondLedger:
                 raise Problem(f"terminal_{terminal.status}")
             try:
                 shown = self.identity.read(token)
+                self._known(holder_of(shown))
                 until = self.identity.admit(shown, terminal.name, proof=proof)
             except Refused as refused:
                 raise Problem(refused.refusal.code, 403, **refused.more) from refused
             holder = holder_of(shown)
-            if holder not in self.buckets:
-                raise Problem("voucher_unknown", 403)
             mine = [found for name, found in self.vouchers.items() if self.holders[name] == holder]
             mine.sort(
                 key=lambda found: (
@@ -603,12 +602,16 @@ class SecondLedger:
         holder = holder_of(shown)
         if self.reference(item.terminal.merchant, holder) != content["beneficiary"]:
             raise Problem("malformed", field="content.beneficiary")
-        if self.buckets.get(holder, bucket(item.record["id"])) != bucket(item.record["id"]):
+        self._known(holder)
+        if self.buckets[holder] != bucket(item.record["id"]):
             raise Problem("malformed", field="id")
         self.identity.admit(shown, item.terminal.name, programme)
+        return shown
+
+    def _known(self, holder: Holder) -> None:
+        """Whoever was never issued anything has no visits and no cards here either."""
         if holder not in self.buckets:
             raise Refused("voucher_unknown")
-        return shown
 
     def _judge(self, item: Item, programme: Json, shown: Shown) -> Refusal | None:
         content, holder = item.record["content"], holder_of(shown)

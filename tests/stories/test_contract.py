@@ -10,9 +10,7 @@ import csv
 import io
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pytest
 import requests
@@ -25,8 +23,6 @@ from tests.contract_ledgers import (
     VALUE,
     ContractLedger,
     care,
-    reference,
-    second,
 )
 from tests.contract_till import (
     FORMULA,
@@ -35,17 +31,12 @@ from tests.contract_till import (
     ContractTill,
     Sent,
     check_problem,
-    enrol,
     enrolment,
     refused,
     trusted_keys,
 )
+from tests.contract_visit import LEDGERS, Visit, entry, line, till_of, visit
 from tests.second_signing import Json, Key, b64, digest, new_id, read, receipt_no, split, unread
-
-LEDGERS: dict[str, Callable[[], AbstractContextManager[ContractLedger]]] = {
-    "second": second,
-    "reference": reference,
-}
 
 
 @pytest.fixture(scope="module", params=LEDGERS)
@@ -53,10 +44,6 @@ def ledger(request: pytest.FixtureRequest) -> Iterator[ContractLedger]:
     with LEDGERS[request.param]() as made:
         made.programme("dairy")
         yield made
-
-
-def till_of(ledger: ContractLedger, store: str = "shop-a") -> ContractTill:
-    return enrol(ledger.url, ledger.now, ledger.activation(store))
 
 
 @pytest.fixture(scope="module")
@@ -68,63 +55,6 @@ def till(ledger: ContractLedger) -> ContractTill:
 def neighbour(ledger: ContractLedger) -> ContractTill:
     """Another terminal of the same store."""
     return till_of(ledger)
-
-
-def line(
-    amount_minor: int = 6_490, key: str = MILK, quantity: int = 1, unit: str = "piece"
-) -> Json:
-    return {"key": key, "quantity": quantity, "unit": unit, "line_amount_minor": amount_minor}
-
-
-def entry(voucher: str, programme_minor: int, **changes: int) -> Json:
-    return {
-        "line": 1,
-        "voucher": voucher,
-        "quantity": 0,
-        "programme_minor": programme_minor,
-        "beneficiary_minor": 0,
-        **changes,
-    }
-
-
-@dataclass
-class Visit:
-    """A family at a till, looked up."""
-
-    till: ContractTill
-    sub: str
-    token: str
-    found: Json
-
-    def voucher(self, n: int = 0) -> str:
-        name: str = self.found["vouchers"][n]["voucher"]
-        return name
-
-    def milk(self, programme_minor: int = 6_000, **changes: Any) -> Sent:
-        """Milk for 64.90, `programme_minor` of it from the first voucher."""
-        allocation = [entry(self.voucher(), programme_minor)]
-        return self.redeem([line()], allocation, **changes)
-
-    def redeem(self, basket: list[Json], allocation: list[Json], **changes: Any) -> Sent:
-        return self.till.redeem(self.found, self.token, basket, allocation, **changes)
-
-    def again(self, sent: Sent, **changes: Any) -> Sent:
-        """Another record of the chain under the id of `sent`, with names of the content changed."""
-        content = {**sent.payload["content"], **changes}
-        return self.till.write("redeem", sent.payload["id"], content, self.token)
-
-    def balance(self, n: int = 0) -> int:
-        """What the voucher holds now, seen by a fresh lookup in the same visit."""
-        now = {found["voucher"]: found for found in self.till.lookup(self.token)["vouchers"]}
-        voucher = now[self.voucher(n)]
-        left: int = voucher["available_minor"] + voucher["available_quantity"]
-        return left
-
-
-def visit(ledger: ContractLedger, till: ContractTill, *vouchers: Json) -> Visit:
-    sub = ledger.family(*(vouchers or (VALUE,)))
-    token = care(ledger, sub)
-    return Visit(till, sub, token, till.lookup(token))
 
 
 # Keys and enrolment.
