@@ -6,7 +6,7 @@ end, settlement files that are read back and reconciled to the last minor unit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,10 +19,12 @@ from carepos.keys import KeySet, SigningKey
 from carepos.reconcile import Reconciliation, reconcile
 from carepos.settlement import Batch, read_batch
 from carepos.settlement_folder import check_sequence
+from tests.contract_codes import IssuerSigner, ed25519, es256, rs256
 from tests.contract_ledgers import FIXED, ITEM, VALUE, ContractLedger, care, second
+from tests.contract_office import office
 from tests.contract_till import FORMULA, MILK, RICE
 from tests.faulty_proxy import FaultyProxy, Mode, between
-from tests.second_signing import Json
+from tests.second_signing import Json, digest, strict_json, unb64
 from tests.world import FakeClock
 
 
@@ -210,6 +212,87 @@ def test_a_suspended_till_may_still_undo(shop: Shop) -> None:
     assert [shop.till.cancel(each).state for each in ("S1", "S2")] == ["reversed", "reversed"]
     shop.ledger.set_terminal(shop.till.enrolment.terminal, "active")
     assert shop.balance(sub) == 12_000
+
+
+def the_code(shop: Shop, scanned: str, pin: str | None = None) -> str:
+    """The code with which a scan is refused."""
+    with pytest.raises(Refused) as refused:
+        shop.till.scan(scanned, pin=pin)
+    return refused.value.code
+
+
+def test_a_printed_card_with_its_pin(shop: Shop) -> None:
+    """What our till derives of a PIN, a ledger that only has the page can check."""
+    own = office(shop.ledger, amr_any=["pin"])
+    shop.till.refresh_pack()
+    sub = own.family()
+    card = own.printed(sub)
+    assert the_code(shop, card.scanned) == "pin_required"
+    assert the_code(shop, card.scanned, "0000") == "pin_wrong"
+    offer = shop.till.propose(shop.till.scan(card.scanned, pin=card.pin), (milk(),))
+    assert shop.till.redeem(offer, checkout="S1", cashier="c01").state == "confirmed"
+    for _ in range(4):
+        assert the_code(shop, card.scanned, "0000") == "pin_wrong"
+    assert the_code(shop, card.scanned, "0000") == "pin_locked"
+    assert the_code(shop, card.scanned, card.pin) == "pin_locked"
+    sale = shop.till.redeem(offer, checkout="S2", cashier="c01")
+    assert sale.refusal is not None and sale.refusal.code == "pin_locked"
+    shop.ledger.unlock(card.iss, card.jti_sha256)
+    assert sum(v.available_minor for v in shop.till.scan(own.code(sub)).vouchers) == 5_510
+
+
+@pytest.mark.parametrize("key", [ed25519, es256])
+def test_a_wallets_presentation(shop: Shop, key: Callable[[], IssuerSigner]) -> None:
+    """Fresh when first shown; a second basket nine minutes later goes with the same picture."""
+    own = office(shop.ledger, rs256(), classes=["card"], amr_any=["pop"])
+    shop.till.refresh_pack()
+    wallet = own.wallet(own.family(), key())
+    assert the_code(shop, wallet.token) == "holder_unproven"
+    assert the_code(shop, wallet.show(own.at - 301)) == "holder_unproven"
+    shown = wallet.show(own.at)
+    for checkout in ("S1", "S2"):
+        offer = shop.till.propose(shop.till.scan(shown), (milk(3_000),))
+        sale = shop.till.redeem(offer, checkout=checkout, cashier="c01")
+        assert (sale.state, sale.amount_minor) == ("confirmed", 3_000)
+        shop.ledger.now.forward(minutes=9)
+    assert the_code(shop, shown) == "token_replayed"
+    shop.ledger.withdraw_token(own.iss, digest(unread_jti(wallet.token).encode()))
+    assert the_code(shop, wallet.show(own.at)) == "token_revoked"
+
+
+def unread_jti(token: str) -> str:
+    jti: str = strict_json(unb64(token.split(".")[1]))["jti"]
+    return jti
+
+
+def test_somebody_collects_for_a_family(shop: Shop) -> None:
+    """What the foreign ledger tells of the limits, our till offers and no more."""
+    limits = {"household_minor": 6_000, "actor_minor": 8_000, "window_s": 86_400}
+    own = office(shop.ledger, acting={"proxy": True, "witness": False, **limits})
+    shop.till.refresh_pack()
+    one, two = own.family(), own.family()
+    amounts = []
+    for checkout, sub in (("S1", one), ("S2", two)):
+        offer = shop.till.propose(shop.till.scan(own.acted(sub, "son")), (milk(),))
+        sale = shop.till.redeem(offer, checkout=checkout, cashier="c01")
+        assert sale.state == "confirmed"
+        amounts.append(sale.amount_minor)
+    assert amounts == [6_000, 2_000]
+    ways = {"acting_limit": own.acted(two, "son")}
+    ways["acting_not_allowed"] = own.acted(two, "neighbour", "carepos:witness")
+    for code, token in ways.items():
+        refusal = shop.till.propose(shop.till.scan(token), (milk(),)).refusal
+        assert refusal is not None and refusal.code == code
+
+
+def test_the_wrong_code_of_a_wallet_is_told_so(shop: Shop) -> None:
+    """Good, and for something else than what is asked for here."""
+    own = office(shop.ledger)
+    shop.till.refresh_pack()
+    holder = shop.till.scan(own.code(own.family()))
+    with pytest.raises(Refused) as refused:
+        shop.till.propose(holder, (milk(),), programme="dairy")
+    assert refused.value.code == "other_programme"
 
 
 def test_the_whole_day_settles_and_reconciles_without_a_difference(shop: Shop) -> None:
