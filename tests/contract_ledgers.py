@@ -22,7 +22,7 @@ from carepos_ledger import issuers, schema
 from carepos_ledger.cards import Cards
 from carepos_ledger.problems import Problem
 from carepos_ledger.revoking import Revoking
-from tests import second_ledger
+from tests import second_http
 from tests.contract_codes import Signer
 from tests.contract_till import FORMULA, MILK, RICE
 from tests.second_cards import Card
@@ -176,7 +176,7 @@ class SecondContract:
         self.fund(name, "red-cross", 100_000_000)
 
     def fund(self, programme: str, funder: str, amount_minor: int) -> None:
-        self.ledger.put_in[programme] += Counter({funder: amount_minor})
+        self.ledger.settlement.put_in[programme] += Counter({funder: amount_minor})
 
     def family(self, *vouchers: Json, beside: str | None = None) -> str:
         iss = self.ledger.programmes[vouchers[0]["programme"]]["issuer"]
@@ -220,7 +220,7 @@ class SecondContract:
 def second() -> Iterator[ContractLedger]:
     now = FakeClock()
     ledger = SecondLedger(now)
-    with second_ledger.served(ledger) as url:
+    with second_http.served(ledger) as url:
         yield SecondContract(url, now, ledger)
 
 

@@ -11,22 +11,15 @@ import hashlib
 import hmac
 import secrets
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException
-from werkzeug.serving import WSGIRequestHandler, make_server
-
 from tests.second_acting import Acting
 from tests.second_identity import Identity
+from tests.second_problems import Problem, is_any, is_text
 from tests.second_rules import (
-    DIGEST,
-    ID,
     Refusal,
     Refused,
     Situation,
@@ -34,10 +27,10 @@ from tests.second_rules import (
     check,
     check_record,
     content_digest,
-    each,
     exactly,
     text,
 )
+from tests.second_settlement import Entry, Settlement
 from tests.second_signing import (
     Bad,
     Json,
@@ -49,59 +42,17 @@ from tests.second_signing import (
     digest,
     read,
     receipt_no,
-    split,
-    strict_json,
-    unb64,
     unread,
     utc,
 )
 from tests.second_tokens import Shown
 
-BODY_LIMIT = 2 * 1024 * 1024
 PACK, TIME, LOOKUP, OUTCOME = (
     f"carepos-{name}+jws" for name in ("manifest", "time", "lookup", "outcome")
 )
-HEADER = (
-    "line_no,kind,receipt_no,incarnation,terminal,store,occurred_at,recorded_at,"
-    "amount_minor,currency"
-)
-STATUS = {
-    "activation_unknown": 403,
-    "activation_used": 403,
-    "already_exists_differently": 409,
-    "clock_skew": 401,
-    "in_flight": 409,
-    "not_found": 404,
-    "method_not_allowed": 405,
-    "sequence_gap": 409,
-    "signature_invalid": 401,
-    "terminal_forked": 403,
-    "terminal_revoked": 403,
-    "terminal_suspended": 403,
-    "too_large": 413,
-    "unauthorised": 401,
-    "unsupported_media_type": 415,
-}
-
 # A programme that nobody may collect from for another says nothing of it.
 _NOBODY = ("acting", None)
 _ACTIVATION = text(r"cp1\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}")
-
-
-class Problem(Exception):
-    """Nothing was decided: an RFC 9457 document."""
-
-    def __init__(self, code: str, status: int | None = None, **more: object) -> None:
-        super().__init__(code)
-        self.status = status or STATUS.get(code, 400)
-        self.document: Json = {
-            "type": f"urn:carepos:problem:{code}",
-            "title": code.replace("_", " "),
-            "status": self.status,
-            "detail": f"The request was not taken: {code}.",
-            "code": code,
-            **more,
-        }
 
 
 @dataclass
@@ -137,19 +88,6 @@ class Attempt:
     outcomes: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A row of a settlement file that a close will sweep."""
-
-    record: Json
-    record_sha256: str
-    receipt_no: str
-    sale: Json
-    store: str
-    recorded_at: str
-    amount_minor: int
-
-
 @dataclass
 class Item:
     """An envelope that was verified."""
@@ -174,12 +112,10 @@ class SecondLedger:
         self.root, self.key, self.secret = Key.new(), Key.new(), secrets.token_bytes(32)
         self.lock = threading.RLock()
         self.identity, self.acting = Identity(now, audience), Acting()
+        self.settlement = Settlement(now, self.key)
         self.products: dict[str, Json] = {}
         self.programmes: dict[str, Json] = {}
         self.admitted: dict[str, set[str]] = {}
-        self.put_in: dict[str, Counter[str]] = {}
-        self.given: dict[str, Counter[str]] = {}
-        self.settled: Counter[str] = Counter()
         self.merchants: dict[str, str] = {}
         self.stores: dict[str, tuple[str, str]] = {}
         self.activations: dict[str, str] = {}
@@ -191,8 +127,6 @@ class SecondLedger:
         self.numbers: dict[tuple[str, str], dict[int, str]] = {}
         self.attempts: dict[tuple[str, str], Attempt] = {}
         self.decided: dict[str, str] = {}
-        self.entries: dict[tuple[str, str], list[Entry]] = {}
-        self.batches: dict[tuple[str, str], list[tuple[str, bytes]]] = {}
 
     # What an operator sets up.
 
@@ -206,8 +140,7 @@ class SecondLedger:
         version = self.programmes.get(name, {"rules_version": 0})["rules_version"] + 1
         self.programmes[name] = {**programme, "rules_version": version}
         self.admitted.setdefault(name, set())
-        self.put_in.setdefault(name, Counter())
-        self.given.setdefault(name, Counter())
+        self.settlement.begin(name)
 
     def activation(self, store: str) -> str:
         code = f"cp1.{b64(secrets.token_bytes(16))}.{self.root.public.kid}"
@@ -225,82 +158,7 @@ class SecondLedger:
     def close(self, programme: str) -> int:
         """Sweep the programme's entries into one batch per merchant; how many were made."""
         with self.lock:
-            pending = sorted(
-                key for key, found in self.entries.items() if key[1] == programme and found
-            )
-            for merchant, _ in pending:
-                self._settle(merchant, programme)
-            return len(pending)
-
-    def _settle(self, merchant: str, programme: str) -> None:
-        rows = sorted(
-            self.entries.pop((merchant, programme)),
-            key=lambda row: (
-                row.record["terminal"],
-                row.sale["incarnation"],
-                row.sale["sequence"],
-                row.record["kind"],
-                row.record_sha256,
-            ),
-        )
-        currency = self.programmes[programme]["currency"]
-        lines = [HEADER]
-        for number, row in enumerate(rows, 1):
-            values = (
-                number,
-                row.record["kind"],
-                row.receipt_no,
-                row.sale["incarnation"],
-                row.record["terminal"],
-                row.store,
-                row.record["occurred_at"],
-                row.recorded_at,
-                row.amount_minor,
-                currency,
-            )
-            lines.append(",".join(map(str, values)))
-        file = "".join(line + "\n" for line in lines).encode()
-        batches = self.batches.setdefault((merchant, programme), [])
-        first = digest(f"carepos/settlement/v1|{merchant}|{programme}".encode())
-        previous = unread(batches[-1][0], PACK).digest if batches else first
-        sums = {
-            kind: [row.amount_minor for row in rows if row.record["kind"] == kind]
-            for kind in ("redeem", "reversal")
-        }
-        net = sum(row.amount_minor for row in rows)
-        manifest = {
-            "v": 1,
-            "kind": "settlement",
-            "merchant": merchant,
-            "programme": programme,
-            "currency": currency,
-            "batch_no": len(batches) + 1,
-            "closed_at": utc(self.now()),
-            "epoch": 1,
-            "file": {
-                "name": f"settlement-{merchant}-{programme}-{len(batches) + 1:06d}.csv",
-                "sha256": digest(file),
-                "length": len(file),
-                "rows": len(rows),
-            },
-            "redeemed": {"count": len(sums["redeem"]), "amount_minor": sum(sums["redeem"])},
-            "reversed": {"count": len(sums["reversal"]), "amount_minor": sum(sums["reversal"])},
-            "net_minor": net,
-            "funders": self._parts(programme, net),
-            "previous": previous,
-        }
-        batches.append((self.key.sign(PACK, manifest), file))
-
-    def _parts(self, programme: str, net: int) -> list[Json]:
-        self.settled[programme] += net
-        put_in, given = self.put_in[programme], self.given[programme]
-        names = sorted(put_in)
-        targets = split(self.settled[programme], [put_in[name] for name in names])
-        parts = []
-        for name, target in zip(names, targets, strict=True):
-            parts.append({"funder": name, "amount_minor": target - given[name]})
-            given[name] = target
-        return parts
+            return self.settlement.close(programme, self.programmes[programme]["currency"])
 
     # Keys and terminals.
 
@@ -311,7 +169,7 @@ class SecondLedger:
         return {"keys": keys, "root": self.root.public.jwk, "keyset": signed}
 
     def enrol(self, body: Json) -> Json:
-        if not exactly(activation=_ACTIVATION, public_key=_is_any, proof=_is_text)(body):
+        if not exactly(activation=_ACTIVATION, public_key=is_any, proof=is_text)(body):
             raise Problem("malformed")
         key = PublicKey.of(body["public_key"])
         proof = read(body["proof"], "carepos-proof+jws", [key])
@@ -660,7 +518,6 @@ class SecondLedger:
         return {"currency": currency, "amount_minor": amount, "vouchers": said}
 
     def _enter(self, item: Item, sale: Json, amount_minor: int) -> None:
-        key = (item.terminal.merchant, sale["content"]["programme"])
         entry = Entry(
             item.record,
             item.digest,
@@ -670,7 +527,7 @@ class SecondLedger:
             utc(self.now()),
             amount_minor,
         )
-        self.entries.setdefault(key, []).append(entry)
+        self.settlement.enter(item.terminal.merchant, sale["content"]["programme"], entry)
 
     def _reverse(self, item: Item, attempt: Attempt) -> Json:
         if item.terminal.status == "revoked":
@@ -714,141 +571,5 @@ def _date(value: Any) -> bool:
     return type(value) is int
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_any(_value: Any) -> bool:
-    return True
-
-
 def _nothing_put_back() -> Json:
     return {"result": "reversed", "currency": None, "amount_minor": 0, "vouchers": []}
-
-
-def flask_app(ledger: SecondLedger) -> Flask:
-    """Section 9 over HTTP."""
-    app = Flask("second_ledger")
-
-    def answer(value: Mapping[str, Any], status: int = 200, kind: str = "json") -> Response:
-        return Response(canonical(value), status, content_type=f"application/{kind}")
-
-    def reading() -> tuple[Terminal, str]:
-        path = request.full_path if request.query_string else request.path
-        bearer = request.headers.get("Authorization", "")
-        return ledger.reader(bearer, request.method, path, request.get_data())
-
-    def body() -> Json:
-        if request.mimetype != "application/json":
-            raise Problem("unsupported_media_type")
-        if (request.content_length or 0) > BODY_LIMIT:
-            raise Problem("too_large")
-        value = strict_json(request.get_data())
-        if not isinstance(value, dict):
-            raise Problem("malformed")
-        return value
-
-    @app.errorhandler(Problem)
-    def problem(failure: Problem) -> Response:
-        return answer(failure.document, failure.status, "problem+json")
-
-    @app.errorhandler(Bad)
-    def bad(failure: Bad) -> Response:
-        return problem(Problem(failure.code))
-
-    @app.errorhandler(HTTPException)
-    def http(failure: HTTPException) -> Response:
-        code = {404: "not_found", 405: "method_not_allowed"}.get(failure.code or 0, "malformed")
-        return problem(Problem(code, failure.code))
-
-    @app.get("/.well-known/jwks.json")
-    def keys() -> Response:
-        return answer(ledger.key_set())
-
-    @app.post("/v1/terminals")
-    def enrol() -> Response:
-        return answer(ledger.enrol(body()), 201)
-
-    @app.post("/v1/vouchers/lookup")
-    def lookup() -> Response:
-        said = body()
-        terminal, jti = reading()
-        wanted = {"token": _is_text, **({"pin_proof": DIGEST} if "pin_proof" in said else {})}
-        if not exactly(**wanted)(said):
-            raise Problem("malformed")
-        proof = unb64(said["pin_proof"]) if "pin_proof" in said else None
-        return answer(ledger.lookup(terminal, jti, said["token"], proof))
-
-    @app.post("/v1/records")
-    def records() -> Response:
-        said = body()
-        if not exactly(items=each(1, 500, _is_any))(said):
-            raise Problem("malformed", field="items")
-        return answer({"results": ledger.records(said["items"])})
-
-    @app.get("/v1/records/<identifier>")
-    def record(identifier: str) -> Response:
-        terminal, jti = reading()
-        if not ID(identifier):
-            raise Problem("malformed", field="id")
-        return answer(ledger.attempt(terminal, jti, identifier))
-
-    @app.get("/v1/offline-pack")
-    def pack() -> Response:
-        terminal, _ = reading()
-        sha256, manifest = ledger.pack_manifest(terminal)
-        if request.headers.get("If-None-Match") == f'"{sha256}"':
-            return Response(status=304, headers={"ETag": f'"{sha256}"'})
-        found = answer({"manifest": manifest})
-        found.headers["ETag"] = f'"{sha256}"'
-        return found
-
-    @app.get("/v1/offline-pack/<sha256>")
-    def pack_file(sha256: str) -> Response:
-        file = ledger.pack(reading()[0])
-        if digest(file) != sha256:
-            raise Problem("not_found")
-        return Response(file, content_type="application/json")
-
-    @app.get("/v1/settlements")
-    def settlements() -> Response:
-        terminal, _ = reading()
-        after, _, number = request.args.get("after", ":0").partition(":")
-        if not number.isascii() or not number.isdigit():
-            raise Problem("malformed", field="after")
-        found = [
-            {"programme": programme, "batch_no": batch_no, "manifest": manifest}
-            for (merchant, programme), batches in sorted(ledger.batches.items())
-            for batch_no, (manifest, _) in enumerate(batches, 1)
-            if merchant == terminal.merchant and (programme, batch_no) > (after, int(number))
-        ]
-        return answer({"settlements": found})
-
-    @app.get("/v1/settlements/<programme>/<int:batch_no>")
-    def settlement(programme: str, batch_no: int) -> Response:
-        terminal, _ = reading()
-        batches = ledger.batches.get((terminal.merchant, programme), [])
-        if not 1 <= batch_no <= len(batches):
-            raise Problem("not_found")
-        return Response(batches[batch_no - 1][1], content_type="text/csv; charset=utf-8")
-
-    return app
-
-
-class _Quiet(WSGIRequestHandler):
-    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        pass
-
-
-@contextmanager
-def served(ledger: SecondLedger) -> Iterator[str]:
-    """The ledger on a free port of loopback: its URL."""
-    server = make_server("127.0.0.1", 0, flask_app(ledger), threaded=True, request_handler=_Quiet)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
