@@ -22,6 +22,8 @@ MEMBERS = {"OKP": ("crv", "kty", "x"), "EC": ("crv", "kty", "x", "y"), "RSA": ("
 ALGORITHMS = {"OKP": ("EdDSA", "Ed25519"), "EC": ("ES256",), "RSA": ("RS256",)}
 CURVES = {"OKP": "Ed25519", "EC": "P-256"}
 KID = text(r"[\x20-\x7e]{1,64}")
+_P = 2**255 - 19
+_D = -121_665 * pow(121_666, -1, _P) % _P
 _PRIVATE = frozenset("d p q dp dq qi oth k".split())
 
 _Verifier = Ed25519PublicKey | ec.EllipticCurvePublicKey | rsa.RSAPublicKey
@@ -93,7 +95,10 @@ class IssuerKey:
 def _public(kind: str, members: Mapping[str, str]) -> _Verifier:
     try:
         if kind == "OKP":
-            return Ed25519PublicKey.from_public_bytes(unb64(members["x"]))
+            raw = unb64(members["x"])
+            if not _good_point(raw):
+                raise Bad
+            return Ed25519PublicKey.from_public_bytes(raw)
         if kind == "EC":
             x, y = (unb64(members[name]) for name in "xy")
             if len(x) != 32 or len(y) != 32:
@@ -106,6 +111,16 @@ def _public(kind: str, members: Mapping[str, str]) -> _Verifier:
         return rsa.RSAPublicNumbers(e, n).public_key()
     except ValueError as failure:
         raise Bad from failure
+
+
+def _good_point(raw: bytes) -> bool:
+    """Whether it is a point of Ed25519's curve, and 8 times it is not the neutral one."""
+    y = int.from_bytes(raw, "little") & (1 << 255) - 1
+    if y >= _P:
+        return False
+    # -x² + y² = 1 + dx²y²; doubling thrice ends at (0, 1) where x = 0, y = 0 or x² = -y².
+    x2 = (y * y - 1) * pow(_D * y * y + 1, -1, _P) % _P
+    return pow(x2, (_P - 1) // 2, _P) == 1 and y != 0 and (x2 + y * y) % _P != 0
 
 
 def _whole(member: str) -> int:

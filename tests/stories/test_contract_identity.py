@@ -281,6 +281,16 @@ def test_the_order_of_what_a_programme_asks(
     assert refusal(narrow.visit(till, sub, narrow.acted(sub, "son"))) == "acting_not_allowed"
 
 
+def test_whoever_was_issued_nothing_is_told_so(usual: Office, till: ContractTill) -> None:
+    """After row 10, before a visit, a list or a PIN: there is nothing here that they could open."""
+    usual.ledger.withdraw_token(usual.iss, digest(b"nobodys"))
+    card = usual.printed("nobody", told=False)
+    tokens = [usual.code("nobody", jti="nobodys"), card.token, usual.acted("nobody", "son")]
+    codes = {till.refused_lookup(token)["code"] for token in tokens}
+    assert codes == {"voucher_unknown"}
+    assert till.refused_lookup(usual.wallet("nobody").token)["code"] == "holder_unproven"
+
+
 def test_a_lookup_asks_nothing_of_a_programme(ledger: ContractLedger, till: ContractTill) -> None:
     """Rows 11, 14 and 15 are a programme's, and a lookup is of every programme."""
     narrow = office(ledger, classes=["card"], amr_any=["carepos:palm"])
@@ -364,6 +374,7 @@ def test_keys_for_other_purposes_are_left_out(ledger: ContractLedger, till: Cont
         {"kty": "EC", "crv": "P-384", "x": "AAAA", "y": "AAAA", "kid": "p384"},
         {**es256("off").jwk, "y": b64(bytes(32))},
         short.jwk,
+        {"kty": "OKP", "crv": "Ed25519", "x": b64(bytes(32)), "kid": "of small order"},
         {**ed25519("long").jwk, "kid": "k" * 65},
     ]
     assert ledger.put_keys(own.iss, jwks)
