@@ -155,7 +155,6 @@ def read_shown(
         if len(told) > LONGEST or len(compact) > LONGEST_TOKEN or len(proof) > LONGEST_PROOF:
             raise Bad
         token = Jwt.read(compact)
-        binding = Jwt.read(proof) if proof else None
     except Bad as bad:
         raise Refused("token_malformed") from bad
     header, claims = token.header, token.payload
@@ -171,16 +170,22 @@ def read_shown(
         raise Refused("token_signature")
     if claims.get("aud") != audience:
         raise Refused("token_audience")
-    if not _good_claims(claims) or (tilde and "cnf" not in claims):
+    if not _good_claims(claims):
         raise Refused("token_malformed")
     if now_s >= claims["exp"]:
         raise Refused("token_expired")
     if now_s < max(claims["iat"], claims["nbf"]) - LEEWAY_S:
         raise Refused("token_not_yet_valid")
     if "cnf" not in claims:
+        if tilde:
+            raise Refused("token_malformed")
         return Shown(claims, key.kid, None)
+    try:
+        binding = Jwt.read(proof)
+    except Bad as bad:
+        raise Refused("holder_unproven") from bad
     holder = IssuerKey.of(claims["cnf"]["jwk"])
-    if binding is None or not _bound(binding, holder, digest(f"{compact}~".encode()), audience):
+    if not _bound(binding, holder, digest(f"{compact}~".encode()), audience):
         raise Refused("holder_unproven")
     return Shown(claims, key.kid, binding.payload)
 

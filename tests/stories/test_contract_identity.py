@@ -93,6 +93,7 @@ def test_a_key_allows_its_own_algorithms_only(ledger: ContractLedger, till: Cont
     ("header", "code"),
     [
         ({"typ": "JWT"}, "token_type"),
+        ({"typ": None}, "token_type"),
         ({"alg": "none"}, "token_malformed"),
         ({"alg": "HS256"}, "token_malformed"),
         ({"alg": "eddsa"}, "token_malformed"),
@@ -246,6 +247,8 @@ def test_the_first_check_that_fails_names_the_refusal(
 def test_the_times_of_a_token_come_before_its_holder(usual: Office, till: ContractTill) -> None:
     """Rows 8, 9 and 10."""
     sub, at = usual.family(), usual.at
+    late_code = usual.code(sub, iat=at - 60, nbf=at - 60, exp=at)
+    assert told(usual.visit(till, sub, f"{late_code}~x.y.z")) == "token_expired"
     late = usual.wallet(sub, iat=at - 60, nbf=at - 60, exp=at)
     early = usual.wallet(sub, nbf=at + 61)
     assert told(usual.visit(till, sub, late.token)) == "token_expired"
@@ -468,6 +471,9 @@ def test_each_presentation_is_used_once(
 Shown = Callable[[Office, Wallet], str]
 UNPROVEN: dict[str, Shown] = {
     "no proof": lambda _own, wallet: wallet.token,
+    "an empty one": lambda _own, wallet: f"{wallet.token}~",
+    "none of the form": lambda own, wallet: wallet.show(own.at).replace("~", "~x", 1),
+    "two of them": lambda own, wallet: f"{wallet.show(own.at)}~x.y.z",
     "stale": lambda own, wallet: wallet.show(own.at - 301),
     "ahead": lambda own, wallet: wallet.show(own.at + 61),
     "of another key": lambda own, wallet: wallet.show(own.at, ed25519()),
