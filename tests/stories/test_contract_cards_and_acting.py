@@ -134,6 +134,18 @@ def test_tries_at_the_same_time_are_counted_one_by_one(
     assert sorted(answers, key=str) == sorted([*wrong, *[("pin_locked", None)] * 8], key=str)
 
 
+def test_a_suspended_till_tries_no_pin(
+    usual: Office, till: ContractTill, ledger: ContractLedger
+) -> None:
+    """It is told so before anything of the card is looked at."""
+    stolen = till_of(ledger)
+    ledger.set_terminal(stolen.terminal, "suspended")
+    card = usual.printed(usual.family())
+    assert tried(stolen, card, card.pin) == ("terminal_suspended", None)
+    assert tried(stolen, card, "0000") == ("terminal_suspended", None)
+    assert tried(till, card, "0000") == ("pin_wrong", 4)
+
+
 def test_a_card_that_the_ledger_was_not_told_stays_shut(usual: Office, till: ContractTill) -> None:
     """With or without a proof: nobody can say whether it is right."""
     sub = usual.family()
