@@ -17,9 +17,9 @@ from typing import Any, Protocol
 from sqlalchemy import insert, literal, select
 
 from carepos.errors import Malformed
-from carepos.issuer_keys import IssuerKeys
-from carepos_ledger import issuers, schema
+from carepos_ledger import schema
 from carepos_ledger.cards import Cards
+from carepos_ledger.issuers import Issuers
 from carepos_ledger.problems import Problem
 from carepos_ledger.revoking import Revoking
 from tests import second_http
@@ -301,10 +301,10 @@ class ReferenceContract:
         self._ledger.settlement.close(None, programme)
 
     def put_keys(self, iss: str, jwks: list[Json], *, confirmed: bool = False) -> bool:
+        document = json.dumps({"keys": jwks}).encode()
+        publishing = Issuers(self._ledger.database, self.now, lambda *_: document)
         try:
-            wanted = IssuerKeys.from_jwks(json.dumps({"keys": jwks}).encode(), self.now())
-            with self._ledger.database.write() as connection:
-                issuers.replace(connection, iss, wanted, confirmed)
+            publishing.put_source(iss, f"{iss}/jwks.json", confirmed=confirmed)
         except (Malformed, Problem):
             return False
         return True
