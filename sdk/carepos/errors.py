@@ -20,10 +20,11 @@ No message of these errors holds a token, a name, a number of a person or a key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from carepos.other_codes import Kind
     from carepos.refusals import Refusal
 
 
@@ -50,38 +51,78 @@ class SignatureInvalid(Malformed):
 
 
 class Refused(CareposError):
-    """A rule said no. `refusal.code` is stable; the message is for people."""
+    """A rule said no. `refusal.code` is stable; the message is for people.
 
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(f"{refusal.code}: {refusal.sentence('en')}")
+    `programmes` are the names of those a wrong code of a wallet is good for (`other_programme`);
+    `tries_left` counts the PINs that may still be tried (`pin_wrong`), where the ledger said so.
+    """
+
+    def __init__(
+        self,
+        refusal: Refusal,
+        *,
+        programmes: Sequence[str] = (),
+        tries_left: int | None = None,
+    ) -> None:
         self.refusal = refusal
+        self.programmes = tuple(programmes)
+        self.tries_left = tries_left
+        super().__init__(f"{refusal.code}: {self.sentence('en')}")
 
     @property
     def code(self) -> str:
         return self.refusal.code
+
+    def sentence(self, language: str = "zh") -> str:
+        """What to read out, as exactly as it is known; `language` is "zh" or "en"."""
+        said = self.refusal.sentence(language)
+        if self.programmes:
+            named = ("、" if language == "zh" else ", ").join(self.programmes)
+            said += f"可用于：{named}。" if language == "zh" else f" It is for: {named}."
+        if self.tries_left is not None:
+            left = self.tries_left
+            said += f"还可再试{left}次。" if language == "zh" else f" Tries left: {left}."
+        return said
 
 
 class TokenRefused(Refused):
     """An identity token is not what it must be.
 
     `claim` names the place (a claim, a header name, or a part of the code) and `why` the rule, in
-    English, for integrators; neither ever holds a value.
+    English, for integrators; neither ever holds a value. `look` is what the code looks like
+    instead, where that says more to a cashier (`other_codes`).
     """
 
-    def __init__(self, refusal: Refusal, *, claim: str, why: str) -> None:
-        super().__init__(refusal)
+    def __init__(self, refusal: Refusal, *, claim: str, why: str, look: Kind | None = None) -> None:
         self.claim = claim
         self.why = why
+        self.look = look
+        super().__init__(refusal)
+
+    @property
+    def looks_like(self) -> str | None:
+        """A name of docs/identity.md §10, or None."""
+        return None if self.look is None else self.look.looks_like
+
+    def sentence(self, language: str = "zh") -> str:
+        """That of what it looks like, else the refusal's own."""
+        if self.look is None:
+            return super().sentence(language)
+        return self.look.en if language == "en" else self.look.zh
 
 
 class NotDecided(CareposError):
     """The ledger answered with a problem document (RFC 9457): the request changed nothing.
 
     Problems are unsigned. They may be shown; they are never a decision about a record.
+    `tries_left` comes with `pin_wrong`.
     """
 
-    def __init__(self, status: int, code: str, detail: str) -> None:
+    def __init__(
+        self, status: int, code: str, detail: str, *, tries_left: int | None = None
+    ) -> None:
         super().__init__(f"{code} ({status}): {detail}")
+        self.tries_left = tries_left
         self.status = status
         self.code = code
         self.detail = detail
@@ -149,4 +190,6 @@ def problem_from(status: int, document: Mapping[str, object]) -> NotDecided:
         return ClockSkew(
             status, text("detail", 300), server_time if isinstance(server_time, str) else None
         )
-    return NotDecided(status, code, text("detail", 300))
+    left = document.get("tries_left")
+    tries_left = left if type(left) is int and 0 <= left <= 99 else None
+    return NotDecided(status, code, text("detail", 300), tries_left=tries_left)

@@ -16,11 +16,12 @@ from carepos.errors import Malformed
 from carepos.money import minor_unit_digits
 from carepos.paper_text import scrub
 from carepos.product import Unit
-from carepos.strict_json import array, boolean, exact_names, integer
+from carepos.strict_json import array, boolean, exact_names, integer, names_within
 
 ReceiptKind = Literal["REDEEMED", "PROVISIONAL", "REVERSED"]
 Language = Literal["zh", "en", "zh+en"]
 Liability = Literal["programme", "merchant"]
+ActingWay = Literal["proxy", "witness"]
 
 FORMAT = "carepos.receipt/1"
 MAX_LINES = 100
@@ -90,7 +91,7 @@ class Receipt:
     it is shown. The three parts sum to `total_minor`, and the lines, where there are any, to both
     the parts and the total. `beneficiary_ref` is masked here. `liability` is needed when
     PROVISIONAL and shown only then. `qr_text` is printable ASCII, printed exactly, or empty for
-    none.
+    none. `acting` says that somebody came for the beneficiary or vouched for them, never who.
     """
 
     kind: ReceiptKind
@@ -115,6 +116,7 @@ class Receipt:
     liability: Liability | None = None
     qr_text: str = ""
     is_copy: bool = False
+    acting: ActingWay | None = None
 
     def __post_init__(self) -> None:
         _scrub_fields(self, _RECEIPT_TEXTS)
@@ -132,6 +134,8 @@ class Receipt:
             _one_of(self.liability, Liability, "liability")
         elif self.kind == "PROVISIONAL":
             raise Malformed("must say who bears the loss", field="liability")
+        if self.acting is not None:
+            _one_of(self.acting, ActingWay, "acting")
         if not isinstance(self.qr_text, str) or _QR_TEXT.fullmatch(self.qr_text) is None:
             raise Malformed("must be printable ASCII", field="qr_text")
         _tuple_of(self.lines, ReceiptLine, "lines", MAX_LINES)
@@ -249,6 +253,8 @@ def to_json_object(receipt: Receipt) -> dict[str, Any]:
     """The print job as the journal keeps it: strings, integers, booleans and null."""
     made: dict[str, Any] = {name: getattr(receipt, name) for name in _PLAIN_NAMES}
     made["format"] = FORMAT
+    if receipt.acting is not None:
+        made["acting"] = receipt.acting
     made["occurred_at"] = to_text(receipt.occurred_at)
     made["lines"] = [{name: getattr(line, name) for name in _LINE_NAMES} for line in receipt.lines]
     made["balances"] = [
@@ -259,7 +265,7 @@ def to_json_object(receipt: Receipt) -> dict[str, Any]:
 
 def from_json_object(value: object) -> Receipt:
     """The receipt that `to_json_object` spelled. Raises Malformed for anything else."""
-    fields = exact_names(value, _NAMES, where="receipt")
+    fields = names_within(value, required=_NAMES, optional={"acting"}, where="receipt")
     if fields["format"] != FORMAT:
         raise Malformed(f"must be {FORMAT}", field="format")
     lines = tuple(
@@ -275,4 +281,5 @@ def from_json_object(value: object) -> Receipt:
         occurred_at=from_text(fields["occurred_at"], "occurred_at"),
         lines=lines,
         balances=balances,
+        acting=fields.get("acting"),
     )

@@ -47,6 +47,8 @@ _WORDS: dict[str, tuple[str, str]] = {
     "terminal": ("终端", "Till"),
     "cashier": ("收银", "Cashier"),
     "beneficiary": ("持券人", "Holder"),
+    "proxy": ("代领", "Collected by another"),
+    "witness": ("见证", "Witnessed"),
     "items": ("商品", "Items"),
     "amount": ("金额", "Amount"),
     "total": ("合计", "Total"),
@@ -139,6 +141,8 @@ class _Page:
                 together = ""
             together = f"{together}  {part}" if together and part else together or part
         yield from self._wrapped(together)
+        if receipt.acting is not None:
+            yield from self._wrapped(self._word(receipt.acting), bold=True)
 
     def _line(self, line: ReceiptLine) -> Iterator[Row]:
         quantity = (

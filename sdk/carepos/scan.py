@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from carepos import lookup, pin, presentation, token
+from carepos import lookup, other_codes, pin, presentation, token
 from carepos.client import Client
 from carepos.clock import Clock
 from carepos.errors import Malformed, NotDecided, Refused, TokenRefused, Unreachable
@@ -65,12 +65,11 @@ class Scanner:
     def scan(self, scanned: str, pin_entered: str | None = None) -> Holder:
         """Who presents this code, and what they hold. `pin_entered` only for a printed card.
 
-        Raises Refused (token_*, holder_unproven, pin_*, voucher_unknown) when the code is no good,
+        Raises Refused (token_*, holder_unproven, pin_*, voucher_unknown) when the code is no good:
+        TokenRefused with `looks_like` where it is something else;
         NotDecided when the ledger refuses to look, Unreachable without an answer to be trusted.
         """
-        held = _presented(scanned)
-        identity = self._verify(held)
-        self._check_use(identity)
+        identity, held = self._identified(scanned)
         proof = None
         if identity.needs_pin:
             proof = _pin_proof(held, identity, pin_entered)
@@ -91,6 +90,52 @@ class Scanner:
             found.acted,
             pin_proved=proof is not None,
         )
+
+    def identify(self, scanned: str) -> IdentityToken:
+        """Whom this code names, as far as this till can tell by itself; the ledger is not asked.
+
+        Raises Refused (token_*, holder_unproven); Unreachable, NotDecided while there is no pack.
+        """
+        return self._identified(scanned)[0]
+
+    def _identified(self, scanned: str) -> tuple[IdentityToken, Presentation]:
+        try:
+            held = _presented(scanned)
+            identity = self._verify(held)
+        except TokenRefused as refused:
+            look = other_codes.look_of_refused(refused.code, refused.claim, scanned)
+            if look is None:
+                raise
+            raise TokenRefused(
+                refused.refusal,
+                claim=refused.claim,
+                why=refused.why,
+                look=other_codes.BY_LOOK[look],
+            ) from None
+        self._check_use(identity)
+        if identity.needs_pin:
+            self._check_card(identity, held)
+        return identity, held
+
+    def _check_card(self, identity: IdentityToken, held: Presentation) -> None:
+        """Nobody is asked for a PIN that would not help."""
+        if not self._takes_cards(identity.iss) and (
+            # The rules may have changed since; asked no more often than for an unknown key.
+            not self._packs.refresh_for_unknown_key() or not self._takes_cards(identity.iss)
+        ):
+            raise Refused(Refusal("token_assurance"))
+        if held.card_secret is None:
+            raise TokenRefused(
+                Refusal("token_malformed"),
+                claim="card",
+                why="was scanned without the card's secret",
+                look=other_codes.BY_LOOK["damaged"],
+            )
+
+    def _takes_cards(self, iss: str) -> bool:
+        """Whether a programme of the issuer takes cards, or none is known that could say no."""
+        asked = [p for p in self._packs.get().programmes.values() if p.issuer == iss]
+        return not asked or any("card" in each.classes for each in asked)
 
     def _verify(self, held: Presentation) -> IdentityToken:
         try:
@@ -123,7 +168,7 @@ class Scanner:
             # A lookup decides nothing, so this much of an unsigned answer may be believed.
             kind = BY_CODE.get(error.code)
             if kind is not None and kind.answer == "outcome":
-                raise Refused(Refusal(error.code)) from None
+                raise Refused(Refusal(error.code), tries_left=error.tries_left) from None
             raise
 
 
@@ -139,12 +184,9 @@ def _presented(scanned: str) -> Presentation:
 def _pin_proof(held: Presentation, identity: IdentityToken, entered: str | None) -> str:
     if entered is None:
         raise Refused(Refusal("pin_required"))
-    if held.card_secret is None:
-        raise TokenRefused(
-            Refusal("token_malformed"), claim="card", why="was scanned without the card's secret"
-        )
+    secret = held.card_secret or ""  # there is one: `_check_card`
     try:
-        return pin.proof(entered, iss=identity.iss, jti=identity.jti, card_secret=held.card_secret)
+        return pin.proof(entered, iss=identity.iss, jti=identity.jti, card_secret=secret)
     except Malformed:
         raise Refused(Refusal("pin_wrong")) from None
 

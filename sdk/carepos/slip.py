@@ -43,9 +43,18 @@ class Paper:
 
 
 def draft(
-    written: Record, programme_name: str, proposal: Proposal, shop: Enrolment, paper: Paper
+    written: Record,
+    programme_name: str,
+    proposal: Proposal,
+    shop: Enrolment,
+    paper: Paper,
+    *,
+    acting: receipt.ActingWay | None = None,
 ) -> dict[str, Any]:
-    """The REDEEMED receipt of an intent as a JSON object; printed only once it is confirmed."""
+    """The REDEEMED receipt of an intent as a JSON object; printed only once it is confirmed.
+
+    `acting`: in which way somebody acts for the beneficiary, if somebody does.
+    """
     zone = ZoneInfo(paper.zone)
     offset = written.occurred_at.astimezone(zone).utcoffset() or timedelta()
     number = ids.receipt_no(shop.terminal_no, written.sequence)
@@ -86,6 +95,7 @@ def draft(
             _balance(proposal.before[voucher], proposal.after[voucher]) for voucher in sorted(used)
         ),
         qr_text=qr_text(number, redeem.currency, redeem.programme_minor, written.digest),
+        acting=acting,
     )
     return receipt.to_json_object(made)
 

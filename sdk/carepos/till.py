@@ -50,6 +50,7 @@ from carepos.record import DayReport, Record, Redeem, envelope
 from carepos.refusals import Refusal
 from carepos.rules import Acted, Proposal, Situation
 from carepos.scan import Holder, Scanner
+from carepos.token import IdentityToken
 from carepos.voucher import Programme
 
 SOFTWARE = "carepos/0.1.0"
@@ -256,6 +257,12 @@ class Till:
         """
         return self._scanner.scan(scanned, pin)
 
+    def identify(self, scanned: str) -> IdentityToken:
+        """Whom this code names, verified here without asking the ledger: `needs_pin` says whether
+        a PIN must be entered before `scan`. Raises Refused; Unreachable while there is no pack.
+        """
+        return self._scanner.identify(scanned)
+
     def propose(
         self,
         holder: Holder | str,
@@ -280,7 +287,9 @@ class Till:
         ]
         if not offers:
             # The wrong code of a wallet is told apart from one that holds nothing.
-            raise Refused(Refusal("other_programme" if holder.vouchers else "voucher_unknown"))
+            if not holder.vouchers:
+                raise Refused(Refusal("voucher_unknown"))
+            raise Refused(Refusal("other_programme"), programmes=_names(holder, held))
         return min(offers, key=_preference)
 
     def _offer(
@@ -390,7 +399,12 @@ class Till:
 
         def make_slip(written: Record) -> dict[str, Any]:
             return slip.draft(
-                written, offer.programme.name, offer.proposal, self.enrolment, self._paper
+                written,
+                offer.programme.name,
+                offer.proposal,
+                self.enrolment,
+                self._paper,
+                acting=None if identity.acting is None else identity.acting.way,
             )
 
         return self.journal.write_intent(
@@ -598,6 +612,14 @@ class Till:
         """A lock per sale: a double click waits for the first and then sees its state."""
         with self._mutex:
             return self._working.setdefault(checkout, threading.Lock())
+
+
+def _names(holder: Holder, held: Pack) -> list[str]:
+    """The names of the programmes that somebody holds vouchers of, as the pack has them."""
+    return [
+        known.name if (known := held.programmes.get(programme)) is not None else programme
+        for programme in sorted({voucher.programme for voucher in holder.vouchers})
+    ]
 
 
 def _checked(lines: Sequence[Line]) -> tuple[Line, ...]:

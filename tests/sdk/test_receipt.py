@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -88,6 +89,7 @@ def _receipts(draw: st.DrawFn) -> Receipt:
         balances=tuple(draw(st.lists(_BALANCES, max_size=2))),
         liability=draw(st.sampled_from(("programme", "merchant"))),
         qr_text=draw(st.sampled_from(("", QR_TEXT))),
+        acting=draw(st.sampled_from((None, "proxy", "witness"))),
         is_copy=draw(st.booleans()),
         **fields,
     )
@@ -320,3 +322,22 @@ def test_a_print_job_is_read_strictly(name: str) -> None:
     for other in others:
         with pytest.raises(Malformed):
             from_json_object(other)
+
+
+@pytest.mark.parametrize(
+    ("way", "zh", "en"),
+    [("proxy", "代领", "Collected by another"), ("witness", "见证", "Witnessed")],
+)
+def test_who_acts_is_one_line_and_no_name(way: Any, zh: str, en: str) -> None:
+    """A slip says that somebody came for the holder or vouched; one that nobody acted for is
+    spelled and laid out as it always was."""
+    plain = sample_receipt()
+    acted = replace(plain, acting=way)
+    for language, word in (("zh", zh), ("en", en), ("zh+en", f"{zh} {en}")):
+        before = render_text(replace(plain, language=language)).splitlines()
+        after = render_text(replace(acted, language=language)).splitlines()
+        assert [row for row in after if row not in before] == [word]
+        assert len(after) == len(before) + 1
+    assert to_json_object(acted) == {**to_json_object(plain), "acting": way}
+    with pytest.raises(Malformed):
+        from_json_object({**to_json_object(plain), "acting": "uncle"})
