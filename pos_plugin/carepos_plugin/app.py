@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
 import os
 import random
@@ -11,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,21 +23,33 @@ from flask import Flask, Response
 from waitress.server import create_server
 from werkzeug.exceptions import HTTPException
 
-from carepos import Malformed, Paper, Till, clock
+from carepos import Holder, Malformed, Paper, Till, clock
 from carepos.clock import Clock
 from carepos.errors import CareposError
 from carepos.ids import RandomBytes
 from carepos.till import Reached, pass_by
-from carepos_plugin import guard, office_routes, pairing, status
+from carepos_plugin import (
+    device_routes,
+    guard,
+    held_code,
+    office_routes,
+    pad_link,
+    pairing,
+    pin_pad_routes,
+    status,
+)
 from carepos_plugin.counter import Counter
+from carepos_plugin.held_code import HeldCode
 from carepos_plugin.http import MAX_BODY_BYTES, problem_response
 from carepos_plugin.offers import OfferBook
+from carepos_plugin.pad_link import PadLink
+from carepos_plugin.pin_pad import PinPad
 from carepos_plugin.print_queue import NoPrinter, PrintQueue
 from carepos_plugin.printing.escpos_receipt import ReceiptEncoder
 from carepos_plugin.printing.printers import FilePrinter, NetworkPrinter, Printer
 from carepos_plugin.problems import Problem, problem_of
 from carepos_plugin.registers import local_json
-from carepos_plugin.settings import Settings
+from carepos_plugin.settings import Settings, bracketed
 from carepos_plugin.upkeep import Chores, Contact, Upkeep
 
 THREADS = 8
@@ -97,9 +110,24 @@ def build(
     )
     offers = OfferBook(life_s=settings.offer_life_s, monotonic=monotonic, random_bytes=random_bytes)
     contact = Contact(now, back=lambda: upkeep.wake())
+    held = HeldCode(monotonic=monotonic)
+    link = PadLink(settings.folder, monotonic=monotonic, random_bytes=random_bytes)
+
+    def look_up(code: str, pin: str) -> Holder:
+        return counter.scan(code, pin)
+
+    pad = PinPad(
+        look_up,
+        shop=till.enrolment.store_name,
+        kept_s=settings.offer_life_s,
+        monotonic=monotonic,
+        random_bytes=random_bytes,
+    )
 
     def afterwards() -> None:
         offers.forget_expired()
+        pad.forget_expired()
+        held.forget_expired()
         printing.wake()
 
     chores = Chores(till, contact, now=now, monotonic=monotonic, afterwards=afterwards)
@@ -109,6 +137,9 @@ def build(
         settings,
         offers,
         contact,
+        pad,
+        link,
+        held,
         now=now,
         after_sale=printing.wake,
         has_printer=not isinstance(printer, NoPrinter),
@@ -122,17 +153,50 @@ def build(
             contact=contact,
             chores=chores,
             printing=printing,
+            pad=pad,
+            link=link,
+            held=held,
             now=now,
         )
 
     app = Flask("carepos_plugin", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    guard.install(app, names={*guard.LOOPBACK_NAMES, host.lower()}, secret=secret)
+    guard.install(
+        app,
+        names={*guard.LOOPBACK_NAMES, bracketed(settings.host).lower()},
+        secret=secret,
+        doors=_doors(settings.folder, link),
+        names_outside={bracketed(settings.devices_host).lower()} if settings.devices_host else (),
+    )
     app.register_blueprint(local_json.blueprint(counter))
+    app.register_blueprint(pin_pad_routes.blueprint(pad, link))
+    app.register_blueprint(pin_pad_routes.register_side(pad, link, settings.devices_url))
+    app.register_blueprint(device_routes.blueprint(held))
     app.register_blueprint(office_routes.blueprint(counter, chores, read_status))
     _answer_errors(app)
     return Plugin(app, settings, counter, chores, printing, upkeep, read_status)
+
+
+def _doors(folder: Path, link: PadLink) -> tuple[guard.Door, ...]:
+    """For those who face the beneficiary, each with a secret of its own."""
+
+    def is_device(shown: str) -> bool:
+        try:
+            secret = pairing.read(folder, held_code.FILE)
+        except (FileNotFoundError, Malformed):
+            return False  # none was made, or others on this computer could read it
+        return hmac.compare_digest(shown.encode("utf-8", "replace"), secret.encode())
+
+    return (
+        guard.Door(
+            pin_pad_routes.PREFIX,
+            pad_link.HEADER,
+            link.opens,
+            "pad_not_paired",
+            without=pin_pad_routes.OPEN,
+        ),
+        guard.Door(device_routes.PREFIX, held_code.HEADER, is_device, "device_not_paired"),
+    )
 
 
 def printer_of(settings: Settings) -> Printer:
@@ -184,20 +248,18 @@ def serve(
     taken.
     """
     settings = Settings.load(folder)
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # The port first: where it is taken, the till is not even opened.
-    with (
-        socket.create_server((settings.host, settings.port), family=family) as listener,
-        opened(folder, now=now, reached=reached) as plugin,
-    ):
-        server = create_server(
-            plugin.wsgi,
-            sockets=[listener],
-            threads=THREADS,
-            max_request_body_size=2 * MAX_BODY_BYTES,
-            channel_timeout=30,
-            ident=None,
+    with ExitStack() as stack:
+        # The ports first: where one is taken, the till is not even opened.
+        listener = stack.enter_context(_listener(settings.host, settings.port))
+        outside = (
+            stack.enter_context(_listener(settings.devices_host, settings.port))
+            if settings.devices_host
+            else None
         )
+        plugin = stack.enter_context(opened(folder, now=now, reached=reached))
+        server = _server(plugin.wsgi, listener, THREADS)
+        if outside is not None:
+            stack.enter_context(_devices_served(plugin, outside))
         try:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, _stop)
@@ -209,6 +271,36 @@ def serve(
             server.task_dispatcher.shutdown(timeout=2 * settings.answer_timeout_s + 5)
         finally:
             server.close()
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)
+
+
+def _server(wsgi: Callable[..., Any], listener: socket.socket, threads: int) -> Any:
+    return create_server(
+        wsgi,
+        sockets=[listener],
+        threads=threads,
+        max_request_body_size=2 * MAX_BODY_BYTES,
+        channel_timeout=30,
+        ident=None,
+    )
+
+
+@contextmanager
+def _devices_served(plugin: Plugin, listener: socket.socket) -> Iterator[None]:
+    """The doors of the pad and the device at their own address, by threads of their own: whatever
+    comes from that network, the register is answered."""
+    server = _server(guard.outside(plugin.wsgi), listener, 2)
+    thread = threading.Thread(target=server.run, name="devices", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        # A PIN at work ends before the till closes; the thread ends with the process.
+        server.task_dispatcher.shutdown(timeout=2 * plugin.settings.answer_timeout_s + 5)
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:

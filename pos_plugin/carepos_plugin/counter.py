@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from carepos import (
@@ -19,6 +19,7 @@ from carepos import (
     Line,
     Malformed,
     NotDecided,
+    Refusal,
     Refused,
     Sale,
     Till,
@@ -28,14 +29,32 @@ from carepos import (
 )
 from carepos.clock import Clock
 from carepos.journal import PrintJob
+from carepos.receipt import mask
 from carepos.record import DayReport
-from carepos_plugin import shown
+from carepos_plugin import pin_pad, shown
+from carepos_plugin.held_code import HeldCode
 from carepos_plugin.offers import Held, OfferBook
+from carepos_plugin.pad_link import PadLink
+from carepos_plugin.pin_pad import PinPad, Standing
 from carepos_plugin.problems import Problem
+from carepos_plugin.sentences import refusal_of, refusal_said
 from carepos_plugin.settings import Settings
 from carepos_plugin.upkeep import Contact
 
 MAX_CODE_CHARACTERS = 4096
+
+T = TypeVar("T")
+
+
+class _PinAwaited(Exception):
+    """There is no holder yet: the card's PIN was not proved, and why. None: there is no pad."""
+
+    def __init__(self, standing: Standing | None) -> None:
+        super().__init__()
+        self.pin = standing.shown if standing is not None else pin_pad.WITHOUT_PAD
+        answered = standing is not None and standing.shown["state"] in ("waiting", "refused")
+        told = standing.refusal if standing is not None and answered else None
+        self.refusal = told or refusal_of(Refusal("pin_required"))
 
 
 class Counter:
@@ -47,6 +66,9 @@ class Counter:
         settings: Settings,
         offers: OfferBook,
         contact: Contact,
+        pad: PinPad,
+        link: PadLink,
+        held: HeldCode,
         *,
         now: Clock,
         after_sale: Callable[[], None],
@@ -56,6 +78,9 @@ class Counter:
         self._settings = settings
         self._offers = offers
         self._contact = contact
+        self._pad = pad
+        self._link = link
+        self._held_code = held
         self._now = now
         self._after_sale = after_sale
         self._has_printer = has_printer
@@ -65,17 +90,54 @@ class Counter:
     # ── scan and offer ─────────────────────────────────────────────────────────────────────────
 
     def offer(
-        self, checkout: str, code: str, lines: Sequence[Line], programme: str | None
+        self, checkout: str, code: str | None, lines: Sequence[Line], programme: str | None
     ) -> dict[str, Any]:
-        """What could be redeemed; takes nothing. `lines` after discounts, `code` as scanned.
+        """What could be redeemed; takes nothing. `lines` after discounts; `code` as scanned, None
+        for what the face or palm device read.
 
-        Raises Problem already_redeemed or sale_not_over when this sale has a live redemption. The
-        sale's earlier offer is over, even if nothing comes of this one.
+        A printed card gets no offer yet but a PIN request (`pin`); `offer_after_pin` goes on.
+        Raises Problem already_redeemed or sale_not_over when this sale has a live redemption,
+        pin_pad_busy, no_code_held. The sale's earlier offer is over, even if nothing comes of it.
         """
         self._must_be_free(checkout)
+        if code is None:
+            code = self._held_code.take(checkout)
+        else:
+            self._held_code.end(checkout)
+        # Whoever waited with a card does so no more, unless this is that card again.
+        self._pad.end(checkout, unless=code)
+        scanned = code
+        return self._offered(checkout, lines, programme, lambda: self._holder(checkout, scanned))
+
+    def offer_after_pin(
+        self, checkout: str, pin_request: str, lines: Sequence[Line], programme: str | None
+    ) -> dict[str, Any]:
+        """As `offer`, for a card whose PIN was asked; until it is proved, where that stands.
+
+        Raises Problem pin_request_gone, and what the lookup failed with.
+        """
+        self._must_be_free(checkout)
+
+        def holder() -> Holder:
+            standing = self._pad.standing(pin_request, checkout)
+            if standing.problem is not None:
+                raise standing.problem.with_traceback(None)
+            if standing.holder is None:
+                raise _PinAwaited(standing)
+            return standing.holder
+
+        return self._offered(checkout, lines, programme, holder)
+
+    def _offered(
+        self,
+        checkout: str,
+        lines: Sequence[Line],
+        programme: str | None,
+        who: Callable[[], Holder],
+    ) -> dict[str, Any]:
         offer_id = None
         try:
-            offer = self._till.propose(self._scan(code), lines, programme=programme)
+            offer = self._till.propose(who(), lines, programme=programme)
             if offer.refusal is None:
                 put = self._offers.put(checkout, offer)
                 self._must_be_free(checkout)  # redeemed while this code was looked up
@@ -83,12 +145,23 @@ class Counter:
                     raise Problem("sale_not_over")
                 offer_id = put
         except Refused as error:
-            return shown.not_offered(checkout, lines, error.refusal)
+            return shown.not_offered(checkout, lines, refusal_said(error))
+        except _PinAwaited as awaited:
+            return shown.not_offered(checkout, lines, awaited.refusal, pin=awaited.pin)
         finally:
             if offer_id is None:
                 self._offers.end(checkout)
         until = self._now() + timedelta(seconds=self._settings.offer_life_s)
         return shown.offered(checkout, offer, offer_id, until)
+
+    def _holder(self, checkout: str, code: str) -> Holder:
+        """Who presents the code; of a card, once the PIN pad was told. Raises _PinAwaited."""
+        identity = self._asking(lambda: self._till.identify(code))
+        if not identity.needs_pin:
+            return self.scan(code)
+        if not self._link.paired:
+            raise _PinAwaited(None)
+        raise _PinAwaited(self._pad.ask(checkout, code, mask(identity.jti)))
 
     def _must_be_free(self, checkout: str) -> None:
         live = self._till.journal.live_attempt(checkout)
@@ -96,15 +169,18 @@ class Counter:
             code = "already_redeemed" if live.state == "confirmed" else "sale_not_over"
             raise Problem(code, more={"sale": self.sale(checkout)})
 
-    def _scan(self, code: str) -> Holder:
-        """Who presents the code; notes whether the ledger answered."""
+    def scan(self, code: str, pin: str | None = None) -> Holder:
+        """Who presents the code; notes whether the ledger answered. Raises as `Till.scan`."""
+        holder = self._asking(lambda: self._till.scan(code, pin=pin))
+        self._contact.heard()
+        return holder
+
+    def _asking(self, ask: Callable[[], T]) -> T:
         try:
-            holder = self._till.scan(code)
+            return ask()
         except (Unreachable, NotDecided) as error:
             self._contact.missed(str(error))
             raise
-        self._contact.heard()
-        return holder
 
     # ── redeem ─────────────────────────────────────────────────────────────────────────────────
 
@@ -129,6 +205,8 @@ class Counter:
             except Refused as error:
                 return shown.refused_before(checkout, offer, error.refusal)
             self._offers.spend(held, sale)
+            self._pad.end(checkout)
+            self._held_code.end(checkout)
         return self._told(sale)
 
     def _without_offer(self, checkout: str) -> dict[str, Any]:

@@ -18,24 +18,24 @@ FILE: Final = "pairing.secret"
 HEADER: Final = "X-CarePOS-Pairing"
 
 
-def make(folder: Path, random_bytes: RandomBytes = os.urandom) -> bool:
+def make(folder: Path, random_bytes: RandomBytes = os.urandom, *, file: str = FILE) -> bool:
     """Write a new secret unless there is one; whether it was written."""
     try:
-        write_secret(folder / FILE, random_bytes(32))
+        write_secret(folder / file, random_bytes(32))
     except FileExistsError:
         return False
     return True
 
 
-def read(folder: Path) -> str:
+def read(folder: Path, file: str = FILE) -> str:
     """The secret as it stands in the header: 43 characters.
 
     Raises Malformed when it is damaged or others can read it, FileNotFoundError.
     """
-    path = folder / FILE
+    path = folder / file
     if os.name == "posix" and path.stat().st_mode & 0o077:
         raise Malformed(
-            f"{FILE} can be read by others on this computer, so they could act as the register: "
-            f"chmod 600 {FILE}, or delete it and type carepos till enrol again for a new one"
+            f"{file} can be read by others on this computer, so they could act as the register: "
+            f"chmod 600 {file}, or delete it and type carepos till enrol again for a new one"
         )
     return b64(read_secret(path))

@@ -18,6 +18,7 @@ from carepos.errors import (
     WrongState,
 )
 from carepos.refusals import BY_CODE
+from carepos_plugin.sentences import refusal_said
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,16 @@ KINDS: Final[dict[str, Kind]] = {
         401,
         "The register is not paired: its pairing secret is missing or wrong.",
         "收银机未配对：缺少配对密钥或密钥不正确。",
+    ),
+    "pad_not_paired": Kind(
+        401,
+        "This PIN pad is not connected. Open a new link: carepos till pin-pad.",
+        "此密码键盘未连接，请打开新的链接：carepos till pin-pad。",
+    ),
+    "device_not_paired": Kind(
+        401,
+        "This device is not paired: its secret is missing or wrong.",
+        "此设备未配对：缺少密钥或密钥不正确。",
     ),
     "foreign_origin": Kind(
         403, "Other web pages may not use the plugin.", "不允许其他网页调用插件。"
@@ -72,6 +83,16 @@ KINDS: Final[dict[str, Kind]] = {
         "Nothing was offered for this sale. Let the customer pay another way.",
         "本单没有可核销的金额，请改用其他方式付款。",
     ),
+    "pin_pad_busy": Kind(
+        409,
+        "The PIN pad is in use for another sale. Wait, or cancel there.",
+        "密码键盘正用于另一单，请稍候或先取消那一单。",
+    ),
+    "no_code_held": Kind(
+        409,
+        "The face or palm device has not read anybody yet.",
+        "人脸或掌纹设备尚未读取到任何人。",
+    ),
     "no_printer": Kind(
         409,
         "This till has no printer of its own. Print the text of the receipt at the register.",
@@ -86,6 +107,14 @@ KINDS: Final[dict[str, Kind]] = {
         410,
         "The offer is over or was replaced. Nothing was taken. Scan again.",
         "核销方案已失效或已被替换，未扣款，请重新扫码。",
+    ),
+    "pin_request_gone": Kind(
+        410, "The card must be scanned again. Nothing was taken.", "请重新刷卡，未扣款。"
+    ),
+    "link_gone": Kind(
+        410,
+        "This link was used or is too old. Make a new one: carepos till pin-pad.",
+        "此链接已使用或已过期，请重新生成：carepos till pin-pad。",
     ),
     "too_large": Kind(413, "The request is too large.", "请求过大。"),
     "unsupported_media_type": Kind(
@@ -122,6 +151,7 @@ KINDS: Final[dict[str, Kind]] = {
     ),
 }  # fmt: skip
 
+_MORE: Final[tuple[str, ...]] = ("looks_like", "programmes", "tries_left")
 _CODE = re.compile(r"[a-z][a-z_]{0,39}")
 
 
@@ -170,7 +200,9 @@ def problem_of(error: CareposError) -> Problem:
                 error.code, str(error), field=error.field, kind=_of_list(error.code, 400)
             )
         case Refused():
-            return Problem(error.code, kind=_of_list(error.code, 409))
+            told = refusal_said(error)
+            more = {name: told[name] for name in _MORE if name in told}
+            return Problem(error.code, kind=Kind(409, told["en"], told["zh"]), more=more)
         case NotDecided():
             return _of_ledger(error)
         case Unreachable():

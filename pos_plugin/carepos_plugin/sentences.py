@@ -1,10 +1,12 @@
-"""What happens next with a sale, as one sentence in each language for each state."""
+"""What people read beside the SDK's own sentences: what happens next, who acts, why not."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, overload
 
 from carepos.attempt import MEANING, State
+from carepos.claims import Acting
+from carepos.errors import Refused, TokenRefused
 from carepos.refusals import Refusal
 
 NEXT: Final[dict[State, tuple[str, str]]] = {
@@ -58,6 +60,61 @@ def next_of(state: State) -> dict[str, str]:
     return said(*NEXT[state])
 
 
+def refusal_said(error: Refused) -> dict[str, Any]:
+    """As `refusal_of`, with what is known of this case: `looks_like` of a code that is no care code
+    (docs/identity.md §10), `programmes` that a wrong code of a wallet is for, `tries_left`."""
+    told: dict[str, Any] = {
+        **refusal_of(error.refusal),
+        **said(error.sentence("en"), error.sentence("zh")),
+    }
+    if isinstance(error, TokenRefused) and error.looks_like is not None:
+        told["looks_like"] = error.looks_like
+    if error.programmes:
+        told["programmes"] = list(error.programmes)
+    if error.tries_left is not None:
+        told["tries_left"] = error.tries_left
+    return told
+
+
+WAYS: Final[dict[str, tuple[str, str]]] = {
+    "proxy": (
+        "Somebody collects for the holder, who is not here.",
+        "由他人代领，持券人不在场。",
+    ),
+    "witness": (
+        "Somebody vouches for the holder, who must be here.",
+        "有见证人为持券人作证，持券人应在场。",
+    ),
+}
+
+REASONS: Final[dict[str, tuple[str, str]]] = {
+    "unreadable": ("Face, palm or finger could not be read.", "人脸、掌纹或指纹无法识别。"),
+    "phone_lost": ("The phone is lost.", "手机遗失。"),
+    "card_lost": ("The card is lost.", "卡片遗失。"),
+    "frail": ("The holder can't come.", "持券人行动不便。"),
+    "minor": ("The holder is a child.", "持券人为未成年人。"),
+    "other": ("For another reason.", "其他原因。"),
+}
+
+
+def acting_of(acting: Acting | None) -> dict[str, Any] | None:
+    """`{"way", "reason", "en", "zh"}` where somebody acts for the holder; never who it is."""
+    if acting is None:
+        return None
+    (way_en, way_zh), (why_en, why_zh) = WAYS[acting.way], REASONS[acting.reason]
+    return {
+        "way": acting.way,
+        "reason": acting.reason,
+        **said(f"{way_en} {why_en}", f"{way_zh}{why_zh}"),
+    }
+
+
+@overload
+def refusal_of(refusal: Refusal) -> dict[str, Any]: ...
+@overload
+def refusal_of(refusal: None) -> None: ...
+@overload
+def refusal_of(refusal: Refusal | None) -> dict[str, Any] | None: ...
 def refusal_of(refusal: Refusal | None) -> dict[str, Any] | None:
     """`{"code", "en", "zh", "line"}`; `line` is the basket line at fault, or null.
 

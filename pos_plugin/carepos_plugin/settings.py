@@ -27,6 +27,15 @@ TEXT: Final = """\
 host = "127.0.0.1"
 port = 8450
 
+# Where the devices that face the customer reach the plugin: the PIN pad (a tablet or phone), a
+# face or palm device. Empty: at the address above, which is right for a second screen of this
+# computer. Else this computer's address on the network of those devices, like "192.168.1.20"; only
+# what is for them is served there. What they send, PINs too, travels unencrypted on that network:
+# use a cable or a Wi-Fi of their own, never the Wi-Fi that customers use.
+# 面向顾客的设备（密码键盘、人脸或掌纹设备）访问插件的地址；留空表示与上面相同。
+# 请使用专用网络，切勿使用顾客 Wi-Fi。
+devices_host = ""
+
 # The language of receipts: "zh", "en" or "zh+en".
 language = "zh"
 
@@ -76,6 +85,7 @@ class Settings:
     folder: Path
     host: str
     port: int
+    devices_host: str
     language: Language
     zone: str
     printer: PrinterAddress
@@ -88,8 +98,12 @@ class Settings:
     @property
     def url(self) -> str:
         """Where the plugin answers."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"http://{bracketed(self.host)}:{self.port}"
+
+    @property
+    def devices_url(self) -> str:
+        """Where the devices that face the beneficiary reach it."""
+        return f"http://{bracketed(self.devices_host or self.host)}:{self.port}"
 
     @property
     def loopback(self) -> bool:
@@ -122,6 +136,7 @@ class Settings:
             folder=folder,
             host=_host(given["host"]),
             port=whole("port", 1, 65_535),
+            devices_host=_devices_host(given["devices_host"], given["host"]),
             language=_language(given["language"]),
             zone=_zone(given["zone"]),
             printer=_printer(given["printer"], folder),
@@ -145,8 +160,20 @@ def _place(name: str) -> str:
     return f"{FILE}, setting {name}"
 
 
-def _host(value: object) -> str:
-    place = _place("host")
+def bracketed(host: str) -> str:
+    """An IP address as it stands in a URL and a Host header."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _devices_host(value: object, host: object) -> str:
+    """Empty where it is the register's own address."""
+    if value in ("", host):
+        return ""
+    return _host(value, "devices_host")
+
+
+def _host(value: object, name: str = "host") -> str:
+    place = _place(name)
     text = strict_json.text(value, place)
     try:
         address = ipaddress.ip_address(text)

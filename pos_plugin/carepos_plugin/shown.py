@@ -15,7 +15,7 @@ from carepos.attempt import State
 from carepos.journal import Attempt, JournalView
 from carepos.rules import LineProposal
 from carepos.voucher import Voucher
-from carepos_plugin.sentences import message_of, next_of, refusal_of, said
+from carepos_plugin.sentences import acting_of, message_of, next_of, refusal_of, said
 
 
 def offered(checkout: str, offer: Offer, offer_id: str | None, until: datetime) -> dict[str, Any]:
@@ -43,12 +43,24 @@ def offered(checkout: str, offer: Offer, offer_id: str | None, until: datetime) 
         "vouchers": [
             _balance(numbers[v], proposal.before[v], proposal.after[v]) for v in [*used, *rest]
         ],
+        "acting": acting_of(offer.holder.identity.acting),
+        "pin": None,
         "refusal": refusal_of(offer.refusal),
     }
 
 
-def not_offered(checkout: str, lines: Sequence[Line], refusal: Refusal) -> dict[str, Any]:
-    """The same shape for a code that is no good or a holder without vouchers."""
+def not_offered(
+    checkout: str,
+    lines: Sequence[Line],
+    refusal: dict[str, Any],
+    *,
+    pin: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The same shape for a code that is no good, a holder without vouchers, a card without its PIN.
+
+    `refusal` is one of `sentences`; `pin` says where the PIN's request stands.
+    """
+    reason = {name: refusal[name] for name in ("code", "en", "zh")}
     total_minor = sum(line.line_amount_minor for line in lines)
     return {
         "checkout": checkout,
@@ -57,7 +69,10 @@ def not_offered(checkout: str, lines: Sequence[Line], refusal: Refusal) -> dict[
         "programme": None,
         "currency": None,
         "lines": [
-            _line(n, LineProposal(line, (), line.line_amount_minor, refusal.code), {}, {})
+            {
+                **_line(n, LineProposal(line, (), line.line_amount_minor, None), {}, {}),
+                "reason": reason,
+            }
             for n, line in enumerate(lines, 1)
         ],
         "totals": {
@@ -68,7 +83,9 @@ def not_offered(checkout: str, lines: Sequence[Line], refusal: Refusal) -> dict[
             "to_pay_minor": total_minor,
         },
         "vouchers": [],
-        "refusal": refusal_of(refusal),
+        "acting": None,
+        "pin": pin,
+        "refusal": refusal,
     }
 
 

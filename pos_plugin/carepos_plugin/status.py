@@ -11,6 +11,9 @@ from carepos.clock import Clock
 from carepos.enrolment import Enrolment
 from carepos.journal import JournalView
 from carepos_plugin import shown
+from carepos_plugin.held_code import HeldCode
+from carepos_plugin.pad_link import PadLink
+from carepos_plugin.pin_pad import PinPad
 from carepos_plugin.print_queue import PrintQueue
 from carepos_plugin.settings import PrinterAddress, Settings
 from carepos_plugin.upkeep import Chores, Contact
@@ -42,6 +45,9 @@ def of_plugin(
     contact: Contact,
     chores: Chores,
     printing: PrintQueue,
+    pad: PinPad,
+    link: PadLink,
+    held: HeldCode,
     now: Clock = clock.system_clock,
 ) -> dict[str, Any]:
     """As `of_journal`, with what only the running plugin knows."""
@@ -54,6 +60,8 @@ def of_plugin(
             **found["pack"],
             "checked_at": None if checked_at is None else clock.to_text(checked_at),
         },
+        "pin_pad": {"paired": link.paired, "answering": pad.answering()},
+        "device": {"code_waiting": held.waiting()},
         "printer": {
             "printer": printer_text(settings.printer),
             "waiting": len(journal.print_jobs(queued=True)),

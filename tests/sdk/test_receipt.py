@@ -333,7 +333,8 @@ def test_who_acts_is_one_line_and_no_name(way: Any, zh: str, en: str) -> None:
     spelled and laid out as it always was."""
     plain = sample_receipt()
     acted = replace(plain, acting=way)
-    for language, word in (("zh", zh), ("en", en), ("zh+en", f"{zh} {en}")):
+    words: dict[Language, str] = {"zh": zh, "en": en, "zh+en": f"{zh} {en}"}
+    for language, word in words.items():
         before = render_text(replace(plain, language=language)).splitlines()
         after = render_text(replace(acted, language=language)).splitlines()
         assert [row for row in after if row not in before] == [word]

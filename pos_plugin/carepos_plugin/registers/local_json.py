@@ -1,6 +1,8 @@
 """The plain register adapter: JSON over HTTP on the shop's own PC.
 
-    POST /api/offers                          scan → what could be redeemed
+    POST /api/offers                          scan → what could be redeemed, or a PIN to wait for
+    GET  /api/pin-requests/{request}          whether the PIN was entered
+    POST /api/pin-requests/{request}/cancel   take it off the PIN pad
     POST /api/redemptions                     the offer was accepted → redeemed, refused or unknown
     GET  /api/checkouts/{checkout}            where a sale stands
     POST /api/checkouts/{checkout}/retry      ask and send again
@@ -10,7 +12,7 @@
     POST /api/receipts/{receipt_no}/print     once more on paper, marked COPY
 
 200 is an answer, a no of the rules too; what could not be done is an RFC 9457 problem. Every `en`
-and `zh` beside each other are one sentence for people.
+and `zh` beside each other are one sentence for people. Fields and examples: docs/register-api.md.
 """
 
 from __future__ import annotations
@@ -37,22 +39,23 @@ def blueprint(counter: Counter) -> Blueprint:
     def offer() -> Response:
         names = strict_json.names_within(
             json_body(request),
-            required={"checkout", "code", "lines"},
-            optional={"discount_minor", "programme"},
+            required={"checkout", "lines"},
+            optional={"code", "pin_request", "discount_minor", "programme"},
             where="body",
         )
         checkout = ids.label(names["checkout"], "checkout")
-        code = names["code"]
-        if not isinstance(code, str) or not 1 <= len(code) <= MAX_CODE_CHARACTERS:
-            raise Malformed(f"must be 1 to {MAX_CODE_CHARACTERS} characters", field="code")
+        if ("code" in names) == ("pin_request" in names):
+            raise Malformed("needs code or pin_request, one of them", field="body")
         programme = names.get("programme")
         if programme is not None:
             programme = ids.name(programme, "programme")
         lines = _lines(names["lines"])
         discount_minor = strict_json.integer(names.get("discount_minor", 0), "discount_minor")
-        return json_response(
-            counter.offer(checkout, code, spread_discount(lines, discount_minor), programme)
-        )
+        lines = spread_discount(lines, discount_minor)
+        if "pin_request" in names:
+            pin_request = ids.reference(names["pin_request"], "pin_request")
+            return json_response(counter.offer_after_pin(checkout, pin_request, lines, programme))
+        return json_response(counter.offer(checkout, _code(names["code"]), lines, programme))
 
     @routes.post("/redemptions")
     def redeem() -> Response:
@@ -100,6 +103,13 @@ def blueprint(counter: Counter) -> Blueprint:
         return json_response(counter.reprint(receipt_no), 202)
 
     return routes
+
+
+def _code(value: object) -> str | None:
+    """As scanned: an empty scan is an answer too. None for what the device holds."""
+    if value is not None and not (isinstance(value, str) and len(value) <= MAX_CODE_CHARACTERS):
+        raise Malformed(f"must be at most {MAX_CODE_CHARACTERS} characters, or null", field="code")
+    return value
 
 
 def _lines(value: object) -> tuple[Line, ...]:
