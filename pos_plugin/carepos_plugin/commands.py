@@ -21,7 +21,9 @@ from carepos import (
     EnrolmentFailed,
     JournalCorrupt,
     Malformed,
+    Refused,
     Till,
+    TokenRefused,
     WrongState,
     ids,
     outcome,
@@ -31,9 +33,10 @@ from carepos.enrolment import Enrolment
 from carepos.journal import JournalView
 from carepos.keys import KeySet, SigningKey
 from carepos.money import format_amount
-from carepos_plugin import app, pairing, status
+from carepos_plugin import app, held_code, pairing, status
 from carepos_plugin.client import PluginClient, PluginProblem, is_running
 from carepos_plugin.problems import Problem, problem_of
+from carepos_plugin.sentences import acting_of
 from carepos_plugin.settings import FILE, Settings
 
 DONE, NO, FAILED = 0, 1, 2
@@ -65,6 +68,15 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     enrol.add_argument("--url", required=True, help="the ledger's address, https://…")
     enrol.add_argument("--code", required=True, help="the activation code; - reads it from stdin")
     add("serve", "run the plugin until it is stopped 运行插件", _serve)
+    pad = add(
+        "pin-pad", "connect the screen on which holders enter a card's PIN 密码键盘", _pin_pad
+    )
+    pad.add_argument("--forget", action="store_true", help="no pad is connected any more")
+    add("device", "make the secret of a face or palm device 人脸或掌纹设备", _device)
+    scan = add("scan", "say what a code is, read from stdin; takes nothing 识别扫码内容", _scan)
+    scan.add_argument(
+        "--pin-stdin", action="store_true", help="a card's PIN stands on stdin's second line"
+    )
     shown = add("status", "what is open, and what happens next 状态", _status)
     shown.add_argument("--json", action="store_true", help="for programs instead of people")
     add("verify", "check every record and every outcome of the journal 校验流水", _verify)
@@ -169,6 +181,13 @@ def _serve(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
 
+    if settings.devices_host:
+        print(
+            f"Warning: at {settings.devices_url} PIN pad and devices are served to the network, "
+            "unencrypted. Use a cable or a Wi-Fi of their own.",
+            file=sys.stderr,
+        )
+
     def ready(url: str) -> None:
         print(f"The plugin answers at {url} (Ctrl-C stops it). 插件已启动。", flush=True)
 
@@ -189,6 +208,84 @@ def _serve(args: argparse.Namespace) -> int:
             )
         print(f"carepos till: {why}", file=sys.stderr)
         return FAILED
+    return DONE
+
+
+def _pin_pad(args: argparse.Namespace) -> int:
+    if not is_running(args.folder):
+        print("Start the plugin first: carepos till serve. 请先启动插件。", file=sys.stderr)
+        return NO
+    plugin = PluginClient(args.folder)
+    if args.forget:
+        plugin.post("/api/pin-pad/forget")
+        print("No PIN pad is connected. 已断开密码键盘。")
+        return DONE
+    link = plugin.post("/api/pin-pad/link")["link"]
+    print("Open this on the screen that faces the holder; it works once, within ten minutes.")
+    print("请在面向持卡人的屏幕上打开（十分钟内有效，仅限一次）：")
+    print(f"  {link}")
+    settings = Settings.load(args.folder)
+    if not settings.devices_host and settings.loopback:
+        print("It is a screen of this computer. For a tablet or phone set devices_host in")
+        print(f"{args.folder / FILE}, restart the plugin, and make a new link.")
+    elif sys.stdout.isatty():
+        _print_qr(link)
+    return DONE
+
+
+def _print_qr(text: str) -> None:
+    from qrcode import QRCode
+
+    code = QRCode(border=2)
+    code.add_data(text)
+    code.print_ascii(invert=True)
+
+
+def _device(args: argparse.Namespace) -> int:
+    Enrolment.load(
+        args.folder / "enrolment.json", SigningKey.load(args.folder / "terminal.key").public
+    )
+    made = pairing.make(args.folder, file=held_code.FILE)
+    path = args.folder / held_code.FILE
+    print(f"The device's secret is in {path} ({'made' if made else 'kept'}).")
+    print(f"设备密钥在 {path}。")
+    print(f"The device sends it in the header {held_code.HEADER} when it posts what it read to")
+    print(f"  {Settings.load(args.folder).devices_url}/device/code")
+    return DONE
+
+
+def _scan(args: argparse.Namespace) -> int:
+    """The code and the PIN come by stdin: arguments can be seen by everybody on a computer."""
+    if is_running(args.folder):
+        print("The plugin has this till open: scan at the register, or stop the plugin first.",
+              file=sys.stderr)  # fmt: skip
+        return NO
+    code, pin = sys.stdin.readline().rstrip("\r\n"), None
+    if args.pin_stdin:
+        pin = sys.stdin.readline().strip()
+    with Till.open(args.folder) as till:
+        try:
+            holder = till.scan(code, pin=pin)
+        except Refused as error:
+            look = error.looks_like if isinstance(error, TokenRefused) else None
+            print(f"{error.code}{'' if look is None else f' ({look})'}")
+            print(f"  {error.sentence('en')} {error.sentence('zh')}")
+            return NO
+        acting = acting_of(holder.identity.acting)
+        print(f"good 有效: {holder.identity.token_class}, {len(holder.vouchers)} vouchers 券")
+        if acting is not None:
+            print(f"  {acting['en']} {acting['zh']}")
+        pack = till.held_pack
+        for voucher in holder.vouchers:
+            programme = None if pack is None else pack.programmes.get(voucher.programme)
+            name = voucher.programme if programme is None else programme.name
+            if voucher.terms is None and programme is not None:
+                left = f"{format_amount(voucher.available_minor, programme.currency)}"
+                left += f" {programme.currency}"
+            else:
+                unit = "" if voucher.terms is None else voucher.terms.unit
+                left = f"{voucher.available_quantity} {unit}"
+            print(f"  {name}: {voucher.label or voucher.kind}, left 剩余 {left}")
     return DONE
 
 

@@ -147,5 +147,6 @@
     }
     look();
   };
+  window.addEventListener("hashchange", begin);
   begin();
 })();
