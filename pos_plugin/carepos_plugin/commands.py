@@ -36,7 +36,6 @@ from carepos.money import format_amount
 from carepos_plugin import app, held_code, pairing, status
 from carepos_plugin.client import PluginClient, PluginProblem, is_running
 from carepos_plugin.problems import Problem, problem_of
-from carepos_plugin.sentences import acting_of
 from carepos_plugin.settings import FILE, Settings
 
 DONE, NO, FAILED = 0, 1, 2
@@ -263,29 +262,22 @@ def _scan(args: argparse.Namespace) -> int:
     code, pin = sys.stdin.readline().rstrip("\r\n"), None
     if args.pin_stdin:
         pin = sys.stdin.readline().strip()
-    with Till.open(args.folder) as till:
+    with app.opened(args.folder) as plugin:
         try:
-            holder = till.scan(code, pin=pin)
+            found = plugin.counter.told_of(code, pin)
         except Refused as error:
             look = error.looks_like if isinstance(error, TokenRefused) else None
             print(f"{error.code}{'' if look is None else f' ({look})'}")
             print(f"  {error.sentence('en')} {error.sentence('zh')}")
             return NO
-        acting = acting_of(holder.identity.acting)
-        print(f"good 有效: {holder.identity.token_class}, {len(holder.vouchers)} vouchers 券")
-        if acting is not None:
-            print(f"  {acting['en']} {acting['zh']}")
-        pack = till.held_pack
-        for voucher in holder.vouchers:
-            programme = None if pack is None else pack.programmes.get(voucher.programme)
-            name = voucher.programme if programme is None else programme.name
-            if voucher.terms is None and programme is not None:
-                left = f"{format_amount(voucher.available_minor, programme.currency)}"
-                left += f" {programme.currency}"
-            else:
-                unit = "" if voucher.terms is None else voucher.terms.unit
-                left = f"{voucher.available_quantity} {unit}"
-            print(f"  {name}: {voucher.label or voucher.kind}, left 剩余 {left}")
+    print(f"good 有效: {found['class']}, {len(found['vouchers'])} vouchers 张券")
+    if found["acting"] is not None:
+        print(f"  {found['acting']['en']} {found['acting']['zh']}")
+    for each in found["vouchers"]:
+        left, unit = each["left"], each["unit"]
+        if unit is None and each["currency"] is not None:
+            left, unit = format_amount(left, each["currency"]), each["currency"]
+        print(f"  {each['programme_name']}: {each['label']}, left 剩余 {left} {unit or ''}")
     return DONE
 
 

@@ -175,6 +175,11 @@ class Counter:
         self._contact.heard()
         return holder
 
+    def told_of(self, code: str, pin: str | None) -> dict[str, Any]:
+        """What a code is good for, without a basket. Raises as `scan`."""
+        holder = self.scan(code, pin)
+        return shown.held_by(holder, self._till.held_pack)
+
     def _asking(self, ask: Callable[[], T]) -> T:
         try:
             return ask()

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from carepos import Line, Offer, Refusal, Sale, attempt, clock, ids, receipt, receipt_layout
+from carepos import Holder, Line, Offer, Refusal, Sale, attempt, clock, ids, receipt, receipt_layout
 from carepos.attempt import State
 from carepos.journal import Attempt, JournalView
+from carepos.pack import Pack
 from carepos.rules import LineProposal
 from carepos.voucher import Voucher
 from carepos_plugin.sentences import acting_of, message_of, next_of, refusal_of, said
@@ -86,6 +87,29 @@ def not_offered(
         "acting": None,
         "pin": pin,
         "refusal": refusal,
+    }
+
+
+def held_by(holder: Holder, pack: Pack | None) -> dict[str, Any]:
+    """Somebody's vouchers; `currency` is null, and `left` a number, where the pack lacks one."""
+    programmes = {} if pack is None else pack.programmes
+    vouchers = []
+    for voucher in holder.vouchers:
+        programme = programmes.get(voucher.programme)
+        balance = _balance(0, voucher, voucher)
+        vouchers.append(
+            {
+                "programme_name": voucher.programme if programme is None else programme.name,
+                "label": balance["label"],
+                "unit": balance["unit"],
+                "left": balance["before"],
+                "currency": None if programme is None else programme.currency,
+            }
+        )
+    return {
+        "class": holder.identity.token_class,
+        "acting": acting_of(holder.identity.acting),
+        "vouchers": vouchers,
     }
 
 
