@@ -60,7 +60,7 @@ ON_REGISTER: Final[dict[str, tuple[str, str]]] = {
 }
 
 ON_PAD: Final[dict[str, tuple[str, str]]] = {
-    "idle": ("Please wait for the cashier.", "请等待收银员刷卡"),
+    "idle": ("Please wait for the cashier.", "请等待收银员操作"),
     "waiting": ("Enter your PIN", "请输入密码"),
     "wrong": ("Wrong PIN. Try again", "密码错误，请重试"),
     "checking": ("Checking, please wait", "正在核对，请稍候"),
@@ -266,7 +266,7 @@ class PinPad:
                 found.until = self._monotonic() + LIFE_S
             else:
                 self._end_one(found, "refused" if problem is None else "failed")
-                found.refusal, found.problem = refusal, problem
+                found.refusal, found.problem, found.tries_left = refusal, problem, None
 
     def _at_pad(self, request_id: str) -> _Request:
         if self._on_pad is None or self._on_pad.id != request_id:

@@ -567,6 +567,9 @@ _ENDPOINTS = [
     "/api/settle",
     "/api/day-close",
     "/api/receipts/0001-000002-1/print",
+    "/api/pin-pad/link",
+    "/api/pin-pad/forget",
+    "/api/pin-requests/AAAAAAAAAAAAAAAAAAAAAA/cancel",
 ]
 
 
@@ -642,6 +645,8 @@ def test_too_many_lines_have_their_own_code(tmp_path: Path) -> None:
         ("GET", "/api/checkouts/%00", (400, "malformed")),
         ("GET", "/api/receipts/0001-000002-9", (400, "malformed")),
         ("GET", "/api/receipts/0001-000009-7", (404, "receipt_unknown")),
+        ("GET", "/api/pin-requests/AAAAAAAAAAAAAAAAAAAAAA", (410, "pin_request_gone")),
+        ("GET", "/api/pin-requests/short", (400, "malformed")),
     ],
 )
 def test_addresses_that_lead_nowhere(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import signal
 import socket
@@ -19,10 +20,11 @@ import pytest
 import requests
 
 from carepos.commands import main
-from carepos_plugin import app, pairing
+from carepos_plugin import app, held_code, pairing
 from carepos_plugin.client import is_running
 from carepos_plugin.settings import FILE, Settings
 from sample_merchant.shop import Plugin
+from tests.cards import PIN, RULES, SECRET, WRONG, print_card
 from tests.pos_plugin.rig import Rig, milk, rig, write_settings
 from tests.world import World, end, world
 
@@ -404,6 +406,58 @@ def test_a_shop_without_a_printer_is_told_so(shop: Rig, run: Run) -> None:
     write_settings(folder, printer="none")
     done, _, err = run("reprint", number, "--folder", folder)
     assert (done, "This till has no printer of its own" in err) == (1, True)
+
+
+def test_pin_pad_gives_a_link_that_works_once(shop: Rig, run: Run) -> None:
+    """Beside a running plugin: a link for the screen that faces the holder; without one, what to
+    start. The link's code is behind the # and so in no request's address."""
+    folder = shop.till.folder
+    code, out, _ = run("pin-pad", "--folder", folder)
+    link = next(line.strip() for line in out.splitlines() if "/pin-pad#" in line)
+    assert code == 0 and link.startswith(f"{shop.url}/pin-pad#") and "devices_host" in out
+    paired = requests.post(
+        f"{shop.url}/pin-pad/pair", json={"code": link.partition("#")[2]}, timeout=30
+    )
+    assert paired.status_code == 200
+    assert run("pin-pad", "--folder", folder, "--forget")[0] == 0
+    assert shop.get("/api/status")["pin_pad"]["paired"] is False
+    code, _, err = run("pin-pad", "--folder", _stopped(shop))
+    assert code == 1 and "carepos till serve" in err
+
+
+def test_device_makes_a_secret_once(shop: Rig, run: Run) -> None:
+    """It names the file, the header and the address, and never shows the secret."""
+    folder = shop.till.folder
+    assert "made" in (first := run("device", "--folder", folder))[1]
+    secret = pairing.read(folder, held_code.FILE)
+    assert "kept" in (second := run("device", "--folder", folder))[1]
+    assert pairing.read(folder, held_code.FILE) == secret
+    assert f"{shop.url}/device/code" in first[1] and held_code.HEADER in first[1]
+    assert secret not in f"{first}{second}"
+    assert run("device", "--folder", folder / "nothing")[0] == 2
+
+
+def test_scan_says_what_a_code_is(shop: Rig, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a shell, code and PIN by stdin and never repeated: what it looks like, whether the PIN
+    is right, what is left."""
+    shop.world.ledger.programmes.put_programme(RULES)
+    card = print_card(shop.world.family(12_000))
+    phone = shop.world.family(5_000).token()
+    assert run("scan", "--folder", shop.till.folder)[0] == 1  # the plugin has it open
+    folder = _stopped(shop)
+
+    def scan(expected: int, text: str, *words: str) -> str:
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+        code, out, err = run("scan", "--folder", folder, *words)
+        assert code == expected, err
+        assert not any(part in out + err for part in (card.token, phone, SECRET, PIN, WRONG))
+        return out
+
+    assert "payment_code" in scan(1, "134567890123456789\n")
+    assert "pin_required" in scan(1, f"{card.scanned}\n")
+    assert "Tries left: 4" in scan(1, f"{card.scanned}\n{WRONG}\n", "--pin-stdin")
+    assert "120.00 CNY" in scan(0, f"{card.scanned}\n{PIN}\n", "--pin-stdin")
+    assert "50.00 CNY" in scan(0, f"{phone}\n")
 
 
 @pytest.mark.parametrize("missing", ["escpos", "flask"])

@@ -26,6 +26,9 @@ POSTS = [
     "/api/settle",
     "/api/day-close",
     "/api/receipts/0001-000002-1/print",
+    "/api/pin-pad/link",
+    "/api/pin-pad/forget",
+    "/api/pin-requests/AAAAAAAAAAAAAAAAAAAAAA/cancel",
 ]
 
 
