@@ -230,3 +230,10 @@ def _of_list(code: str, status: int) -> Kind:
     """A code of the SDK's one list as a problem."""
     listed = BY_CODE.get(code) or BY_CODE["malformed"]
     return Kind(status, listed.en, listed.zh)
+
+
+def as_markdown() -> str:
+    """The table of docs/register-api.md."""
+    rows = ["| code | status | people read |", "|---|---|---|"]
+    rows += [f"| `{code}` | {kind.status} | {kind.en} {kind.zh} |" for code, kind in KINDS.items()]
+    return "\n".join(rows)
