@@ -314,6 +314,10 @@ def _print_status(found: dict[str, Any]) -> None:
         print(f"Printer 打印机: {printer['printer']}, waiting 待打印 {printer['waiting']}")
         for slip in printer["unsure"]:
             print(f"  {slip['en']} {slip['zh']}")
+    pad = found.get("pin_pad")
+    if pad is not None and pad["paired"]:
+        answers = "answers 正常" if pad["answering"] else "its page is closed 页面未打开"
+        print(f"PIN pad 密码键盘: {answers}")
     if not found["open"]:
         print("Nothing is open. 没有未完成的单。")
     for sale in found["open"]:

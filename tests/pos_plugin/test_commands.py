@@ -419,6 +419,7 @@ def test_pin_pad_gives_a_link_that_works_once(shop: Rig, run: Run) -> None:
         f"{shop.url}/pin-pad/pair", json={"code": link.partition("#")[2]}, timeout=30
     )
     assert paired.status_code == 200
+    assert "its page is closed" in run("status", "--folder", folder)[1]
     assert run("pin-pad", "--folder", folder, "--forget")[0] == 0
     assert shop.get("/api/status")["pin_pad"]["paired"] is False
     code, _, err = run("pin-pad", "--folder", _stopped(shop))
