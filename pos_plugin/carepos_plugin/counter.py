@@ -114,19 +114,18 @@ class Counter:
     ) -> dict[str, Any]:
         """As `offer`, for a card whose PIN was asked; until it is proved, where that stands.
 
+        Asking ends nothing: a late question about a card must not end the next customer's offer.
         Raises Problem pin_request_gone, and what the lookup failed with.
         """
         self._must_be_free(checkout)
-
-        def holder() -> Holder:
-            standing = self._pad.standing(pin_request, checkout)
-            if standing.problem is not None:
-                raise standing.problem.with_traceback(None)
-            if standing.holder is None:
-                raise _PinAwaited(standing)
-            return standing.holder
-
-        return self._offered(checkout, lines, programme, holder)
+        standing = self._pad.standing(pin_request, checkout)
+        if standing.problem is not None:
+            raise standing.problem.with_traceback(None)
+        holder = standing.holder
+        if holder is None:
+            awaited = _PinAwaited(standing)
+            return shown.not_offered(checkout, lines, awaited.refusal, pin=awaited.pin)
+        return self._offered(checkout, lines, programme, lambda: holder)
 
     def _offered(
         self,

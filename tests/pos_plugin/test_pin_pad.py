@@ -252,6 +252,16 @@ def test_another_scan_ends_the_request(shop: Rig, pad: Pad, next_scan: str) -> N
     assert all(r.code is None for r in requests_of(shop))
 
 
+def test_a_late_poll_does_not_end_the_next_customers_offer(shop: Rig, pad: Pad) -> None:
+    """The register still asks about the card when the next code was scanned and offered."""
+    asked = scan(shop, print_card(shop.world.family()))
+    offer = shop.offer(CHECKOUT, shop.world.family().token())
+    assert again(shop, asked)["pin"]["state"] == "replaced"
+    gone = {"checkout": CHECKOUT, "pin_request": "A" * 22, "lines": [milk()]}
+    assert shop.refused("POST", "/api/offers", gone) == (410, "pin_request_gone")
+    assert shop.redeem(CHECKOUT, offer)["state"] == "confirmed"
+
+
 @pytest.mark.parametrize("who", ["holder", "cashier"])
 def test_a_request_can_be_given_up(shop: Rig, pad: Pad, who: str) -> None:
     """By the holder on the pad, by the cashier at the register; nothing is counted."""
