@@ -24,6 +24,7 @@ from carepos.keys import unb64
 from carepos_ledger.book import Book
 from carepos_ledger.database import Database
 from carepos_ledger.decide import Command, Terminal
+from carepos_ledger.key_rules import TerminalKey
 from carepos_ledger.trust import Trust
 from tests.postgres_cluster import PostgresCluster, running_cluster
 
@@ -170,6 +171,7 @@ def _embedded(folder: Path) -> Iterator[Row]:
         terminal = Terminal(
             ground.terminal, 1, ground.merchant, "s",
             ground.terminal_key.kid, ground.terminal_key.public.x, "active",
+            TerminalKey(ground.terminal),
         )  # fmt: skip
         commands = [Command(r, terminal, verifier.verify(t, r.occurred_at)) for r, t in made]
         book = Book(database, ground.keyring, now=lambda: made[0][0].occurred_at)

@@ -40,11 +40,12 @@ from carepos import (
 )
 from carepos.basket import Entry
 from carepos.client import Client
-from carepos.enrolment import Enrolment, LedgerKeys
+from carepos.enrolment import Enrolment
 from carepos.errors import TokenRefused
 from carepos.issuer_keys import IssuerKey, IssuerKeys, public_numbers
 from carepos.journal import Journal
 from carepos.keys import KeySet, SigningKey, digest, unb64
+from carepos.ledger_keys import LedgerKeys
 from carepos.outcome import VoucherState
 from carepos.record import Redeem
 from carepos.token import TokenVerifier
@@ -279,8 +280,9 @@ def _bench_till(folder: Path) -> tuple[Till, SigningKey]:
     pack.keep(folder, data, manifest)
     keys = LedgerKeys("ledger", 1, 1, KeySet([ledger_key.public]), "", ledger_key.public)
     enrolled = Enrolment(
-        "http://127.0.0.1", keys, "", "t-bench", 1, "m", "merchant", "s", "store", AUDIENCE
-    )
+        "http://127.0.0.1", keys, "", "t-bench", 1, "m", "merchant", "s", "store", AUDIENCE,
+        key.public,
+    )  # fmt: skip
     journal = Journal.start(folder / "journal.db", key=key, terminal="t-bench", software="bench")
     till = Till(
         folder,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -107,6 +107,25 @@ class ContractTill:
 
     def start(self) -> Sent:
         return self.write("start", self.own_id(), {"software": "contract till"})
+
+    def key_change(self, key: Key, **proof: Any) -> Sent:
+        """A record that announces `key`; `proof` replaces names of what the key proves."""
+        return self.write("key_change", self.own_id(), self.announcing(key, **proof))
+
+    def announcing(self, key: Key, by: Key | None = None, **proof: Any) -> Json:
+        """The content of the next record, if that announces `key`; `by`: who signs the proof."""
+        place = {
+            "v": 1,
+            "terminal": self.terminal,
+            "incarnation": self.incarnation,
+            "sequence": self.sequence + 1,
+        }
+        signed = (by or key).sign("carepos-proof+jws", {**place, **proof})
+        return {"key": key.public.jwk, "proof": signed}
+
+    def under(self, key: Key) -> ContractTill:
+        """The same till, which signs with another key from here on."""
+        return replace(self, key=key)
 
     def day_report(self) -> Sent:
         content = {

@@ -26,7 +26,7 @@ def flask_app(ledger: SecondLedger) -> Flask:
     def answer(value: Mapping[str, Any], status: int = 200, kind: str = "json") -> Response:
         return Response(canonical(value), status, content_type=f"application/{kind}")
 
-    def reading() -> tuple[Terminal, str]:
+    def reading() -> tuple[Terminal, str, str]:
         path = request.full_path if request.query_string else request.path
         bearer = request.headers.get("Authorization", "")
         return ledger.reader(bearer, request.method, path, request.get_data())
@@ -65,7 +65,7 @@ def flask_app(ledger: SecondLedger) -> Flask:
     @app.post("/v1/vouchers/lookup")
     def lookup() -> Response:
         said = body()
-        terminal, jti = reading()
+        terminal, jti, _ = reading()
         wanted = {"token": is_text, **({"pin_proof": DIGEST} if "pin_proof" in said else {})}
         if not exactly(**wanted)(said):
             raise Problem("malformed")
@@ -81,14 +81,19 @@ def flask_app(ledger: SecondLedger) -> Flask:
 
     @app.get("/v1/records/<identifier>")
     def record(identifier: str) -> Response:
-        terminal, jti = reading()
+        terminal, jti, _ = reading()
         if not ID(identifier):
             raise Problem("malformed", field="id")
         return answer(ledger.attempt(terminal, jti, identifier))
 
+    @app.get("/v1/terminal")
+    def terminal() -> Response:
+        who, _, kid = reading()
+        return answer(ledger.certificate(who, kid))
+
     @app.get("/v1/offline-pack")
     def pack() -> Response:
-        terminal, _ = reading()
+        terminal, *_ = reading()
         sha256, manifest = ledger.pack_manifest(terminal)
         if request.headers.get("If-None-Match") == f'"{sha256}"':
             return Response(status=304, headers={"ETag": f'"{sha256}"'})
@@ -105,7 +110,7 @@ def flask_app(ledger: SecondLedger) -> Flask:
 
     @app.get("/v1/settlements")
     def settlements() -> Response:
-        terminal, _ = reading()
+        terminal, *_ = reading()
         after, _, number = request.args.get("after", ":0").partition(":")
         if not number.isascii() or not number.isdigit():
             raise Problem("malformed", field="after")
@@ -119,7 +124,7 @@ def flask_app(ledger: SecondLedger) -> Flask:
 
     @app.get("/v1/settlements/<programme>/<int:batch_no>")
     def settlement(programme: str, batch_no: int) -> Response:
-        terminal, _ = reading()
+        terminal, *_ = reading()
         batches = ledger.settlement.batches.get((terminal.merchant, programme), [])
         if not 1 <= batch_no <= len(batches):
             raise Problem("not_found")

@@ -25,6 +25,7 @@ from tests.second_rules import (
     Situation,
     bucket,
     check,
+    check_key_change,
     check_record,
     content_digest,
     exactly,
@@ -46,6 +47,7 @@ from tests.second_signing import (
     utc,
 )
 from tests.second_tokens import Shown
+from tests.vectors.second import TerminalKeys
 
 PACK, TIME, LOOKUP, OUTCOME = (
     f"carepos-{name}+jws" for name in ("manifest", "time", "lookup", "outcome")
@@ -61,9 +63,14 @@ class Terminal:
     number: int
     store: str
     merchant: str
-    key: PublicKey
-    certificate: str
+    enrolled: PublicKey
+    enrolled_at: str
     status: str = "active"
+    keys: dict[str, tuple[PublicKey, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.keys[self.enrolled.kid] = (self.enrolled, self.enrolled_at)
+        self.order = TerminalKeys(self.enrolled.kid)
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,7 @@ class Item:
     digest: str
     terminal: Terminal
     token: str | None
+    kid: str
 
 
 def holder_of(shown: Shown) -> Holder:
@@ -180,42 +188,49 @@ class SecondLedger:
             if store is None:
                 raise Problem("activation_unknown")
             known = self.used.get(body["activation"])
-            if known is None and any(each.key == key for each in self.terminals.values()):
+            if known is None and self._owner(key.kid) is not None:
                 raise Problem("already_exists_differently", field="public_key")
             if known is None:
                 known = self.used[body["activation"]] = self._register(store, key)
-            if known.key != key:
+            if known.enrolled != key:
                 raise Problem("activation_used")
-            return {"certificate": known.certificate}
+            return self.certificate(known, key.kid)
 
     def _register(self, store: str, key: PublicKey) -> Terminal:
-        merchant, store_name = self.stores[store]
+        merchant, _ = self.stores[store]
         name, number = f"t-{secrets.token_hex(4)}", len(self.terminals) + 1
+        made = Terminal(name, number, store, merchant, key, utc(self.now()))
+        self.terminals[name] = made
+        return made
+
+    def certificate(self, terminal: Terminal, kid: str) -> Json:
         payload = {
             "v": 1,
             "ledger": self.ledger,
-            "terminal": name,
-            "terminal_no": number,
-            "merchant": merchant,
-            "merchant_name": self.merchants[merchant],
-            "store": store,
-            "store_name": store_name,
-            "key": key.kid,
+            "terminal": terminal.name,
+            "terminal_no": terminal.number,
+            "merchant": terminal.merchant,
+            "merchant_name": self.merchants[terminal.merchant],
+            "store": terminal.store,
+            "store_name": self.stores[terminal.store][1],
+            "key": kid,
             "audience": self.audience,
-            "issued_at": utc(self.now()),
+            "issued_at": terminal.keys[kid][1],
         }
-        certificate = self.key.sign("carepos-certificate+jws", payload)
-        made = self.terminals[name] = Terminal(name, number, store, merchant, key, certificate)
-        return made
+        return {"certificate": self.key.sign("carepos-certificate+jws", payload)}
+
+    def _owner(self, kid: str) -> Terminal | None:
+        found = (terminal for terminal in self.terminals.values() if kid in terminal.keys)
+        return next(found, None)
 
     def _by_kid(self, kid: str) -> PublicKey:
-        for terminal in self.terminals.values():
-            if terminal.key.kid == kid:
-                return terminal.key
-        raise Bad("signature_invalid")
+        owner = self._owner(kid)
+        if owner is None:
+            raise Bad("signature_invalid")
+        return owner.keys[kid][0]
 
-    def reader(self, bearer: str, method: str, path: str, body: bytes) -> tuple[Terminal, str]:
-        """The terminal that signed a read token, and the token's `jti`."""
+    def reader(self, bearer: str, method: str, path: str, body: bytes) -> tuple[Terminal, str, str]:
+        """The terminal that signed a read token, the token's `jti`, and the key's `kid`."""
         if not bearer.startswith("Bearer "):
             raise Problem("unauthorised")
         try:
@@ -228,7 +243,9 @@ class SecondLedger:
             wanted["body_sha256"] = digest(body)
         times: Json = {"iat": claims.get("iat"), "jti": claims.get("jti")}
         terminal = self.terminals.get(str(claims.get("iss")))
-        if claims != {**wanted, **times} or terminal is None or terminal.key.kid != thing.kid:
+        if claims != {**wanted, **times} or terminal is None:
+            raise Problem("unauthorised")
+        if thing.kid not in terminal.order.reading:
             raise Problem("unauthorised")
         if terminal.status == "revoked":
             raise Problem("unauthorised")
@@ -238,7 +255,7 @@ class SecondLedger:
         if abs(times["iat"] - self.now().timestamp()) > 60:
             at = {"v": 1, "server_time": utc(self.now()), "request": jti}
             raise Problem("clock_skew", server_time=self.key.sign(TIME, at))
-        return terminal, str(jti)
+        return terminal, str(jti), thing.kid
 
     # The pack and the lookup.
 
@@ -321,7 +338,7 @@ class SecondLedger:
 
     def records(self, envelopes: Sequence[object]) -> list[Json]:
         with self.lock:
-            items = [self._verified(envelope) for envelope in envelopes]
+            items = [self._counting(self._verified(envelope)) for envelope in envelopes]
             forked = {item.digest for item in items if isinstance(item, Item) and self._note(item)}
             return [self._answer(item, forked) for item in items]
 
@@ -337,11 +354,23 @@ class SecondLedger:
             record = thing.read(self._by_kid(thing.kid))
             check_record(record)
             terminal = self.terminals.get(record["terminal"])
-            if terminal is None or terminal.key.kid != thing.kid:
+            if terminal is None or thing.kid not in terminal.keys:
                 raise Bad("signature_invalid")
+            if record["kind"] == "key_change":
+                check_key_change(record, thing.kid)
         except Bad as bad:
             return Problem(bad.code)
-        return Item(record, thing.digest, terminal, token)
+        return Item(record, thing.digest, terminal, token, thing.kid)
+
+    def _counting(self, item: Item | Problem) -> Item | Problem:
+        """The item, unless another key has taken the place of the one that signed it. What was
+        decided before keeps its outcome."""
+        if isinstance(item, Problem) or item.digest in self.decided:
+            return item
+        place = item.record["incarnation"], item.record["sequence"]
+        if item.terminal.order.arrive(item.kid, *place):
+            return item
+        return Problem("signature_invalid")
 
     def _note(self, item: Item) -> bool:
         """Note a record's place in its chain; whether another record has it already."""
@@ -361,7 +390,11 @@ class SecondLedger:
     def _decide(self, item: Item, forked: bool) -> str:
         record, terminal = item.record, item.terminal
         attempt = self.attempts.get((terminal.name, record["id"]), Attempt())
-        decides = {"redeem": self._redeem, "reversal": self._reverse}
+        decides = {
+            "redeem": self._redeem,
+            "reversal": self._reverse,
+            "key_change": self._change_key,
+        }
         decide = decides.get(record["kind"], self._note_down)
         try:
             if forked:
@@ -399,6 +432,18 @@ class SecondLedger:
             if missing:
                 raise Problem("sequence_gap", missing=missing[:100])
         attempt.state = attempt.state or "posted"
+        return {"result": "posted"}
+
+    def _change_key(self, item: Item, attempt: Attempt) -> Json:
+        self._active(item.terminal)
+        key = PublicKey.of(item.record["content"]["key"])
+        owner = self._owner(key.kid)
+        elsewhere = owner is not None and owner is not item.terminal
+        answer = item.terminal.order.announce(item.kid, key.kid, elsewhere)
+        if answer != "posted":
+            raise Problem(answer)
+        item.terminal.keys.setdefault(key.kid, (key, utc(self.now())))
+        attempt.state = "posted"
         return {"result": "posted"}
 
     def _active(self, terminal: Terminal) -> None:

@@ -8,7 +8,17 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
-from tests.second_signing import Bad, Json, bucket_of, canonical, digest, moment, split
+from tests.second_signing import (
+    Bad,
+    Json,
+    PublicKey,
+    bucket_of,
+    canonical,
+    digest,
+    moment,
+    read,
+    split,
+)
 
 ORDER = (
     "programme_not_started programme_ended programme_paused store_not_in_programme"
@@ -138,6 +148,9 @@ _CONTENT: Mapping[str, Check] = {
             isinstance(value, str) and 1 <= len(value) <= 60 and value.isprintable()
         )
     ),
+    "key_change": exactly(
+        key=lambda value: isinstance(value, dict), proof=lambda value: isinstance(value, str)
+    ),
     "reversal": exactly(
         record_sha256=DIGEST, reason=one_of("not_found", "cancelled", "goods_kept")
     ),
@@ -174,6 +187,8 @@ def check_record(record: Json) -> None:
     kind, content = record["kind"], record["content"]
     if kind not in _CONTENT:
         raise Bad("unsupported_kind")
+    if kind == "key_change" and set(content) != {"key", "proof"}:
+        raise Bad("unsupported_kind")
     basket = content.get("basket")
     if kind == "redeem" and isinstance(basket, list) and len(basket) > 40:
         raise Bad("basket_too_large")
@@ -183,8 +198,28 @@ def check_record(record: Json) -> None:
         _check_allocation(content["basket"], content["allocation"])
     elif kind == "day_report" and content["to_sequence"] < content["from_sequence"] - 1:
         raise Bad
-    if kind in ("start", "day_report") and bucket(record["id"]) != bucket_of(record["terminal"]):
+    if kind in ("start", "day_report", "key_change") and bucket(record["id"]) != bucket_of(
+        record["terminal"]
+    ):
         raise Bad
+
+
+def check_key_change(record: Json, signer: str) -> PublicKey:
+    """The key that a `key_change` announces, if it proved itself about this very record.
+
+    Raises:
+        Bad: `malformed`.
+    """
+    key = PublicKey.of(record["content"]["key"])
+    try:
+        said = read(record["content"]["proof"], "carepos-proof+jws", [key])
+    except Bad as bad:
+        raise Bad from bad
+    place = {name: record[name] for name in ("terminal", "incarnation", "sequence")}
+    # As text, for Python takes true for 1.
+    if canonical(said) != canonical({"v": 1, **place}) or key.kid == signer:
+        raise Bad
+    return key
 
 
 def _check_allocation(basket: Sequence[Json], allocation: Sequence[Json]) -> None:

@@ -9,14 +9,13 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import jwt
-from sqlalchemy import select
 
 from carepos import clock, ids, jws, strict_json
 from carepos.client import READ_TYP
 from carepos.clock import Clock
 from carepos.errors import Malformed
 from carepos.keys import PublicKey, digest, unb64
-from carepos_ledger import schema
+from carepos_ledger import terminal_keys
 from carepos_ledger.database import Database
 from carepos_ledger.decide import Terminal
 from carepos_ledger.keyring import Keyring
@@ -83,8 +82,13 @@ class Authenticator:
         return Caller(terminal, request)
 
     def _terminal(self, kid: str) -> Terminal:
-        terminal = find_terminal(self._database, kid)
-        if terminal is None or terminal.status in ("revoked", "forked"):
+        terminal = terminal_keys.find(self._database, kid)
+        if (
+            terminal is None
+            or terminal.status in ("revoked", "forked")
+            # Its place was taken: only records from before may still come.
+            or terminal.key.until is not None
+        ):
             raise Problem("unauthorised", "no terminal of this ledger")
         return terminal
 
@@ -110,18 +114,6 @@ def require_operator(operator_named: Callable[[str], str | None], authorization:
     if name is None:
         raise Problem("unauthorised", "send an operator's secret as Authorization: Bearer")
     return name
-
-
-def find_terminal(database: Database, kid: str) -> Terminal | None:
-    """The terminal that enrolled this key, whatever its status."""
-    table = schema.terminals
-    with database.read() as connection:
-        row = connection.execute(select(table).where(table.c.kid == kid)).one_or_none()
-    if row is None:
-        return None
-    return Terminal(
-        row.terminal, row.terminal_no, row.merchant, row.store, row.kid, row.x, row.status
-    )
 
 
 def _form(text: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -23,7 +23,7 @@ from carepos.product import ProductList
 from carepos.record import Redeem
 from carepos.token import IdentityToken
 from carepos.voucher import Programme, Terms, Voucher, voucher_kind
-from carepos_ledger import acting, cards, schema
+from carepos_ledger import acting, cards, schema, terminal_keys
 from carepos_ledger.accounts import Balance, Entry
 from carepos_ledger.database import Database, is_conflict, is_lock_timeout
 from carepos_ledger.decide import (
@@ -165,7 +165,13 @@ class Book:
         rows.sort(key=lambda row: (row["terminal"], row["incarnation"], row["sequence"]))
         notes = schema.terminal_notes.c
         with self._database.write() as connection:
-            connection.execute(_insert_or_ignore(connection, schema.terminal_notes), rows)
+            late = terminal_keys.close_others(connection, batch)
+            if late:
+                # They must not take a number from the till itself.
+                rows = [row for row in rows if row["digest"] not in late]
+                batch = [c for c in batch if c.record.digest not in late]
+            if rows:
+                connection.execute(_insert_or_ignore(connection, schema.terminal_notes), rows)
             numbers = {(r["terminal"], r["incarnation"], r["sequence"]) for r in rows}
             held = {
                 (terminal, incarnation, sequence): digest
@@ -184,12 +190,14 @@ class Book:
                 != c.record.digest
             ]
             self._raise_alarms(connection, [("fork", c) for c in forked])
-        return {
-            c.record.digest: Problem(
+        problems = dict.fromkeys(
+            late, Problem("signature_invalid", "another key has taken this one's place")
+        )
+        for c in forked:
+            problems[c.record.digest] = Problem(
                 "terminal_forked", "another record is held at this number", field="sequence"
             )
-            for c in forked
-        }
+        return dict(problems)
 
     # ── reading under lock ─────────────────────────────────────────────────────────────────────
 
@@ -241,6 +249,7 @@ class Book:
             )
         ):
             shelf.statuses[row.terminal] = row.status
+        shelf.keys |= terminal_keys.read_for_changes(connection, batch)
         self._read_identities(connection, shelf, batch)
         self._read_gaps(connection, shelf, batch)
 
@@ -376,6 +385,7 @@ class Book:
                     for bucket, voucher in sorted(set(self._touched(shelf)))
                 ],
             )
+        terminal_keys.write(connection, shelf.new_keys, recorded_at)
         acting.write_acted(connection, shelf.new_acted, shelf.undone_acted)
         self._raise_alarms(connection, shelf.alarms)
 

@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from rich.table import Table
 
-from carepos import ids, strict_json
+from carepos import clock, ids, strict_json
 from carepos.errors import CareposError, Malformed, NotDecided
 from carepos.money import MAX_AMOUNT_MINOR, format_amount, minor_unit_digits
 from carepos.product import normalise_gtin, parse_category, parse_product_key
@@ -99,6 +99,20 @@ def _here(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     migrate.add_argument("--folder", type=Path, default=Path(), metavar="FOLDER")
 
+    keys = _leaf(commands, "keys", "the ledger's own keys", _in_the_ledger("keys", "key_commands"))
+    keys.add_argument("--folder", type=Path, default=Path(), metavar="FOLDER")
+
+    rotate = _leaf(
+        commands,
+        "rotate-key",
+        "a new signing key; the server must be restarted 更换签名密钥",
+        _in_the_ledger("rotate_key", "key_commands"),
+    )
+    rotate.add_argument("--folder", type=Path, default=Path(), metavar="FOLDER")
+    rotate.add_argument(
+        "--root", type=Path, metavar="FILE", help="the root key; default: root.key in the folder"
+    )
+
     operator = _leaf(
         commands,
         "operator",
@@ -112,13 +126,13 @@ def _here(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
 
 
-def _in_the_ledger(name: str) -> _Work:
+def _in_the_ledger(name: str, module: str = "founding") -> _Work:
     """A command that opens the database. Its module, and SQLAlchemy with it, is loaded only then:
     every other command starts in half the time."""
 
     def work(args: argparse.Namespace) -> int:
-        founding = importlib.import_module("carepos_ledger.founding")
-        return int(getattr(founding, name)(args))
+        found = importlib.import_module(f"carepos_ledger.{module}")
+        return int(getattr(found, name)(args))
 
     return work
 
@@ -406,11 +420,14 @@ def _print_qr(text: str) -> None:
 
 
 def _terminals(client: OperatorClient, _: argparse.Namespace) -> int:
-    found = client.get("/terminals").get("terminals")
-    columns = ("terminal_no", "terminal", "merchant", "store", "status")
-    operator_screen.console().print(
-        operator_screen.table(columns, strict_json.array(found, "terminals", high=10**6))
-    )
+    found = strict_json.array(client.get("/terminals").get("terminals"), "terminals", high=10**6)
+    now = clock.system_clock()
+    for each in found:
+        since = clock.from_text(each.get("key_since"), "key_since")
+        each["key"] = f"{each.get('kid')}{' (changing 更换中)' if each.get('key_changing') else ''}"
+        each["key age"] = f"{max(0, (now - since).days)} d"
+    columns = ("terminal_no", "terminal", "merchant", "store", "status", "key", "key age")
+    operator_screen.console().print(operator_screen.table(columns, found))
     return DONE
 
 

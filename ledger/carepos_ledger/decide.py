@@ -12,22 +12,23 @@ from datetime import datetime, timedelta
 
 from carepos import clock, outcome, rules, token
 from carepos.claims import Acting
-from carepos.keys import SigningKey
+from carepos.keys import PublicKey, SigningKey
 from carepos.outcome import VoucherState
 from carepos.product import ProductList
-from carepos.record import Record, Redeem, Reversal
+from carepos.record import KeyChange, Record, Redeem, Reversal
 from carepos.refusals import Refusal
 from carepos.token import VISIT, IdentityToken
 from carepos.voucher import Programme, Voucher
-from carepos_ledger import accounts
+from carepos_ledger import accounts, key_rules
 from carepos_ledger.accounts import Balance, Entry
+from carepos_ledger.key_rules import TerminalKey
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.problems import Problem
 
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """One enrolled till as the ledger knows it."""
+    """One enrolled till as the ledger knows it, found by one of its keys (`kid`, `x`, `key`)."""
 
     terminal: str
     terminal_no: int
@@ -36,6 +37,7 @@ class Terminal:
     kid: str
     x: str
     status: str
+    key: TerminalKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,7 @@ class Shelf:
     products: dict[str, ProductList] = field(default_factory=dict)
     gaps: dict[str, list[int]] = field(default_factory=dict)
     statuses: dict[str, str] = field(default_factory=dict)
+    keys: dict[str, TerminalKey] = field(default_factory=dict)
 
     new_outcomes: dict[str, tuple[Command, Decided]] = field(default_factory=dict)
     new_attempts: dict[Key, tuple[int, AttemptState]] = field(default_factory=dict)
@@ -160,6 +163,7 @@ class Shelf:
     new_visits: list[tuple[int, str, str, str, datetime]] = field(default_factory=list)
     new_acted: list[ActedPosting] = field(default_factory=list)
     undone_acted: list[ActedPosting] = field(default_factory=list)
+    new_keys: list[tuple[str, PublicKey]] = field(default_factory=list)
     touched: set[str] = field(default_factory=set)
     alarms: list[tuple[str, Command]] = field(default_factory=list)
 
@@ -184,6 +188,8 @@ class Decider:
                     decided = self._redeem(command, command.record.content)
                 case Reversal():
                     decided = self._reversal(command, command.record.content)
+                case KeyChange():
+                    decided = self._key_change(command, command.record.content)
                 case _:
                     decided = self._plain(command)
         except Problem as problem:
@@ -379,7 +385,7 @@ class Decider:
         self._begin(command, AttemptState("refused", record.content_sha256, record.digest, None))
         return self._sign("refused", command, refusal=refusal)
 
-    # ── reversal, start, day report ────────────────────────────────────────────────────────────
+    # ── reversal, start, day report, key change ───────────────────────────────────────────────────
 
     def _reversal(self, command: Command, reversal: Reversal) -> Decided:
         """Applied from a suspended terminal too: it only ever gives back."""
@@ -422,6 +428,17 @@ class Decider:
                 "records before this one have not arrived",
                 extra={"missing": missing},
             )
+        return self._sign("posted", command)
+
+    def _key_change(self, command: Command, change: KeyChange) -> Decided:
+        """That the key proved itself was checked with the record's form."""
+        self._require_active(command)
+        terminal, keys = command.record.terminal, self._shelf.keys
+        if key_rules.announce(keys, command.record, change):
+            self._shelf.new_keys.append((terminal, change.key))
+            if key_rules.waiting(keys, terminal) > 1:
+                # A till changes once and then uses the key: perhaps there are two of it.
+                self._shelf.alarms.append(("key_change", command))
         return self._sign("posted", command)
 
     def _require_active(self, command: Command) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy import select
+
 from carepos import presentation, record, strict_json, unknown_key
 from carepos.clock import Clock
 from carepos.errors import Malformed, Refused, SignatureInvalid, TokenRefused
@@ -16,7 +18,7 @@ from carepos.keys import PublicKey, digest, unb64
 from carepos.presentation import Presentation
 from carepos.refusals import Refusal
 from carepos.token import IdentityToken, TokenVerifier
-from carepos_ledger import auth
+from carepos_ledger import key_rules, schema, terminal_keys
 from carepos_ledger.database import Database
 from carepos_ledger.decide import Command, Terminal
 from carepos_ledger.problems import Problem
@@ -65,7 +67,7 @@ class Intake:
 
             def key_of(kid: str) -> PublicKey:
                 if kid not in terminals:
-                    terminals[kid] = auth.find_terminal(self._database, kid)
+                    terminals[kid] = terminal_keys.find(self._database, kid)
                 terminal = terminals[kid]
                 if terminal is None:
                     raise SignatureInvalid("signed by a key that is not enrolled here")
@@ -75,10 +77,21 @@ class Intake:
             read = record.read(names["record"], keys=key_of)
             if read.terminal != found[0].terminal:
                 raise SignatureInvalid("the record names another terminal")
+            if key_rules.is_closed(found[0].key, read) and not self._is_stored(read):
+                raise SignatureInvalid("another key has taken this one's place")
             identity = self._identity(names.get("token"), read, verifier)
             return Command(read, found[0], identity)
         except Malformed as error:
             return Problem.of(error)
+
+    def _is_stored(self, read: record.Record) -> bool:
+        """Whether it was decided while its key still counted: it keeps its outcome."""
+        table = schema.records.c
+        with self._database.read() as connection:
+            found = connection.scalars(
+                select(table.digest).where(table.bucket == read.bucket, table.digest == read.digest)
+            )
+            return found.first() is not None
 
     def _identity(
         self, token: object, read: record.Record, verifier: _Verifier

@@ -1,7 +1,7 @@
 """The ledger's own secrets: root key, signing key, and the secret behind beneficiaries' pseudonyms.
 
 Files of one folder, each 0600. The root key signs the key set and nothing else; it may be taken
-off the machine once the key set is made.
+off the machine once the key set is made, and is needed again to `rotate` the signing key.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import hashlib
 import hmac
 import json
 import os
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from carepos import durable, jws, strict_json
-from carepos.enrolment import LedgerKeys
 from carepos.errors import Malformed
-from carepos.keys import PublicKey, SigningKey, b64, read_secret, write_secret
+from carepos.keys import PublicKey, SigningKey, b64, read_secret, secret_text, write_secret
+from carepos.ledger_keys import MAX_KEYS, LedgerKeys
 
 _ROOT, _SIGNING, _PSEUDONYM = "root.key", "signing.key", "pseudonym.secret"
 _KEYSET = "keyset.json"
+_NEXT, _LOCK = "signing.key.next", "keys.lock"
 
 
 def refuse_keys(folder: Path) -> None:
@@ -51,19 +53,51 @@ class Keyring:
         root.save(folder / _ROOT)
         signing.save(folder / _SIGNING)
         write_secret(folder / _PSEUDONYM, os.urandom(32))
-        payload = {
+        payload: dict[str, object] = {
             "v": 1,
             "ledger": f"ledger-{root.kid[:8].lower().replace('_', 'x').replace('-', 'x')}",
             "version": 1,
             "epoch": 1,
             "keys": [signing.public.to_jwk()],
         }
-        document = {
-            "root": root.public.to_jwk(),
-            "keyset": jws.sign(payload, typ=jws.KEYSET, key=root),
-        }
-        durable.write(folder / _KEYSET, json.dumps(document, indent=2).encode() + b"\n")
+        _write_key_set(folder, root, payload)
         return cls.load(folder)
+
+    @classmethod
+    def rotate(cls, folder: Path, root_file: Path | None = None) -> Keyring:
+        """A new signing key in a key set of the next version; the keys before it stay in the set.
+
+        `root_file`: where the root key is, when it is not in the folder. A server that is running
+        signs with the old key until it is started again. Repeating it after a crash finishes what
+        was begun: the new key is in the set before anything is signed with it, and the set never
+        lacks the key that signs. Raises FileNotFoundError when there is no root key or no ledger,
+        Malformed for another ledger's root key or a set that is full, BlockingIOError when another
+        process rotates.
+        """
+        with closing(durable.lock(folder / _LOCK)):
+            held = cls.load(folder)
+            root = SigningKey.load(root_file or folder / _ROOT)
+            if root.public != held.root:
+                raise Malformed("is not the root key of this ledger", field="root key")
+            following = folder / _NEXT
+            if not following.exists():
+                if len(held.keys.keys) >= MAX_KEYS:
+                    raise Malformed(f"holds {MAX_KEYS} keys, as many as it may", field=_KEYSET)
+                secret = secret_text(SigningKey.generate().secret())
+                durable.write(following, secret, mode=0o600)
+            signing = SigningKey.load(following)
+            if signing.kid not in {key.kid for key in held.keys.keys}:
+                payload: dict[str, object] = {
+                    "v": 1,
+                    "ledger": held.ledger,
+                    "version": held.keys.version + 1,
+                    "epoch": held.epoch,
+                    "keys": [*(key.to_jwk() for key in held.keys.keys), signing.public.to_jwk()],
+                }
+                _write_key_set(folder, root, payload)
+            following.replace(folder / _SIGNING)
+            durable.sync_folder(folder)
+            return cls.load(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Keyring:
@@ -94,3 +128,11 @@ class Keyring:
 
     def __repr__(self) -> str:
         return f"Keyring({self.ledger})"
+
+
+def _write_key_set(folder: Path, root: SigningKey, payload: dict[str, object]) -> None:
+    document = {
+        "root": root.public.to_jwk(),
+        "keyset": jws.sign(payload, typ=jws.KEYSET, key=root),
+    }
+    durable.write(folder / _KEYSET, json.dumps(document, indent=2).encode() + b"\n")

@@ -260,6 +260,13 @@ _PATHS: Final[dict[str, Schema]] = {
             who="terminal",
         )
     },
+    "/v1/terminal": {
+        "get": _operation(
+            "The caller's certificate, of the key that signed the read",
+            _object(certificate=_JWS),
+            who="terminal",
+        )
+    },
     "/v1/vouchers/lookup": {
         "post": _operation(
             "The vouchers of whoever the token names",

@@ -74,6 +74,11 @@ def blueprint(
         who = caller(authenticate)
         return json_response(counter.attempt(who, ids.attempt_id(attempt_id)))
 
+    @routes.get("/v1/terminal")
+    def terminal() -> Response:
+        who = caller(authenticate).terminal
+        return json_response({"certificate": terminals.certificate(who.terminal, who.kid)})
+
     @routes.post("/v1/vouchers/lookup")
     def look_up() -> Response:
         body = json_body(request)

@@ -172,15 +172,29 @@ terminals = Table(
     Column("terminal_no", Integer, nullable=False, unique=True),
     Column("store", Text, ForeignKey("stores.store"), nullable=False),
     _text("merchant"),
-    Column("kid", Text, nullable=False, unique=True),
-    _text("x"),
     Column(
         "status",
         Text,
         CheckConstraint("status IN ('active', 'suspended', 'revoked', 'forked')", "known"),
         nullable=False,
     ),
-    _text("certificate"),
+    **_KEYED,
+)
+
+# Every key of a terminal, for ever: no key may come back, nor become another terminal's. Which of
+# them counts for which record says carepos_ledger.key_rules.
+terminal_keys = Table(
+    "terminal_keys",
+    metadata,
+    Column("kid", Text, primary_key=True),
+    Column("terminal", Text, ForeignKey("terminals.terminal"), nullable=False),
+    _text("x"),
+    _text("since"),  # when it was enrolled or its change was posted
+    _text("first_incarnation", null=True),  # its first record that is known; none: it waits
+    Column("first_sequence", _amount()),
+    _text("until_incarnation", null=True),  # the first record that is not its own; none: it counts
+    Column("until_sequence", _amount()),
+    Index(None, "terminal"),
     **_KEYED,
 )
 

@@ -15,9 +15,10 @@ from carepos.clock import Clock
 from carepos.errors import Malformed
 from carepos.ids import RandomBytes
 from carepos.keys import KeySet, PublicKey, b64, digest
-from carepos_ledger import schema
+from carepos_ledger import schema, terminal_keys
 from carepos_ledger.actions import Done, act, find, need
 from carepos_ledger.database import Database
+from carepos_ledger.key_rules import ENROLLED
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.problems import Problem
 
@@ -109,19 +110,19 @@ class Terminals:
         return act(self._database, lambda connection: self._enrol(connection, code_sha256, key))
 
     def _enrol(self, connection: Connection, code_sha256: str, key: PublicKey) -> str:
-        codes, terminals = schema.activations, schema.terminals
+        codes, terminals, keys = schema.activations, schema.terminals, schema.terminal_keys
         code = find(connection, codes, {"code_sha256": code_sha256}, for_update=True)
         if code is None:
             raise Problem("activation_unknown")
         if code.terminal is not None:
-            owner = find(connection, terminals, {"terminal": code.terminal})
-            if owner is None or owner.kid != key.kid:
+            owner = find(connection, keys, {"kid": key.kid, "terminal": code.terminal})
+            if owner is None or owner.first_sequence != ENROLLED[1]:
                 raise Problem("activation_used")
-            return str(owner.certificate)
+            return self._certificate(connection, code.terminal, key.kid)
         now = self._now()
         if now >= clock.from_text(code.expires_at):
             raise Problem("activation_expired")
-        if find(connection, terminals, {"kid": key.kid}) is not None:
+        if find(connection, keys, {"kid": key.kid}) is not None:
             raise Problem(
                 "already_exists_differently",
                 "this key is enrolled already; a till that enrols anew makes a new key",
@@ -132,45 +133,62 @@ class Terminals:
             # at once must wait for each other instead of losing races.
             connection.execute(text("LOCK TABLE terminals IN SHARE ROW EXCLUSIVE MODE"))
         terminal_no = 1 + (connection.scalar(select(func.max(terminals.c.terminal_no))) or 0)
-        place = connection.execute(
-            select(schema.stores, schema.merchants.c.name.label("merchant_name"))
-            .join(schema.merchants, schema.merchants.c.merchant == schema.stores.c.merchant)
-            .where(schema.stores.c.store == code.store)
+        merchant = connection.scalars(
+            select(schema.stores.c.merchant).where(schema.stores.c.store == code.store)
         ).one()
         terminal = f"t-{self._random_bytes(8).hex()}"
-        certificate = jws.sign(
-            {
-                "v": 1,
-                "ledger": self._keyring.ledger,
-                "terminal": terminal,
-                "terminal_no": terminal_no,
-                "merchant": place.merchant,
-                "merchant_name": place.merchant_name,
-                "store": place.store,
-                "store_name": place.name,
-                "key": key.kid,
-                "audience": self._audience,
-                "issued_at": clock.to_text(now),
-            },
-            typ=jws.CERTIFICATE,
-            key=self._keyring.signing,
-        )
         connection.execute(
             insert(terminals).values(
                 terminal=terminal,
                 terminal_no=terminal_no,
-                store=place.store,
-                merchant=place.merchant,
-                kid=key.kid,
-                x=key.x,
+                store=code.store,
+                merchant=merchant,
                 status="active",
-                certificate=certificate,
             )
         )
+        terminal_keys.enrol(connection, terminal, key, clock.to_text(now))
         connection.execute(
             update(codes).where(codes.c.code_sha256 == code_sha256).values(terminal=terminal)
         )
-        return certificate
+        return self._certificate(connection, terminal, key.kid)
+
+    def certificate(self, terminal: str, kid: str) -> str:
+        """The certificate of one of a terminal's keys: the same as long as nothing in it changed,
+        signed by the ledger's newest key."""
+        with self._database.read() as connection:
+            return self._certificate(connection, terminal, kid)
+
+    def _certificate(self, connection: Connection, terminal: str, kid: str) -> str:
+        tills, stores, merchants = schema.terminals, schema.stores, schema.merchants
+        keys = schema.terminal_keys
+        row = connection.execute(
+            select(
+                tills.c.terminal_no,
+                tills.c.merchant,
+                merchants.c.name.label("merchant_name"),
+                tills.c.store,
+                stores.c.name.label("store_name"),
+                keys.c.since,
+            )
+            .join(keys, keys.c.terminal == tills.c.terminal)
+            .join(stores, stores.c.store == tills.c.store)
+            .join(merchants, merchants.c.merchant == tills.c.merchant)
+            .where(keys.c.terminal == terminal, keys.c.kid == kid)
+        ).one()
+        payload = {
+            "v": 1,
+            "ledger": self._keyring.ledger,
+            "terminal": terminal,
+            "terminal_no": row.terminal_no,
+            "merchant": row.merchant,
+            "merchant_name": row.merchant_name,
+            "store": row.store,
+            "store_name": row.store_name,
+            "key": kid,
+            "audience": self._audience,
+            "issued_at": row.since,
+        }
+        return jws.sign(payload, typ=jws.CERTIFICATE, key=self._keyring.signing)
 
     def set_status(self, terminal: str, status: str) -> Done:
         """Suspend, let in again, or revoke for ever."""
@@ -199,7 +217,8 @@ class Terminals:
         return act(self._database, work)
 
     def listed(self) -> list[dict[str, object]]:
-        """Every till, by number."""
+        """Every till, by number, with the thumbprint of the key in use (`kid`), since when it is
+        known, and whether another one waits."""
         table = schema.terminals.c
         with self._database.read() as connection:
             rows = connection.execute(
@@ -209,10 +228,18 @@ class Terminals:
                     table.merchant,
                     table.store,
                     table.status,
-                    table.kid,
                 ).order_by(table.terminal_no)
-            )
-            return [dict(row) for row in rows.mappings()]
+            ).mappings()
+            keys = terminal_keys.in_use(connection)
+            return [
+                {
+                    **row,
+                    "kid": keys[row["terminal"]].kid,
+                    "key_since": keys[row["terminal"]].since,
+                    "key_changing": keys[row["terminal"]].changing,
+                }
+                for row in rows
+            ]
 
     def alarms(self, after: int) -> list[dict[str, object]]:
         """At most 500 alarms numbered above `after`, oldest first; none comes in between later."""

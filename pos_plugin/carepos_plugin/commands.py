@@ -26,13 +26,15 @@ from carepos import (
     TokenRefused,
     WrongState,
     ids,
+    key_change,
     outcome,
     record,
 )
 from carepos.enrolment import Enrolment
 from carepos.journal import JournalView
-from carepos.keys import KeySet, SigningKey
+from carepos.key_change import KeyState
 from carepos.money import format_amount
+from carepos.signers import Signers
 from carepos_plugin import app, held_code, pairing, status
 from carepos_plugin.client import PluginClient, PluginProblem, is_running
 from carepos_plugin.problems import Problem, problem_of
@@ -82,6 +84,7 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     add("settle", "settle with the ledger what is open 处理未完成的单", _settle)
     close = add("close-day", "write the day report (Z) and send it 日结", _close_day)
     close.add_argument("--date", metavar="YYYY-MM-DD", help="the business date (default: today)")
+    add("change-key", "sign with a new key from now on 更换终端密钥", _change_key)
     reprint = add("reprint", "print a receipt again, marked COPY 补打小票", _reprint)
     reprint.add_argument("receipt_no", metavar="RECEIPT_NO")
     goods = add("goods", "say whether the goods of a sale were handed over 商品是否已交付", _goods)
@@ -241,9 +244,7 @@ def _print_qr(text: str) -> None:
 
 
 def _device(args: argparse.Namespace) -> int:
-    Enrolment.load(
-        args.folder / "enrolment.json", SigningKey.load(args.folder / "terminal.key").public
-    )
+    key_change.load_terminal(args.folder)
     made = pairing.make(args.folder, file=held_code.FILE)
     path = args.folder / held_code.FILE
     print(f"The device's secret is in {path} ({'made' if made else 'kept'}).")
@@ -361,10 +362,12 @@ def verify(view: JournalView, enrolled: Enrolment) -> tuple[int, int]:
     try:
         about = view.about()
         head = record.first_prev(about["incarnation"])
+        signers = Signers()
         for count, found in enumerate(view.records(), 1):
             place = (found.sequence, found.prev, found.incarnation, found.terminal)
             if place != (count, head, about["incarnation"], enrolled.terminal):
                 raise JournalCorrupt(f"record {count} is not in its place", sequence=count)
+            signers.admit(found)
             head = found.digest
             for text in view.outcomes_of(found.sequence):
                 said = outcome.read_any(text, keys=enrolled.ledger_keys.keys)
@@ -379,14 +382,13 @@ def verify(view: JournalView, enrolled: Enrolment) -> tuple[int, int]:
 def _beside(folder: Path) -> tuple[Enrolment, JournalView]:
     """The till of a folder to be looked at only, whether or not a plugin runs it."""
     try:
-        key = SigningKey.load(folder / "terminal.key")
+        _, enrolled = key_change.load_terminal(folder)
     except FileNotFoundError:
         raise EnrolmentFailed(
             f"{folder} is not the folder of an enrolled till: enrol it (carepos till enrol), "
             "or name another with --folder"
         ) from None
-    enrolled = Enrolment.load(folder / "enrolment.json", key.public)
-    return enrolled, JournalView.open(folder / "journal.db", KeySet([key.public]))
+    return enrolled, JournalView.open(folder / "journal.db", enrolled.terminal_keys)
 
 
 # ── acting ─────────────────────────────────────────────────────────────────────────────────────
@@ -429,6 +431,36 @@ def _close_day(args: argparse.Namespace) -> int:
     else:
         print("The ledger does not have it yet; it goes up by itself. 账本尚未收到，将自动上传。")
     return DONE
+
+
+def _change_key(args: argparse.Namespace) -> int:
+    running = is_running(args.folder)
+    if running:
+        # The plugin's till finds the new key beside the old one, and changes over to it.
+        before = _beside_key(args.folder)
+        key_change.wish(args.folder)
+        PluginClient(args.folder).post("/api/settle")
+        now = _beside_key(args.folder)
+        state = KeyState(now, key_change.is_wished(args.folder), None)
+    else:
+        with Till.open(args.folder) as till:
+            before = till.key_state.kid
+            state = till.change_key()
+    if state.kid != before and not state.changing:
+        print(f"The till signs with its new key {state.kid}. 已启用新密钥。")
+        return DONE
+    why = f" ({state.problem})" if state.problem else ""
+    print(
+        f"The new key waits for the ledger{why}; the till sells on with the old one and changes "
+        "over by itself. 新密钥待账本确认，期间仍可正常收银。"
+    )
+    return NO
+
+
+def _beside_key(folder: Path) -> str:
+    enrolled, view = _beside(folder)
+    view.close()
+    return enrolled.key.kid
 
 
 def _reprint(args: argparse.Namespace) -> int:

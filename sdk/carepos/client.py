@@ -170,6 +170,18 @@ class Client:
         answer, jti = self._read("POST", "/v1/vouchers/lookup", body={"token": token, **proved})
         return answer.get("lookup"), jti
 
+    def use_key(self, key: SigningKey) -> None:
+        """Sign every read from now on with `key`."""
+        self._key = key
+
+    def key_set(self) -> dict[str, Any]:
+        """GET /.well-known/jwks.json: the ledger's key set, unverified."""
+        return self._transport.json("GET", "/.well-known/jwks.json")[0]
+
+    def certificate(self, key: SigningKey) -> object:
+        """GET /v1/terminal, signed with `key`: the terminal's certificate for it, unverified."""
+        return self._read("GET", "/v1/terminal", key=key)[0].get("certificate")
+
     def pack_manifest(self) -> object:
         answer, _ = self._read("GET", "/v1/offline-pack")
         return answer.get("manifest")
@@ -213,9 +225,11 @@ class Client:
     def settlement_file(self, programme: str, batch_no: int) -> bytes:
         return self._file(f"/v1/settlements/{programme}/{batch_no}")
 
-    def _read(self, method: str, target: str, *, body: object = None) -> tuple[dict[str, Any], str]:
+    def _read(
+        self, method: str, target: str, *, body: object = None, key: SigningKey | None = None
+    ) -> tuple[dict[str, Any], str]:
         jti, headers = self._credentials(
-            method, target, None if body is None else strict_json.canonical(body)
+            method, target, None if body is None else strict_json.canonical(body), key
         )
         answer, _ = self._transport.json(method, target, body=body, headers=headers)
         return answer, jti
@@ -235,11 +249,11 @@ class Client:
         raise Unreachable(f"not an answer of a ledger (HTTP {status})")
 
     def _credentials(
-        self, method: str, target: str, body: bytes | None
+        self, method: str, target: str, body: bytes | None, key: SigningKey | None = None
     ) -> tuple[str, dict[str, str]]:
         jti = b64(secrets.token_bytes(16))
         token = read_token(
-            self._key,
+            key or self._key,
             terminal=self._terminal,
             ledger=self._ledger,
             method=method,

@@ -8,59 +8,37 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from carepos import durable, ids, jws, strict_json
 from carepos.client import Transport
 from carepos.errors import EnrolmentFailed, Malformed, NotDecided, SignatureInvalid, Unreachable
-from carepos.keys import KeySet, PublicKey, SigningKey, digest
+from carepos.keys import Keys, KeySet, PublicKey, SigningKey, digest
+from carepos.ledger_keys import LedgerKeys
+
+MAX_FORMER = 1000
 
 _CODE = re.compile(r"cp1\.([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})")
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerKeys:
-    """The ledger's keys as its root signed them; `version` only grows, old keys stay."""
+class FormerKey:
+    """A key that this terminal signed with before, and the ledger's word that it was its own."""
 
-    ledger: str
-    version: int
-    epoch: int
-    keys: KeySet
-    keyset: str
-    root: PublicKey
-
-    @classmethod
-    def read(cls, document: Mapping[str, Any], root_thumbprint: str) -> LedgerKeys:
-        """From the answer of /.well-known/jwks.json. Raises Malformed, SignatureInvalid.
-
-        `keys` beside the signed set is for others' libraries and is not looked at.
-        """
-        root = PublicKey.from_jwk(document.get("root"))
-        if root.kid != root_thumbprint:
-            raise SignatureInvalid("the root key is not the one in the activation code")
-        signed = jws.verify(document.get("keyset"), typ=jws.KEYSET, keys=KeySet([root]))
-        names = strict_json.exact_names(
-            signed.payload, {"v", "ledger", "version", "epoch", "keys"}, where="keyset"
-        )
-        if strict_json.integer(names["v"], "keyset.v") != 1:
-            raise Malformed("must be 1", field="keyset.v")
-        listed = strict_json.array(names["keys"], "keyset.keys", low=1, high=40)
-        return cls(
-            strict_json.text(names["ledger"], "keyset.ledger", high=60),
-            strict_json.integer(names["version"], "keyset.version", low=1),
-            strict_json.integer(names["epoch"], "keyset.epoch", low=1),
-            KeySet(PublicKey.from_jwk(jwk) for jwk in listed),
-            signed.jws,
-            root,
-        )
+    key: PublicKey
+    certificate: str
 
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """What a till was told when it enrolled; stored as `enrolment.json`, nothing in it secret."""
+    """What a till was told when it enrolled; stored as `enrolment.json`, nothing in it secret.
+
+    `key` is the one that the certificate names, `former` those before it, oldest first: records
+    that they signed stay in the journal and must be readable.
+    """
 
     url: str
     ledger_keys: LedgerKeys
@@ -72,30 +50,53 @@ class Enrolment:
     store: str
     store_name: str
     audience: str
+    key: PublicKey
+    former: tuple[FormerKey, ...] = ()
+
+    @property
+    def terminal_keys(self) -> KeySet:
+        """Every key that a record of this terminal may be signed with."""
+        return KeySet([*(each.key for each in self.former), self.key])
+
+    def with_key(self, certificate: object, key: PublicKey, believed: Keys) -> Enrolment:
+        """This enrolment under another key of the terminal, whose certificate it is.
+
+        `believed` finds the ledger's keys. Raises Malformed, SignatureInvalid.
+        """
+        fresh = _read_certificate(certificate, self.url, self.ledger_keys, [key], believed)
+        if fresh.terminal != self.terminal:
+            raise Malformed("is another terminal's", field="certificate")
+        return replace(fresh, former=(*self.former, FormerKey(self.key, self.certificate)))
 
     def save(self, path: Path) -> None:
         """Durably, in one step: a crash leaves the old file or the new one."""
-        document = {
+        document: dict[str, object] = {
             "url": self.url,
-            "root": self.ledger_keys.root.to_jwk(),
-            "keyset": self.ledger_keys.keyset,
+            **self.ledger_keys.document(),
             "certificate": self.certificate,
         }
+        if self.former:
+            document["former"] = [
+                {"key": each.key.to_jwk(), "certificate": each.certificate} for each in self.former
+            ]
         durable.write(path, json.dumps(document, indent=2).encode() + b"\n")
 
     @classmethod
-    def load(cls, path: Path, key: PublicKey) -> Enrolment:
-        """Read and verify again. Raises EnrolmentFailed when it is absent or not this key's."""
+    def load(cls, path: Path, *own: PublicKey) -> Enrolment:
+        """Read and verify again. Raises EnrolmentFailed when it is absent or none of `own`'s."""
         try:
-            document = strict_json.exact_names(
+            document = strict_json.names_within(
                 strict_json.read(path.read_bytes()),
-                {"url", "root", "keyset", "certificate"},
+                required={"url", "root", "keyset", "certificate"},
+                optional={"former"},
                 where=path.name,
             )
             root = PublicKey.from_jwk(document["root"])
             keys = LedgerKeys.read(document, root.kid)
             url = strict_json.text(document["url"], "url", high=500)
-            return _read_certificate(document["certificate"], url, keys, key)
+            found = _read_certificate(document["certificate"], url, keys, own, keys.keys)
+            former = strict_json.array(document.get("former", []), "former", high=MAX_FORMER)
+            return replace(found, former=tuple(_former(each, found) for each in former))
         except FileNotFoundError:
             raise EnrolmentFailed(
                 f"{path} is not there: enrol this till first (carepos till enrol)"
@@ -127,7 +128,8 @@ def enrol(url: str, activation: str, key: SigningKey, transport: Transport) -> E
             },
             expected=(200, 201),
         )
-        return _read_certificate(answer.get("certificate"), url, keys, key.public)
+        own = [key.public]
+        return _read_certificate(answer.get("certificate"), url, keys, own, keys.keys)
     except SignatureInvalid as error:
         raise EnrolmentFailed(
             f"{url} is not the ledger this code is for, or something stands between: {error}"
@@ -140,8 +142,21 @@ def enrol(url: str, activation: str, key: SigningKey, transport: Transport) -> E
         raise EnrolmentFailed(f"{error}; is the address right? ({url})") from error
 
 
-def _read_certificate(text: object, url: str, keys: LedgerKeys, key: PublicKey) -> Enrolment:
-    signed = jws.verify(text, typ=jws.CERTIFICATE, keys=keys.keys)
+def _former(value: object, of: Enrolment) -> FormerKey:
+    names = strict_json.exact_names(value, {"key", "certificate"}, where="former")
+    key = PublicKey.from_jwk(names["key"])
+    keys = of.ledger_keys
+    told = _read_certificate(names["certificate"], of.url, keys, [key], keys.keys)
+    if told.terminal != of.terminal:
+        raise Malformed("is another terminal's", field="former")
+    return FormerKey(key, told.certificate)
+
+
+def _read_certificate(
+    text: object, url: str, keys: LedgerKeys, own: Sequence[PublicKey], believed: Keys
+) -> Enrolment:
+    """The certificate of one of the keys in `own`; `believed` finds the key that signed it."""
+    signed = jws.verify(text, typ=jws.CERTIFICATE, keys=believed)
     names = strict_json.exact_names(
         signed.payload,
         {
@@ -152,7 +167,8 @@ def _read_certificate(text: object, url: str, keys: LedgerKeys, key: PublicKey) 
     )  # fmt: skip
     if names["ledger"] != keys.ledger:
         raise Malformed("is another ledger's", field="certificate")
-    if names["key"] != key.kid:
+    key = next((each for each in own if each.kid == names["key"]), None)
+    if key is None:
         raise Malformed("is for another key", field="certificate")
     return Enrolment(
         url=url,
@@ -165,4 +181,30 @@ def _read_certificate(text: object, url: str, keys: LedgerKeys, key: PublicKey) 
         store=ids.name(names["store"], "certificate.store"),
         store_name=strict_json.text(names["store_name"], "certificate.store_name"),
         audience=strict_json.text(names["audience"], "certificate.audience"),
+        key=key,
     )
+
+
+class EnrolmentFile:
+    """A running till's `enrolment.json`: each change is on the disk before it counts.
+
+    Only the process that holds the journal changes it.
+    """
+
+    def __init__(self, path: Path, enrolled: Enrolment) -> None:
+        self._path = path
+        self._changing = threading.Lock()
+        self.enrolled = enrolled
+
+    def change(self, make: Callable[[Enrolment], Enrolment]) -> None:
+        """Keep what `make` makes of the present one. Raises what it raises, and OSError."""
+        with self._changing:
+            changed = make(self.enrolled)
+            changed.save(self._path)
+            self.enrolled = changed
+
+    def ledger_keys(self) -> LedgerKeys:
+        return self.enrolled.ledger_keys
+
+    def keep_ledger_keys(self, keys: LedgerKeys) -> None:
+        self.change(lambda held: replace(held, ledger_keys=keys))

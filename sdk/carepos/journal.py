@@ -13,7 +13,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -32,10 +32,11 @@ from carepos.errors import (
     Refused,
 )
 from carepos.ids import RandomBytes
-from carepos.keys import KeySet, SigningKey
+from carepos.keys import KeySet, PublicKey, SigningKey
 from carepos.outcome import Outcome
-from carepos.record import Content, DayReport, Record, Redeem, Reversal, Start
+from carepos.record import Content, DayReport, KeyChange, Record, Redeem, Reversal, Start
 from carepos.refusals import Refusal
+from carepos.signers import Signers
 from carepos.token import VISIT
 
 PrintState = Literal["queued", "printing", "printed", "failed", "unknown"]
@@ -171,7 +172,8 @@ class JournalView:
     def open(cls, path: Path, keys: KeySet) -> JournalView:
         """Look at a journal without a lock, while a till may be writing it.
 
-        `keys`: the terminal's key. Raises JournalError when there is none.
+        `keys`: the terminal's, also those it had before (`Enrolment.terminal_keys`). Raises
+        JournalError when there is no journal.
         """
         try:
             connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
@@ -301,11 +303,12 @@ class Journal(JournalView):
         lock_file: BinaryIO,
         *,
         key: SigningKey,
+        former: Iterable[PublicKey],
         terminal: str,
         now: Clock,
         random_bytes: RandomBytes,
     ) -> None:
-        super().__init__(connection, KeySet([key.public]))
+        super().__init__(connection, KeySet([*former, key.public]))
         self._lock_file = lock_file
         self._key = key
         self._terminal = terminal
@@ -326,11 +329,13 @@ class Journal(JournalView):
         key: SigningKey,
         terminal: str,
         software: str,
+        former: Iterable[PublicKey] = (),
         now: Clock = clock.system_clock,
         random_bytes: RandomBytes = os.urandom,
     ) -> Journal:
         """Open or make the journal, recover it, and write a `start` record.
 
+        `former`: keys that signed earlier records of this terminal.
         After this every attempt that was `open` or `unknown` is `interrupted`.
         Raises JournalLocked when another process has it, JournalCorrupt when the chain does not
         hold or it is another terminal's, JournalError when the file can't be used as wanted.
@@ -342,6 +347,7 @@ class Journal(JournalView):
                 connection,
                 lock_file,
                 key=key,
+                former=former,
                 terminal=terminal,
                 now=now,
                 random_bytes=random_bytes,
@@ -439,6 +445,7 @@ class Journal(JournalView):
         cut off is found only where an attempt or an outcome still tells of it.
         """
         head, count = record.first_prev(self.incarnation), 0
+        signers = Signers()
         with self._mutex:
             try:
                 for row in self._db.execute(
@@ -446,7 +453,7 @@ class Journal(JournalView):
                     "FROM records ORDER BY 1"
                 ):
                     count += 1
-                    head = self._verified(row, count, head)
+                    head = self._verified(row, count, head, signers)
                 if self._db.execute("PRAGMA foreign_key_check").fetchone() is not None:
                     raise JournalCorrupt("records are missing at the end", sequence=count + 1)
             except sqlite3.Error as error:
@@ -455,11 +462,12 @@ class Journal(JournalView):
                 ) from error
         return count
 
-    def _verified(self, row: tuple[Any, ...], count: int, head: str) -> str:
+    def _verified(self, row: tuple[Any, ...], count: int, head: str, signers: Signers) -> str:
         """The digest of the record in `row`, if it is the one that belongs after `head`."""
         sequence, *columns, text = row
         try:
             found = record.read(text, keys=self._keys)
+            signers.admit(found)
         except Malformed as error:
             raise JournalCorrupt(f"record {count}: {error}", sequence=count) from error
         link = (found.sequence, found.prev, found.incarnation, found.terminal)
@@ -556,8 +564,30 @@ class Journal(JournalView):
         with self._transaction():
             return self._append(make(self.sequence), self._own_id())
 
+    def write_key_change(self, following: SigningKey) -> Record:
+        """Announce the key that will sign after the one in use. One fsync."""
+        with self._transaction():
+            content = KeyChange.make(
+                following,
+                terminal=self._terminal,
+                incarnation=self.incarnation,
+                sequence=self.sequence + 1,
+            )
+            return self._append(content, self._own_id())
+
+    def use_key(self, key: SigningKey) -> None:
+        """Sign every record from now on with `key`; those that are there stay readable."""
+        with self._mutex:
+            self._keys = KeySet([*self._keys, key.public])
+            self._key = key
+
+    def write_start(self, software: str) -> Record:
+        """Write a `start` of its own: the first word of a new key. One fsync."""
+        with self._transaction():
+            return self._append(Start(software), self._own_id())
+
     def keep_outcome(self, written: Record, outcome: Outcome) -> None:
-        """Keep the outcome of a record that is no attempt's (start, day report). One fsync."""
+        """Keep the outcome of a record that is no attempt's (`record.PLAIN`). One fsync."""
         with self._transaction():
             self._insert_outcome(written.sequence, outcome)
 

@@ -7,13 +7,12 @@ and Ed448, and walks long inputs byte by byte. Identity tokens, a foreign format
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from carepos import strict_json
 from carepos.errors import Malformed, SignatureInvalid
-from carepos.keys import KeySet, PublicKey, SigningKey, b64, digest, unb64
+from carepos.keys import Keys, KeySet, SigningKey, b64, digest, unb64
 
 MAX_PAYLOAD_BYTES = 12_288
 MAX_JWS_BYTES = 16_384
@@ -60,7 +59,7 @@ def digest_of(jws: str) -> str:
     return digest(jws.rsplit(".", 1)[0].encode("ascii"))
 
 
-def verify(jws: object, *, typ: str, keys: KeySet | Callable[[str], PublicKey]) -> Signed:
+def verify(jws: object, *, typ: str, keys: Keys) -> Signed:
     """The verified content of `jws`.
 
     `keys` finds the key by kid and raises SignatureInvalid for one it doesn't believe.

@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -109,7 +109,11 @@ class SigningKey:
 
     def save(self, path: Path) -> None:
         """Write the secret to a new file that only its owner can read. FileExistsError if there."""
-        write_secret(path, self._key.private_bytes_raw())
+        write_secret(path, self.secret())
+
+    def secret(self) -> bytes:
+        """The 32 bytes, to be stored and never shown."""
+        return self._key.private_bytes_raw()
 
     @classmethod
     def load(cls, path: Path) -> SigningKey:
@@ -127,9 +131,14 @@ def write_secret(path: Path, secret: bytes) -> None:
     """32 secret bytes as base64url in a new 0600 file, durable when this returns."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(b64(secret) + "\n")
+        file.write(secret_text(secret).decode("ascii"))
         file.flush()
         os.fsync(file.fileno())
+
+
+def secret_text(secret: bytes) -> bytes:
+    """What a key's file holds; `read_secret` reads it."""
+    return b64(secret).encode("ascii") + b"\n"
 
 
 def read_secret(path: Path) -> bytes:
@@ -163,3 +172,8 @@ class KeySet:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+
+Keys = KeySet | Callable[[str], PublicKey]
+"""Who may have signed: a set, or a function from kid to key that raises SignatureInvalid for one
+it does not believe, and may ask somebody before it says so."""

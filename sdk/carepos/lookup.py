@@ -8,7 +8,7 @@ from datetime import datetime
 
 from carepos import clock, ids, jws, strict_json
 from carepos.errors import Malformed
-from carepos.keys import KeySet
+from carepos.keys import Keys
 from carepos.rules import Acted
 from carepos.voucher import Voucher
 
@@ -29,7 +29,7 @@ class Lookup:
     acted: Mapping[str, Acted]
 
 
-def read(answer: object, *, request: str, terminal: str, keys: KeySet) -> Lookup:
+def read(answer: object, *, request: str, terminal: str, keys: Keys) -> Lookup:
     """The verified answer to the read `request` of `terminal`.
 
     Raises Malformed or SignatureInvalid for anything else: nothing is then known.

@@ -14,7 +14,7 @@ from typing import Literal, cast
 from carepos import clock, ids, jws, money, strict_json
 from carepos.basket import MAX_QUANTITY, unit
 from carepos.errors import Malformed
-from carepos.keys import KeySet, SigningKey
+from carepos.keys import Keys, SigningKey
 from carepos.product import Unit
 from carepos.record import Record, Redeem
 from carepos.refusals import BY_CODE, Refusal
@@ -150,7 +150,7 @@ def sign(body: Mapping[str, object], key: SigningKey) -> str:
     return jws.sign(body, typ=jws.OUTCOME, key=key)
 
 
-def read_bound(text: object, record: Record, *, keys: KeySet) -> Outcome:
+def read_bound(text: object, record: Record, *, keys: Keys) -> Outcome:
     """The outcome `text` spells, if it answers exactly `record`.
 
     Raises Malformed or SignatureInvalid otherwise: the caller then knows no more than before.
@@ -166,9 +166,7 @@ def read_bound(text: object, record: Record, *, keys: KeySet) -> Outcome:
     return outcome
 
 
-def read_not_found(
-    text: object, *, an_id: str, terminal: str, request: str, keys: KeySet
-) -> Outcome:
+def read_not_found(text: object, *, an_id: str, terminal: str, request: str, keys: Keys) -> Outcome:
     """A signed `not_found` that answers exactly the read `request`."""
     signed = jws.verify(text, typ=jws.OUTCOME, keys=keys)
     outcome = _parse(signed)
@@ -178,12 +176,12 @@ def read_not_found(
     return outcome
 
 
-def read_any(text: object, *, keys: KeySet) -> Outcome:
+def read_any(text: object, *, keys: Keys) -> Outcome:
     """A verified outcome, bound to whatever it names; the caller looks the record up."""
     return _read(text, keys)
 
 
-def _read(text: object, keys: KeySet) -> Outcome:
+def _read(text: object, keys: Keys) -> Outcome:
     return _parse(jws.verify(text, typ=jws.OUTCOME, keys=keys))
 
 

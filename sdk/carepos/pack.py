@@ -15,7 +15,7 @@ from pathlib import Path
 from carepos import clock, durable, ids, jws, revocation, strict_json
 from carepos.errors import Malformed
 from carepos.issuer_keys import MAX_KEYS, IssuerKey, IssuerKeys
-from carepos.keys import KeySet, digest
+from carepos.keys import Keys, KeySet, digest
 from carepos.product import ProductList
 from carepos.revocation import Revocations
 from carepos.voucher import Programme
@@ -52,7 +52,7 @@ class Manifest:
     epoch: int
 
 
-def read_manifest(manifest: object, *, terminal: str, keys: KeySet) -> Manifest:
+def read_manifest(manifest: object, *, terminal: str, keys: Keys) -> Manifest:
     """Raises Malformed unless the ledger signed it as this terminal's pack."""
     signed = jws.verify(manifest, typ=jws.MANIFEST, keys=keys)
     names = strict_json.exact_names(
@@ -69,7 +69,7 @@ def read_manifest(manifest: object, *, terminal: str, keys: KeySet) -> Manifest:
     )
 
 
-def read(data: bytes, manifest: object, *, terminal: str, keys: KeySet) -> Pack:
+def read(data: bytes, manifest: object, *, terminal: str, keys: Keys) -> Pack:
     """The pack in `data`, if it is the file `manifest` names. Raises Malformed."""
     told = read_manifest(manifest, terminal=terminal, keys=keys)
     if len(data) != told.length or digest(data) != told.sha256:

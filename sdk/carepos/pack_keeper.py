@@ -15,7 +15,7 @@ from carepos import pack
 from carepos.client import Client
 from carepos.clock import Clock
 from carepos.errors import Malformed, NotDecided, Unreachable
-from carepos.keys import KeySet
+from carepos.keys import Keys
 from carepos.pack import Manifest, Pack
 from carepos.unknown_key import may_ask
 
@@ -24,7 +24,14 @@ class PackKeeper:
     """Holds one terminal's pack. Safe to call from several threads."""
 
     def __init__(
-        self, folder: Path, *, terminal: str, keys: KeySet, client: Client, now: Clock
+        self,
+        folder: Path,
+        *,
+        terminal: str,
+        keys: Keys,
+        client: Client,
+        now: Clock,
+        held: Pack | None,
     ) -> None:
         self._folder = folder
         self._terminal = terminal
@@ -33,7 +40,7 @@ class PackKeeper:
         self._now = now
         self._refreshing = threading.Lock()
         self._asked_at: datetime | None = None
-        self.held: Pack | None = pack.kept(folder, terminal=terminal, keys=keys)
+        self.held = held
 
     def get(self) -> Pack:
         """The pack held; the first time it is fetched. Raises Unreachable, NotDecided."""

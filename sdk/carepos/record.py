@@ -11,15 +11,18 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from carepos import clock, ids, jws, money, strict_json
 from carepos.basket import MAX_ENTRIES, Entry, Line, allocation_from_json, lines_from_json
 from carepos.errors import Malformed
-from carepos.keys import KeySet, PublicKey, SigningKey, b64, digest
+from carepos.keys import Keys, KeySet, PublicKey, SigningKey, b64, digest
 
-Kind = Literal["start", "redeem", "reversal", "day_report"]
+Kind = Literal["start", "redeem", "reversal", "day_report", "key_change"]
 ReversalReason = Literal["not_found", "cancelled", "goods_kept"]
+
+PLAIN: Final[tuple[Kind, ...]] = ("start", "day_report", "key_change")
+"""Kinds that are no beneficiary's: their id is their own, in the terminal's bucket."""
 
 _KIND = re.compile(r"[a-z_]{1,30}")
 
@@ -205,13 +208,68 @@ class DayReport:
         return report
 
 
-Content = Redeem | Reversal | Start | DayReport
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """Content of a `key_change`: the key that will sign, and its word that it is held here.
+
+    The record is signed by the key in use; `proof` (`carepos-proof+jws`) by the new one, over
+    `{"v":1,"terminal","incarnation","sequence"}` of this very record (docs/identity.md §11).
+    """
+
+    key: PublicKey
+    proof: str
+
+    @classmethod
+    def make(cls, key: SigningKey, *, terminal: str, incarnation: str, sequence: int) -> KeyChange:
+        """The content of the record at this place that announces `key`."""
+        said = {"v": 1, "terminal": terminal, "incarnation": incarnation, "sequence": sequence}
+        return cls(key.public, jws.sign(said, typ=jws.PROOF, key=key))
+
+    def to_json(self) -> dict[str, object]:
+        return {"key": self.key.to_jwk(), "proof": self.proof}
+
+    @classmethod
+    def from_json(cls, value: object) -> KeyChange:
+        if isinstance(value, dict) and value.keys() != {"key", "proof"}:
+            # What a later version may have instead; the frozen vectors hold one without either.
+            raise Malformed("not of a version known here", field="content", code="unsupported_kind")
+        names = strict_json.exact_names(value, {"key", "proof"}, where="content")
+        return cls(
+            PublicKey.from_jwk(names["key"]),
+            strict_json.text(names["proof"], "content.proof", high=jws.MAX_JWS_BYTES),
+        )
+
+    def check(self, *, signer: str, terminal: str, incarnation: str, sequence: int) -> None:
+        """Raises Malformed unless the new key proved itself about the record at this place, and is
+        another than the `signer` (a kid)."""
+        if self.key.kid == signer:
+            raise Malformed("is the key that signs already", field="content.key")
+        try:
+            said = jws.verify(self.proof, typ=jws.PROOF, keys=KeySet([self.key])).payload
+        except Malformed:
+            raise Malformed("is not the new key's proof", field="content.proof") from None
+        names = strict_json.exact_names(
+            said, {"v", "terminal", "incarnation", "sequence"}, where="content.proof"
+        )
+        if strict_json.integer(names["v"], "content.proof.v") != 1:
+            raise Malformed("must be 1", field="content.proof.v")
+        place = (
+            names["terminal"],
+            names["incarnation"],
+            strict_json.integer(names["sequence"], "content.proof.sequence"),
+        )
+        if place != (terminal, incarnation, sequence):
+            raise Malformed("is about another record", field="content.proof")
+
+
+Content = Redeem | Reversal | Start | DayReport | KeyChange
 
 _CONTENTS: Mapping[str, Callable[[object], Content]] = {
     "start": Start.from_json,
     "redeem": Redeem.from_json,
     "reversal": Reversal.from_json,
     "day_report": DayReport.from_json,
+    "key_change": KeyChange.from_json,
 }
 
 
@@ -317,9 +375,11 @@ def kind_of(content: Content) -> Kind:
             return "start"
         case DayReport():
             return "day_report"
+        case KeyChange():
+            return "key_change"
 
 
-def read(text: object, *, keys: KeySet | Callable[[str], PublicKey]) -> Record:
+def read(text: object, *, keys: Keys) -> Record:
     """The record that `text` spells, signature and form checked.
 
     `keys` finds the terminal's key by kid. Raises Malformed (code unsupported_kind for a kind that
@@ -342,8 +402,14 @@ def _parse(signed: jws.Signed) -> Record:
     an_id = ids.attempt_id(names["id"])
     terminal = ids.name(names["terminal"], "terminal")
     content = _CONTENTS[kind](names["content"])
-    if kind in ("start", "day_report") and ids.bucket_of(an_id) != ids.terminal_bucket(terminal):
+    if kind in PLAIN and ids.bucket_of(an_id) != ids.terminal_bucket(terminal):
         raise Malformed("the id's bucket is not the terminal's", field="id")
+    incarnation = ids.incarnation(names["incarnation"], "incarnation")
+    sequence = strict_json.integer(names["sequence"], "sequence", low=1)
+    if isinstance(content, KeyChange):
+        content.check(
+            signer=signed.kid, terminal=terminal, incarnation=incarnation, sequence=sequence
+        )
     return Record(
         signed.jws,
         signed.digest,
@@ -351,8 +417,8 @@ def _parse(signed: jws.Signed) -> Record:
         cast(Kind, kind),
         an_id,
         terminal,
-        ids.incarnation(names["incarnation"], "incarnation"),
-        strict_json.integer(names["sequence"], "sequence", low=1),
+        incarnation,
+        sequence,
         ids.digest_text(names["prev"], "prev"),
         clock.from_text(names["occurred_at"], "occurred_at"),
         content,

@@ -11,7 +11,7 @@ from carepos.client import Client
 from carepos.clock import Clock
 from carepos.errors import Malformed, NotDecided, Refused, TokenRefused, Unreachable
 from carepos.journal import Journal, Visit
-from carepos.keys import KeySet
+from carepos.keys import Keys
 from carepos.pack import Pack
 from carepos.pack_keeper import PackKeeper
 from carepos.presentation import Presentation
@@ -49,7 +49,7 @@ class Scanner:
         self,
         *,
         terminal: str,
-        keys: KeySet,
+        keys: Keys,
         packs: PackKeeper,
         journal: Journal,
         client: Client,

@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from carepos import clock, ids, jws, money, strict_json
 from carepos.errors import Malformed
-from carepos.keys import KeySet, digest
+from carepos.keys import Keys, digest
 from carepos.strict_json import MAX_INTEGER
 
 LineKind = Literal["redeem", "reversal"]
@@ -248,13 +248,13 @@ def totals(lines: Iterable[SettlementLine]) -> tuple[Total, Total]:
 # ── reading ────────────────────────────────────────────────────────────────────────────────────
 
 
-def read_manifest(manifest_jws: object, keys: KeySet) -> tuple[Manifest, str]:
+def read_manifest(manifest_jws: object, keys: Keys) -> tuple[Manifest, str]:
     """(manifest, its digest) if the ledger signed it. Raises Malformed, SignatureInvalid."""
     signed = jws.verify(manifest_jws, typ=jws.MANIFEST, keys=keys)
     return Manifest.from_json(signed.payload), signed.digest
 
 
-def read_batch(csv_bytes: bytes, manifest_jws: object, keys: KeySet) -> Batch:
+def read_batch(csv_bytes: bytes, manifest_jws: object, keys: Keys) -> Batch:
     """The settlement that the two files are, or Malformed with what does not fit, and where.
 
     `keys`: the ledger's.

@@ -14,13 +14,22 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from carepos import clock, durable, settlement, settlement_folder, strict_json
+from carepos import (
+    clock,
+    durable,
+    key_change,
+    ledger_keys,
+    settlement,
+    settlement_folder,
+    strict_json,
+)
 from carepos.client import Client, Transport
 from carepos.clock import Clock
-from carepos.enrolment import Enrolment, LedgerKeys
+from carepos.enrolment import Enrolment
 from carepos.errors import EnrolmentFailed, JournalError, Malformed
 from carepos.journal import JournalView
-from carepos.keys import KeySet, PublicKey, SigningKey
+from carepos.keys import Keys, PublicKey, SigningKey
+from carepos.ledger_keys import LedgerKeyKeeper, LedgerKeys
 from carepos.money import format_amount
 from carepos.reconcile import reconcile
 
@@ -41,18 +50,14 @@ class TillFolder:
     def load(cls, path: Path) -> TillFolder:
         """Raises EnrolmentFailed when no till is there."""
         try:
-            key = SigningKey.load(path / "terminal.key")
+            key, enrolled = key_change.load_terminal(path)
         except FileNotFoundError:
             raise EnrolmentFailed(f"{path} is not the folder of an enrolled till") from None
-        return cls(path, Enrolment.load(path / "enrolment.json", key.public), key)
-
-    @property
-    def ledger_keys(self) -> KeySet:
-        return self.enrolled.ledger_keys.keys
+        return cls(path, enrolled, key)
 
     def journal(self) -> JournalView:
         """Raises JournalError when there is none, or another till's."""
-        view = JournalView.open(self.path / "journal.db", KeySet([self.key.public]))
+        view = JournalView.open(self.path / "journal.db", self.enrolled.terminal_keys)
         if view.about().get("terminal") != self.enrolled.terminal:
             view.close()
             raise JournalError(f"{self.path / 'journal.db'} is another till's journal")
@@ -116,8 +121,9 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def _reconcile(args: argparse.Namespace) -> int:
     tills = [TillFolder.load(path) for path in args.till]
     merchant = _one_merchant(tills)
-    keys = KeySet(key for till in tills for key in till.ledger_keys)
-    batches = settlement_folder.read_folder(_folder(args.settlements), keys, merchant=merchant)
+    folder = _folder(args.settlements)
+    keys = _believed(folder, [till.enrolled.ledger_keys for till in tills]).keys
+    batches = settlement_folder.read_folder(folder, keys, merchant=merchant)
     try:
         with ExitStack() as opened:
             journals = [opened.enter_context(closing(till.journal())) for till in tills]
@@ -162,13 +168,19 @@ def fetch(client: Client, enrolled: Enrolment, folder: Path) -> tuple[int, int]:
     """Download the merchant's settlements that `folder` lacks: (held before, new).
 
     Each pair of files is verified before it is kept, the CSV first, so that what has a manifest is
-    whole. A file that is held is never replaced by another of its number, and one that the ledger
-    no longer lists is named. Raises Malformed for what does not verify, NotDecided, Unreachable,
-    OSError.
+    whole. The keys that verified them are kept beside them; where a manifest was signed by another
+    one, the ledger is asked for its newer set. A file that is held is never replaced by another of
+    its number, and one that the ledger no longer lists is named. Raises Malformed for what does
+    not verify, NotDecided, Unreachable, OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    keys = enrolled.ledger_keys.keys
-    _keep_keys(folder, enrolled.ledger_keys)
+    _keep_keys(folder, _believed(folder, [enrolled.ledger_keys]))
+    keys = LedgerKeyKeeper(
+        held=lambda: _kept_keys(folder),
+        keep=lambda newer: _keep_keys(folder, newer),
+        ask=client.key_set,
+        now=clock.system_clock,
+    ).find
     kept = fresh = 0
     listed = set()
     for offered in client.settlements():
@@ -202,7 +214,7 @@ def fetch(client: Client, enrolled: Enrolment, folder: Path) -> tuple[int, int]:
     return kept, fresh
 
 
-def _is_held(folder: Path, name: str, digest: str, keys: KeySet) -> bool:
+def _is_held(folder: Path, name: str, digest: str, keys: Keys) -> bool:
     """Whether the pair is there and whole. Raises Malformed when another one has its number."""
     try:
         text = (folder / settlement.manifest_name(name)).read_text("ascii").strip()
@@ -218,16 +230,18 @@ def _is_held(folder: Path, name: str, digest: str, keys: KeySet) -> bool:
     )
 
 
+def _believed(folder: Path, of_tills: Sequence[LedgerKeys]) -> LedgerKeys:
+    """The newest key set of the tills and of the folder: tills that have not met a newer key hold
+    older ones. Raises Malformed where they are not of one ledger."""
+    kept = [_kept_keys(folder)] if (folder / KEYS_FILE).exists() else []
+    if any(each.root != of_tills[0].root for each in kept):
+        raise Malformed("holds another ledger's files", field=str(folder))
+    return ledger_keys.newest([*of_tills, *kept])
+
+
 def _keep_keys(folder: Path, keys: LedgerKeys) -> None:
-    """The newest key set is kept: tills that were enrolled earlier hold older ones."""
-    if (folder / KEYS_FILE).exists():
-        kept = _kept_keys(folder)
-        if kept.root != keys.root:
-            raise Malformed("holds another ledger's files", field=str(folder))
-        if kept.version >= keys.version:
-            return
-    document = {"root": keys.root.to_jwk(), "keyset": keys.keyset}
-    durable.write(folder / KEYS_FILE, json.dumps(document, indent=2).encode() + b"\n")
+    data = json.dumps(keys.document(), indent=2).encode() + b"\n"
+    durable.write(folder / KEYS_FILE, data)
 
 
 # ── check ──────────────────────────────────────────────────────────────────────────────────────
@@ -237,7 +251,8 @@ def _check(args: argparse.Namespace) -> int:
     folder = _folder(args.dir)
     if args.till is not None:
         till = TillFolder.load(args.till)
-        keys, merchant = till.ledger_keys, till.enrolled.merchant
+        keys = _believed(folder, [till.enrolled.ledger_keys]).keys
+        merchant = till.enrolled.merchant
     else:
         believed = _kept_keys(folder)
         keys, merchant = believed.keys, None

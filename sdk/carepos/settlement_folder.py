@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from carepos.errors import Malformed, SignatureInvalid
-from carepos.keys import KeySet
+from carepos.keys import Keys
 from carepos.settlement import (
     MANIFEST_SUFFIX,
     Batch,
@@ -59,7 +59,7 @@ def check_sequence(batches: Sequence[Batch], *, after: Batch | None = None) -> N
         before = batch
 
 
-def read_folder(folder: Path, keys: KeySet, *, merchant: str | None = None) -> list[Batch]:
+def read_folder(folder: Path, keys: Keys, *, merchant: str | None = None) -> list[Batch]:
     """Every settlement in `folder`, verified and in order per programme.
 
     Each `….csv` has its `….manifest.jws` beside it. Raises Malformed naming the file that does not
@@ -89,7 +89,7 @@ def read_folder(folder: Path, keys: KeySet, *, merchant: str | None = None) -> l
     return ordered
 
 
-def _read_pair(csv_path: Path, manifest_path: Path, keys: KeySet) -> Batch:
+def _read_pair(csv_path: Path, manifest_path: Path, keys: Keys) -> Batch:
     try:
         text = manifest_path.read_text("ascii").strip()
         manifest, _ = read_manifest(text, keys)

@@ -22,7 +22,9 @@ from carepos import (
     day_end,
     enrolment,
     ids,
+    key_change,
     outcome,
+    pack,
     rules,
     slip,
     token,
@@ -31,7 +33,7 @@ from carepos.attempt import Event, State
 from carepos.basket import Line, lines_from_json
 from carepos.client import Client, Transport
 from carepos.clock import Clock
-from carepos.enrolment import Enrolment
+from carepos.enrolment import Enrolment, EnrolmentFile
 from carepos.errors import (
     EnrolmentFailed,
     Malformed,
@@ -42,11 +44,13 @@ from carepos.errors import (
 )
 from carepos.ids import RandomBytes
 from carepos.journal import Attempt, Journal, Visit
-from carepos.keys import SigningKey
+from carepos.key_change import KeyChanger, KeyState
+from carepos.keys import Keys, SigningKey
+from carepos.ledger_keys import LedgerKeyKeeper
 from carepos.outcome import Outcome
 from carepos.pack import Pack
 from carepos.pack_keeper import PackKeeper
-from carepos.record import DayReport, Record, Redeem, envelope
+from carepos.record import PLAIN, DayReport, Record, Redeem, envelope
 from carepos.refusals import Refusal
 from carepos.rules import Acted, Proposal, Situation
 from carepos.scan import Holder, Scanner
@@ -128,7 +132,8 @@ class DayClose:
 class Till:
     """One enrolled till. `Till.open(folder)`; safe to call from several threads.
 
-    Files in the folder: `terminal.key` (0600), `enrolment.json`, `journal.db`, `pack.json`.
+    Files in the folder: `terminal.key` (0600), `enrolment.json`, `journal.db`, `pack.json`, and
+    while the key changes `next.key` (0600).
     """
 
     def __init__(
@@ -141,20 +146,41 @@ class Till:
         now: Clock,
         reached: Reached,
         paper: slip.Paper,
+        software: str = SOFTWARE,
     ) -> None:
         self.folder = folder
-        self.enrolment = enrolled
+        self._enrolled = EnrolmentFile(folder / "enrolment.json", enrolled)
         self.journal = journal
         self._client = client
         self._now = now
         self._reached = reached
         self._paper = paper
-        self._keys = enrolled.ledger_keys.keys
+        self._keys: Keys = LedgerKeyKeeper(
+            held=self._enrolled.ledger_keys,
+            keep=self._enrolled.keep_ledger_keys,
+            ask=client.key_set,
+            now=lambda: self._now(),
+        ).find
         self._tokens: dict[str, str] = {}
         self._working: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._mutex = threading.Lock()
         self._packs = PackKeeper(
-            folder, terminal=enrolled.terminal, keys=self._keys, client=client, now=now
+            folder,
+            terminal=enrolled.terminal,
+            keys=self._keys,
+            client=client,
+            now=now,
+            # Without asking anybody: a till opens without a network.
+            held=pack.kept(folder, terminal=enrolled.terminal, keys=enrolled.ledger_keys.keys),
+        )
+        self._key_changer = KeyChanger(
+            folder,
+            file=self._enrolled,
+            journal=journal,
+            client=client,
+            ledger_keys=self._keys,
+            software=software,
+            reached=reached,
         )
         self._scanner = Scanner(
             terminal=enrolled.terminal,
@@ -207,18 +233,20 @@ class Till:
         """
         folder = Path(folder)
         try:
-            key = SigningKey.load(folder / "terminal.key")
+            key, enrolled = key_change.load_terminal(folder)
         except FileNotFoundError:
             raise EnrolmentFailed(f"{folder} is not enrolled (carepos till enrol)") from None
-        enrolled = Enrolment.load(folder / "enrolment.json", key.public)
         journal = Journal.start(
             folder / "journal.db",
             key=key,
             terminal=enrolled.terminal,
             software=software,
+            former=[each.key for each in enrolled.former],
             now=now,
             random_bytes=random_bytes,
         )
+        # From here on no other process changes a file of this till.
+        key_change.finish_switch(folder, key)
         client = Client(
             Transport(enrolled.url, answer_timeout_s=answer_timeout_s),
             terminal=enrolled.terminal,
@@ -234,7 +262,13 @@ class Till:
             now=now,
             reached=reached,
             paper=paper or slip.Paper(),
+            software=software,
         )
+
+    @property
+    def enrolment(self) -> Enrolment:
+        """Who this till is, under the key that signs now."""
+        return self._enrolled.enrolled
 
     def close(self) -> None:
         self._client.close()
@@ -413,7 +447,7 @@ class Till:
 
     def _send_sale(self, sale: Attempt, written: Record) -> Sale:
         """Send the intent with whatever must go before it; read one outcome."""
-        waiting = self.journal.unanswered("start", "day_report")
+        waiting = self.journal.unanswered(*PLAIN)
         first = [each for each in waiting if each.sequence < written.sequence][: MAX_BATCH - 1]
         items = [envelope(each) for each in first]
         items.append(envelope(written, self._tokens.get(sale.id)))
@@ -457,9 +491,11 @@ class Till:
     def settle(self) -> list[Sale]:
         """Do the next thing for everything that is not over: query, reverse, fill numbers.
 
-        Call it when the network is back, and every so often. Returns where each stands now.
+        Call it when the network is back, and every so often. Returns where each stands now. A
+        change of key that is under way goes on with it.
         """
-        self._send_plain()
+        if not self._go_on_changing():
+            self._send_plain()
         settled = []
         for unfinished in self.journal.unfinished():
             with self._one_at_a_time(unfinished.checkout):
@@ -540,7 +576,7 @@ class Till:
     def _send_plain(self) -> str | None:
         """Send the records that are nobody's redemption; why not, if one was not accepted."""
         problem: str | None = None
-        waiting = self.journal.unanswered("start", "day_report")
+        waiting = self.journal.unanswered(*PLAIN)
         for at in range(0, len(waiting), MAX_BATCH):
             batch = waiting[at : at + MAX_BATCH]
             try:
@@ -556,6 +592,34 @@ class Till:
         if found is not None and found.result in ("posted", "refused"):
             self.journal.keep_outcome(written, found)
         return problem
+
+    # ── the key ────────────────────────────────────────────────────────────────────────────────
+
+    def change_key(self) -> KeyState:
+        """Make a new key and change over to it (docs/identity.md §11).
+
+        Without a network the change waits, `settle` goes on with it, and selling goes on under
+        the old key. Called again meanwhile it goes on with the same change. Raises OSError,
+        JournalClosed.
+        """
+        self._key_changer.wish()
+        self._go_on_changing()
+        return self._key_changer.state()
+
+    @property
+    def key_state(self) -> KeyState:
+        return self._key_changer.state()
+
+    def _go_on_changing(self) -> bool:
+        """Write, send, switch, as far as the network allows; False where no change is wished."""
+        if not key_change.is_wished(self.folder):
+            return False
+        self._key_changer.write()
+        self._key_changer.note(self._send_plain())
+        if self._key_changer.switch():
+            # The new key's first word closes the old one at the ledger.
+            self._send_plain()
+        return True
 
     # ── the day, the pack ──────────────────────────────────────────────────────────────────────
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from carepos import jws
-from carepos_ledger import acting, auth
+from carepos_ledger import acting, terminal_keys
 from carepos_ledger.auth import Caller
 from carepos_ledger.counter import Counter
 from tests.ledger.rig import AUDIENCE, PROGRAMME, RULES, Holder, Rig, code
@@ -144,7 +144,7 @@ def test_the_lookup_tells_what_was_paid(ledger: Rig) -> None:
     pay(ledger, holder, 1_200)
     pay(ledger, ledger.holder(), 300)
     counter = Counter(ledger.database, ledger.keyring, ledger.intake, AUDIENCE, ledger.now)
-    terminal = auth.find_terminal(ledger.database, till.key.kid)
+    terminal = terminal_keys.find(ledger.database, till.key.kid)
     assert terminal is not None
     told = []
     for text in (acted_token(ledger, holder), ledger.token(holder)):

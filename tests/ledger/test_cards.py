@@ -14,7 +14,7 @@ import pytest
 from carepos import jws, pin
 from carepos.errors import Malformed
 from carepos.keys import digest
-from carepos_ledger import auth
+from carepos_ledger import terminal_keys
 from carepos_ledger.auth import Caller
 from carepos_ledger.cards import TRIES, Cards
 from carepos_ledger.counter import Counter
@@ -50,7 +50,7 @@ class Office:
 
     def look_up(self, till: Signer, card: str, proof: str | None = None) -> str:
         """`found`, or the code of the refusal."""
-        terminal = auth.find_terminal(self.rig.database, till.key.kid)
+        terminal = terminal_keys.find(self.rig.database, till.key.kid)
         assert terminal is not None
         try:
             answer = self.counter.look_up(Caller(terminal, "r" * 22), card, proof)

@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import event, insert, update
 
 from carepos import clock, ids, jws
-from carepos.enrolment import LedgerKeys
 from carepos.errors import SignatureInvalid
 from carepos.keys import SigningKey, digest
+from carepos.ledger_keys import LedgerKeys
 from carepos_ledger import schema
 from carepos_ledger.problems import Problem
 from tests.ledger.relief import (

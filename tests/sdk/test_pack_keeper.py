@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from carepos import clock, jws, token
+from carepos import clock, jws, pack, token
 from carepos.client import Client, Transport
 from carepos.errors import Refused, Unreachable
 from carepos.keys import KeySet, SigningKey, b64, digest
@@ -55,7 +55,10 @@ class Packs:
             terminal=TERMINAL, ledger="ledger-1", key=HELD, now=self.now,
         )  # fmt: skip
         keys = KeySet([LEDGER.public])
-        return PackKeeper(self.folder, terminal=TERMINAL, keys=keys, client=client, now=self.now)
+        held = pack.kept(self.folder, terminal=TERMINAL, keys=keys)
+        return PackKeeper(
+            self.folder, terminal=TERMINAL, keys=keys, client=client, now=self.now, held=held
+        )
 
     def body(self) -> bytes:
         keys = [key.public.to_jwk() for key in self.keys]

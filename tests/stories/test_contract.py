@@ -918,6 +918,176 @@ def test_a_record_of_another_form_is_malformed(ledger: ContractLedger, till: Con
     assert till.outcome(sale)["result"] == "posted"
 
 
+# Keys change.
+
+
+def test_a_terminal_has_a_certificate_for_the_key_that_asks(ledger: ContractLedger) -> None:
+    """`GET /v1/terminal` names the terminal and the key that signed the read."""
+    till, key = till_of(ledger), Key.new()
+    assert certificate(till) == till.certificate
+    assert till.outcome(till.key_change(key))["result"] == "posted"
+    fresh = certificate(till.under(key))
+    assert {**fresh, "issued_at": ""} == {
+        **till.certificate,
+        "key": key.public.kid,
+        "issued_at": "",
+    }
+    assert certificate(till) == till.certificate
+    assert refused(till.under(Key.new()).get("/v1/terminal"))["code"] == "unauthorised"
+
+
+def certificate(till: ContractTill) -> Json:
+    answer = till.get("/v1/terminal")
+    assert answer.status_code == 200 and set(answer.json()) == {"certificate"}
+    return read(answer.json()["certificate"], "carepos-certificate+jws", till.ledger_keys)
+
+
+def test_both_keys_count_until_the_new_one_has_signed(ledger: ContractLedger) -> None:
+    """Then the old key's later numbers, and its other journals, are `signature_invalid`; what it
+    wrote before is still taken, and no number is lost."""
+    till, key = till_of(ledger), Key.new()
+    there = visit(ledger, till)
+    early = there.milk(1_000)
+    change = till.key_change(key)
+    outcome = till.outcome(change)
+    names = {"v", "result", "kind", "id", "terminal", "record_sha256", "recorded_at", "epoch"}
+    assert outcome["result"] == "posted" and set(outcome) == names
+    assert till.attempt(change.payload["id"]) == ("posted", [outcome])
+    assert till.outcome(till.start())["result"] == "posted"
+    fresh = till.under(key)
+    elsewhere = replace(till, incarnation=secrets.token_hex(16), sequence=0, prev="")
+    assert fresh.attempt(change.payload["id"])[0] == "posted"
+    assert fresh.outcome(fresh.start())["result"] == "posted"
+    assert till.problem(there.milk(1_000))["code"] == "signature_invalid"
+    assert till.problem(elsewhere.start())["code"] == "signature_invalid"
+    assert refused(till.get("/v1/terminal"))["code"] == "unauthorised"
+    assert fresh.outcome(fresh.start())["result"] == "posted"  # at the number just refused
+    assert fresh.outcome(early)["amount_minor"] == 1_000
+    assert replace(there, till=fresh).balance() == 11_000
+    assert fresh.outcome(fresh.day_report())["result"] == "posted"
+
+
+def test_a_change_that_is_sent_again_has_its_outcome(ledger: ContractLedger) -> None:
+    """Also after the new key has closed the old one that signed it."""
+    till, key = till_of(ledger), Key.new()
+    change = till.key_change(key)
+    first = till.send(change)[0]["outcome"]
+    assert till.send(change, change) == [{"outcome": first}] * 2
+    fresh = till.under(key)
+    assert fresh.outcome(fresh.start())["result"] == "posted"
+    assert fresh.send(change)[0] == {"outcome": first}
+
+
+def test_what_was_decided_before_the_close_keeps_its_outcome(ledger: ContractLedger) -> None:
+    """A record of the old key at a number behind the new key's first: once decided, for ever."""
+    till, key = till_of(ledger), Key.new()
+    assert till.outcome(till.key_change(key))["result"] == "posted"
+    skipped = till.under(key)
+    till.sequence += 1
+    late = till.start()
+    stored = till.send(late)[0]
+    assert "outcome" in stored and till.outcome(skipped.start())["result"] == "posted"
+    assert till.send(late)[0] == stored
+    assert till.problem(till.start())["code"] == "signature_invalid"
+
+
+def test_records_of_one_batch_see_each_other_close_a_key(ledger: ContractLedger) -> None:
+    """What stands before the new key's first record counts, what stands behind it does not."""
+    till, key = till_of(ledger), Key.new()
+    assert till.outcome(till.key_change(key))["result"] == "posted"
+    before = till.start()
+    fresh = till.under(key)
+    first, late, late_too = fresh.start(), till.start(), till.start()
+    answers = till.send(before, first, late, late_too)
+    assert [list(each) for each in answers] == [["outcome"]] * 2 + [["problem"]] * 2
+    assert {each["problem"]["code"] for each in answers[2:]} == {"signature_invalid"}
+
+
+def test_a_key_that_is_no_new_one_is_malformed(
+    ledger: ContractLedger, neighbour: ContractTill
+) -> None:
+    """Another terminal's, the one in use, one from before; and a proof that is none."""
+    till, key = till_of(ledger), Key.new()
+    for other in (neighbour.key, till.key):
+        assert till.problem(till.key_change(other))["code"] == "malformed"
+    for proof in ({"sequence": till.sequence}, {"terminal": neighbour.terminal}, {"v": 2}):
+        assert till.problem(till.key_change(key, **proof))["code"] == "malformed"
+    unproved = till.write("key_change", till.own_id(), till.announcing(key, by=till.key))
+    assert till.problem(unproved)["code"] == "malformed"
+    assert refused(till.under(key).get("/v1/terminal"))["code"] == "unauthorised"
+    assert till.outcome(till.key_change(key))["result"] == "posted"
+    fresh = till.under(key)
+    assert fresh.problem(fresh.key_change(till.key))["code"] == "malformed"
+
+
+def test_a_key_that_was_announced_is_nobody_elses(ledger: ContractLedger) -> None:
+    """Neither by a change of another terminal nor by an enrolment."""
+    till, other, key = till_of(ledger), till_of(ledger), Key.new()
+    code = ledger.activation("shop-a")
+    assert till.outcome(till.key_change(key))["result"] == "posted"
+    assert other.problem(other.key_change(key))["code"] == "malformed"
+    answer = requests.post(ledger.url + "/v1/terminals", json=enrolment(code, key), timeout=20)
+    assert refused(answer)["code"] == "already_exists_differently"
+
+
+def test_of_two_announced_keys_the_first_that_signs_counts(ledger: ContractLedger) -> None:
+    """The other one never signs, and the same key may be announced again."""
+    till, one, two = till_of(ledger), Key.new(), Key.new()
+    for key in (one, two, one):
+        assert till.outcome(till.key_change(key))["result"] == "posted"
+    fresh, dropped = till.under(one), till.under(two)
+    assert fresh.outcome(fresh.start())["result"] == "posted"
+    dropped.sequence += 1
+    assert till.problem(dropped.start())["code"] == "signature_invalid"
+    assert refused(dropped.get("/v1/terminal"))["code"] == "unauthorised"
+    assert fresh.problem(fresh.key_change(two))["code"] == "malformed"
+
+
+def test_keys_change_one_after_another(ledger: ContractLedger) -> None:
+    """Each by the one before it; the first one's early records still count at the end."""
+    till = till_of(ledger)
+    there = visit(ledger, till)
+    early, last = there.milk(2_000), till
+    for _ in range(3):
+        key = Key.new()
+        assert last.outcome(last.key_change(key))["result"] == "posted"
+        before, last = last, last.under(key)
+        assert last.outcome(last.start())["result"] == "posted"
+        assert before.problem(before.key_change(Key.new()))["code"] == "signature_invalid"
+    assert last.outcome(early)["result"] == "posted"
+    assert last.outcome(last.reversal(early))["amount_minor"] == 2_000
+
+
+def test_a_suspended_terminal_changes_no_key(ledger: ContractLedger) -> None:
+    """It is not decided, and once the terminal is let in again it is; a revoked one's never."""
+    till, key = till_of(ledger), Key.new()
+    ledger.set_terminal(till.terminal, "suspended")
+    change = till.key_change(key)
+    assert till.problem(change)["code"] == "terminal_suspended"
+    assert refused(till.under(key).get("/v1/terminal"))["code"] == "unauthorised"
+    ledger.set_terminal(till.terminal, "active")
+    assert till.outcome(change)["result"] == "posted"
+    ledger.set_terminal(till.terminal, "revoked")
+    assert till.problem(till.key_change(Key.new()))["code"] == "terminal_revoked"
+    assert "outcome" in till.send(change)[0]
+
+
+def test_an_activation_code_stays_the_enrolled_keys(ledger: ContractLedger) -> None:
+    """After a change the code gives its key's certificate as before, and none for the new key."""
+    code, old, key = ledger.activation("shop-a"), Key.new(), Key.new()
+    url = ledger.url + "/v1/terminals"
+    certified = requests.post(url, json=enrolment(code, old), timeout=20).json()["certificate"]
+    _, keys = trusted_keys(ledger.url, code.split(".")[2])
+    payload = read(certified, "carepos-certificate+jws", keys)
+    till = ContractTill(ledger.url, ledger.now, old, payload, keys)
+    assert "outcome" in till.send(till.start())[0]
+    assert till.outcome(till.key_change(key))["result"] == "posted"
+    again = requests.post(url, json=enrolment(code, old), timeout=20).json()["certificate"]
+    assert read(again, "carepos-certificate+jws", keys) == payload
+    answer = requests.post(url, json=enrolment(code, key), timeout=20)
+    assert refused(answer)["code"] == "activation_used"
+
+
 def test_a_basket_of_41_lines_is_too_large(ledger: ContractLedger, till: ContractTill) -> None:
     """A problem, so that the till may split the basket under the same id."""
     there = visit(ledger, till)

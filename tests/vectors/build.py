@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.vectors import second
+from tests.vectors.key_change_vectors import key_change_file
 from tests.vectors.second import b64, jcs, jws_digest, sign, sign_raw
 from tests.vectors.settlement_vectors import settlement_file
 from tests.vectors.token_vectors import tokens_file
@@ -1388,6 +1389,7 @@ FILES = {
     "refusals.json": refusals_file,
     "allocations.json": allocations_file,
     "tokens.json": tokens_file,
+    "key_change.json": key_change_file,
 }
 
 

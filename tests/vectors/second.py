@@ -280,6 +280,19 @@ ENTRY = named(
     line=whole(1, 40), voucher=B22, quantity=COUNT, programme_minor=MONEY, beneficiary_minor=MONEY
 )
 SUM = named(programme=NAME, currency=CURRENCY, count=SAFE, amount_minor=SIGNED)
+
+
+def JWK(value: Any) -> bool:  # noqa: N802  a shape like the others
+    plain = {"kty": text("OKP"), "crv": text("Ed25519"), "x": B43}
+    if not (named(**plain)(value) or named(**plain, kid=B43)(value)):
+        return False
+    try:
+        key = unb64(value["x"])
+    except Refused:
+        return False
+    return bool(value.get("kid", thumbprint(key)) == thumbprint(key))
+
+
 CONTENT: dict[str, Shape] = {
     "start": named(software=lambda value: isinstance(value, str)),
     "redeem": named(
@@ -306,6 +319,9 @@ CONTENT: dict[str, Shape] = {
         open=SAFE,
         sums=many(SUM, 0, 10**6),
     ),
+    "key_change": lambda content: (
+        isinstance(content, dict) and JWK(content.get("key")) and isinstance(content["proof"], str)
+    ),
 }
 RECORD = named(
     v=ONE,
@@ -320,6 +336,9 @@ RECORD = named(
 )
 
 
+PLAIN = ("start", "day_report", "key_change")
+
+
 def judge_record(record: Any) -> str | None:
     """§4 alone, no state: a refusal's code, or None for a well-formed record."""
     if not RECORD(record):
@@ -331,11 +350,13 @@ def judge_record(record: Any) -> str | None:
     kind, content = record["kind"], record["content"]
     if kind not in CONTENT:
         return "unsupported_kind"
+    if kind == "key_change" and content.keys() != {"key", "proof"}:
+        return "unsupported_kind"
     basket = content.get("basket") if kind == "redeem" else None
     if isinstance(basket, list) and len(basket) > 40:
         return "basket_too_large"
     if not CONTENT[kind](content) or (
-        kind in ("start", "day_report") and bucket != terminal_bucket(record["terminal"])
+        kind in PLAIN and bucket != terminal_bucket(record["terminal"])
     ):
         return "malformed"
     if kind != "redeem":
@@ -350,6 +371,86 @@ def judge_record(record: Any) -> str | None:
         and all(entry["programme_minor"] + entry["beneficiary_minor"] for entry in entries)
     )
     return None if well else "malformed"
+
+
+# identity §11: keys change
+
+
+def judge_key_change(record: Any, signer: bytes) -> str | None:
+    """As `judge_record`, of a `key_change` that the key `signer` signed."""
+    code = judge_record(record)
+    if code is not None:
+        return code
+    new = unb64(record["content"]["key"]["x"])
+    place = {name: record[name] for name in ("terminal", "incarnation", "sequence")}
+    try:
+        said = verify(record["content"]["proof"], "carepos-proof+jws", [new])
+    except Refused:
+        return "malformed"
+    # As JSON text: Python takes true for 1.
+    return None if new != signer and jcs(said) == jcs({"v": 1, **place}) else "malformed"
+
+
+class TerminalKeys:
+    """One terminal's keys by any name: which of them counts for a record that arrives now."""
+
+    def __init__(self, enrolled: str) -> None:
+        self.used = [enrolled]
+        self.first: dict[str, tuple[str, int]] = {}
+        self.waiting: set[str] = set()
+        self.dropped: set[str] = set()
+
+    def counts(self, key: str, incarnation: str, sequence: int) -> bool:
+        if key not in self.used:
+            return key in self.waiting
+        after = self.used[self.used.index(key) + 1 :]
+        if not after:
+            return True
+        place, number = self.first[after[0]]
+        return place == incarnation and sequence < number
+
+    def arrive(self, key: str, incarnation: str, sequence: int) -> bool:
+        if not self.counts(key, incarnation, sequence):
+            return False
+        if key in self.waiting:
+            self.used.append(key)
+            self.dropped |= self.waiting - {key}
+            self.waiting = set()
+        place, number = self.first.setdefault(key, (incarnation, sequence))
+        if place == incarnation:
+            self.first[key] = place, min(number, sequence)
+        return True
+
+    def announce(self, by: str, new: str, elsewhere: bool = False) -> str:
+        """`posted`, or the code of a problem. `elsewhere`: another terminal has or had that key."""
+        if by != self.used[-1]:
+            return "signature_invalid"
+        if elsewhere or new in self.used or new in self.dropped:
+            return "malformed"
+        self.waiting.add(new)
+        return "posted"
+
+    @property
+    def reading(self) -> set[str]:
+        """Whose reads are answered."""
+        return {self.used[-1], *self.waiting}
+
+
+def takes_key_set(held: dict[str, Any], offered: dict[str, Any], root_kid: str) -> bool:
+    """Whether a till that believes `held` takes the answer `offered` of jwks.json instead."""
+    try:
+        root = unb64(offered["root"]["x"])
+        need(JWK(offered["root"]) and thumbprint(root) == root_kid, "root")
+        new = verify(offered["keyset"], "carepos-keyset+jws", [root])
+    except (Refused, KeyError, TypeError):
+        return False
+    old = parse(unb64(held["keyset"].split(".")[1]))
+    shape = named(v=ONE, ledger=text("[ -~]{1,60}"), version=whole(1, 2**53 - 1),
+                  epoch=whole(1, 2**53 - 1), keys=many(JWK, 1, 40))  # fmt: skip
+    if not shape(new) or new["ledger"] != old["ledger"]:
+        return False
+    known, told = ({jwk["x"] for jwk in each["keys"]} for each in (old, new))
+    return new["version"] > old["version"] and new["epoch"] >= old["epoch"] and known <= told
 
 
 def content_sha256(record: Mapping[str, Any]) -> str:
@@ -400,7 +501,7 @@ def read_outcome(outcome: str, record: str, keys: Sequence[bytes], request: str 
         if said.get("result") == "not_found"
         else (said.get("record_sha256"), said.get("kind")) == (jws_digest(record), mine["kind"])
     )
-    plain = said.get("kind") in ("start", "day_report")
+    plain = said.get("kind") in PLAIN
     if said.get("result") == "posted":
         shapes = shapes[:1] if plain else shapes[1:]
     return str(said["result"]) if bound and any(shape(said) for shape in shapes) else "unknown"

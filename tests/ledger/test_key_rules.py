@@ -1,0 +1,72 @@
+"""Which of a terminal's keys counts: the frozen arrivals of docs/identity.md §11."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carepos.keys import SigningKey, digest
+from carepos.record import KeyChange, Record, Start
+from carepos_ledger import key_rules
+from carepos_ledger.key_rules import TerminalKey
+from carepos_ledger.problems import Problem
+from tests.vectors import build, second
+
+Json = dict[str, Any]
+STORIES: list[Json] = json.loads(
+    Path(build.__file__).with_name("key_change.json").read_text("utf-8")
+)["arrivals"]
+KEY = {name: SigningKey(name[:1].encode() * 32) for name in ("a", "b", "c", "elsewhere")}
+
+
+def arrived(step: Json) -> Record:
+    """A record as far as these rules look at it."""
+    announces = step["announces"]
+    content = KeyChange(KEY[announces].public, "") if announces else Start("test")
+    return Record(
+        "",
+        digest(repr(step).encode()),
+        KEY[step["signed_by"]].kid,
+        "key_change" if announces else "start",
+        "",
+        "t-1",
+        step["incarnation"],
+        step["sequence"],
+        "",
+        datetime(2026, 11, 22, 8, tzinfo=UTC),
+        content,
+    )
+
+
+@pytest.mark.parametrize("story", STORIES, ids=[story["name"] for story in STORIES])
+def test_arrivals(story: Json) -> None:
+    """Each record counts or is answered with its problem, whatever came before it; and the second
+    implementation says the same."""
+    keys = {
+        KEY["a"].kid: TerminalKey("t-1"),
+        KEY["elsewhere"].kid: TerminalKey("t-2"),
+    }
+    other = second.TerminalKeys("a")
+    for step in story["steps"]:
+        assert answer(keys, arrived(step)) == step["answer"], step
+        by, announces = step["signed_by"], step["announces"]
+        counts = other.arrive(by, step["incarnation"], step["sequence"])
+        said = "posted" if counts else "signature_invalid"
+        if counts and announces:
+            said = other.announce(by, announces, announces == "elsewhere")
+        assert said.replace("posted", "counts") == step["answer"], step
+
+
+def answer(keys: dict[str, TerminalKey], record: Record) -> str:
+    if record.kid not in keys or not key_rules.arrive(keys, record):
+        return "signature_invalid"
+    try:
+        if isinstance(record.content, KeyChange):
+            key_rules.announce(keys, record, record.content)
+    except Problem as problem:
+        return problem.code
+    return "counts"
