@@ -155,12 +155,13 @@ class Till:
         self._now = now
         self._reached = reached
         self._paper = paper
-        self._keys: Keys = LedgerKeyKeeper(
+        self._ledger_keys = LedgerKeyKeeper(
             held=self._enrolled.ledger_keys,
             keep=self._enrolled.keep_ledger_keys,
             ask=client.key_set,
             now=lambda: self._now(),
-        ).find
+        )
+        self._keys: Keys = self._ledger_keys.find
         self._tokens: dict[str, str] = {}
         self._working: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._mutex = threading.Lock()
