@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import os
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,15 @@ from carepos.ledger_keys import MAX_KEYS, LedgerKeys
 _ROOT, _SIGNING, _PSEUDONYM = "root.key", "signing.key", "pseudonym.secret"
 _KEYSET = "keyset.json"
 _NEXT, _LOCK = "signing.key.next", "keys.lock"
+
+Reached = Callable[[str], None]
+"""Told the name of each point of a rotation; tests stop there."""
+
+POINTS = ("key_made", "set_written")
+
+
+def pass_by(_: str) -> None:
+    """The default for `Reached`."""
 
 
 def refuse_keys(folder: Path) -> None:
@@ -64,7 +74,9 @@ class Keyring:
         return cls.load(folder)
 
     @classmethod
-    def rotate(cls, folder: Path, root_file: Path | None = None) -> Keyring:
+    def rotate(
+        cls, folder: Path, root_file: Path | None = None, *, reached: Reached = pass_by
+    ) -> Keyring:
         """A new signing key in a key set of the next version; the keys before it stay in the set.
 
         `root_file`: where the root key is, when it is not in the folder. A server that is running
@@ -85,6 +97,7 @@ class Keyring:
                     raise Malformed(f"holds {MAX_KEYS} keys, as many as it may", field=_KEYSET)
                 secret = secret_text(SigningKey.generate().secret())
                 durable.write(following, secret, mode=0o600)
+            reached("key_made")
             signing = SigningKey.load(following)
             if signing.kid not in {key.kid for key in held.keys.keys}:
                 payload: dict[str, object] = {
@@ -95,6 +108,7 @@ class Keyring:
                     "keys": [*(key.to_jwk() for key in held.keys.keys), signing.public.to_jwk()],
                 }
                 _write_key_set(folder, root, payload)
+            reached("set_written")
             following.replace(folder / _SIGNING)
             durable.sync_folder(folder)
             return cls.load(folder)

@@ -32,7 +32,6 @@ from carepos import (
 )
 from carepos.enrolment import Enrolment
 from carepos.journal import JournalView
-from carepos.key_change import KeyState
 from carepos.money import format_amount
 from carepos.signers import Signers
 from carepos_plugin import app, held_code, pairing, status
@@ -434,25 +433,22 @@ def _close_day(args: argparse.Namespace) -> int:
 
 
 def _change_key(args: argparse.Namespace) -> int:
-    running = is_running(args.folder)
-    if running:
-        # The plugin's till finds the new key beside the old one, and changes over to it.
-        before = _beside_key(args.folder)
+    before = _beside_key(args.folder)
+    # The till, wherever it runs, finds the new key beside the old one and changes over to it.
+    if is_running(args.folder):
         key_change.wish(args.folder)
         PluginClient(args.folder).post("/api/settle")
-        now = _beside_key(args.folder)
-        state = KeyState(now, key_change.is_wished(args.folder), None)
     else:
-        with Till.open(args.folder) as till:
-            before = till.key_state.kid
-            state = till.change_key()
-    if state.kid != before and not state.changing:
-        print(f"The till signs with its new key {state.kid}. 已启用新密钥。")
+        with app.opened(args.folder) as plugin:
+            key_change.wish(args.folder)
+            plugin.chores()
+    now = _beside_key(args.folder)
+    if now != before:
+        print(f"The till signs with a new key now, {now}. 已启用新密钥。")
         return DONE
-    why = f" ({state.problem})" if state.problem else ""
     print(
-        f"The new key waits for the ledger{why}; the till sells on with the old one and changes "
-        "over by itself. 新密钥待账本确认，期间仍可正常收银。"
+        "The new key waits until the ledger has it; meanwhile the till sells on with the old one, "
+        "and changes over by itself. 新密钥待账本确认，期间仍可正常收银，确认后自动启用。"
     )
     return NO
 

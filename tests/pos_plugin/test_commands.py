@@ -20,6 +20,7 @@ import pytest
 import requests
 
 from carepos.commands import main
+from carepos.key_change import load_terminal
 from carepos_plugin import app, held_code, pairing
 from carepos_plugin.client import is_running
 from carepos_plugin.settings import FILE, Settings
@@ -570,3 +571,29 @@ def _typed(command: list[str]) -> subprocess.CompletedProcess[str]:
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_till_changes_its_key(shop: Rig, run: Run, running: bool) -> None:
+    """Beside a running plugin and without one: the till signs with a new key, and everything that
+    it wrote before stays good."""
+    before = shop.till.key_state.kid
+    if not running:
+        _stopped(shop)
+    folder = shop.till.folder
+    done, out, _ = run("change-key", "--folder", folder)
+    assert done == 0 and "new key" in out and "新密钥" in out
+    assert load_terminal(folder)[1].key.kid != before and not (folder / "next.key").exists()
+    assert run("verify", "--folder", folder)[0] == 0
+    assert run("status", "--folder", folder)[0] == 0
+
+
+def test_a_change_of_key_waits_for_the_ledger(shop: Rig, run: Run) -> None:
+    """Without the ledger the command says that the till sells on; typed again, it is one change."""
+    before = shop.till.key_state.kid
+    end(shop.world.server)
+    for _ in range(2):
+        done, out, _ = run("change-key", "--folder", shop.till.folder)
+        assert done == 1 and "sells on with the old one" in out
+    assert shop.till.key_state.kid == before
+    assert len(shop.till.journal.records("key_change")) == 1
