@@ -41,7 +41,7 @@ from carepos import (
 from carepos.basket import Entry
 from carepos.client import Client
 from carepos.enrolment import Enrolment
-from carepos.errors import TokenRefused
+from carepos.errors import TokenRefused, Unreachable
 from carepos.issuer_keys import IssuerKey, IssuerKeys, public_numbers
 from carepos.journal import Journal
 from carepos.keys import KeySet, SigningKey, digest, unb64
@@ -195,7 +195,10 @@ class _InstantLedger:
         self._key, self._terminal = key, terminal
         self._keys = KeySet([terminal_key.public])
 
-    def look_up(self, _: str) -> tuple[str, str]:
+    def key_set(self) -> dict[str, Any]:
+        raise Unreachable("there is only one key here")
+
+    def look_up(self, _: str, __: str | None = None) -> tuple[str, str]:
         now = datetime.now(UTC)
         voucher = {
             "voucher": VOUCHER, "programme": "bench", "kind": "value", "label": "券",

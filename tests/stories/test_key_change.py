@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from carepos import EnrolmentFailed, JournalCorrupt, Malformed, NotDecided, Till, clock
+from carepos import EnrolmentFailed, JournalCorrupt, Malformed, NotDecided, Till
 from carepos.journal import JournalView
 from carepos.key_change import POINTS, load_terminal
 from carepos.keys import KeySet, SigningKey
@@ -227,13 +227,15 @@ def test_inv_8_recovering_twice_is_recovering_once(shop: Shop, family: Family, p
 
 _CHANGE = """
 import os, signal, sys
+from datetime import datetime
 from carepos import Till
 
 def reached(name):
     if name == sys.argv[2]:
         os.kill(os.getpid(), signal.SIGKILL)
 
-Till.open(sys.argv[1], reached=reached).change_key()
+at = datetime.fromisoformat(sys.argv[3])
+Till.open(sys.argv[1], now=lambda: at, reached=reached).change_key()
 """
 
 
@@ -242,11 +244,18 @@ def test_a_killed_process_leaves_one_key_or_the_other(
     shop: Shop, family: Family, point: str
 ) -> None:
     """The same with a process that really dies."""
-    shop.world.now.at = clock.system_clock()  # the process has no other clock
     first = key_of(shop)
     shop.till.close()
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(_CHANGE), str(shop.folder), point], check=False
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent(_CHANGE),
+            str(shop.folder),
+            point,
+            shop.world.now().isoformat(),
+        ],
+        check=False,
     )
     assert done.returncode == -signal.SIGKILL
     shop.reopen()
