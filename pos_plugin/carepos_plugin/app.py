@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -130,7 +131,14 @@ def build(
         held.forget_expired()
         printing.wake()
 
-    chores = Chores(till, contact, now=now, monotonic=monotonic, afterwards=afterwards)
+    chores = Chores(
+        till,
+        contact,
+        now=now,
+        monotonic=monotonic,
+        afterwards=afterwards,
+        receipts_kept=timedelta(days=settings.receipts_days),
+    )
     upkeep = Upkeep(chores, every_s=settings.settle_every_s, random=random.random)
     counter = Counter(
         till,

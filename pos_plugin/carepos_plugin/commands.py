@@ -66,7 +66,11 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
     enrol = add("enrol", "make a folder a till, with the code from the office 注册终端", _enrol)
     enrol.add_argument("--url", required=True, help="the ledger's address, https://…")
-    enrol.add_argument("--code", required=True, help="the activation code; - reads it from stdin")
+    enrol.add_argument(
+        "--code",
+        required=True,
+        help="the activation code; - reads it from stdin, where no other user sees it",
+    )
     add("serve", "run the plugin until it is stopped 运行插件", _serve)
     pad = add(
         "pin-pad", "connect the screen on which holders enter a card's PIN 密码键盘", _pin_pad
@@ -84,6 +88,7 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     close = add("close-day", "write the day report (Z) and send it 日结", _close_day)
     close.add_argument("--date", metavar="YYYY-MM-DD", help="the business date (default: today)")
     add("change-key", "sign with a new key from now on 更换终端密钥", _change_key)
+    add("retain", "delete what is past its time, as the plugin does daily 清理到期数据", _retain)
     reprint = add("reprint", "print a receipt again, marked COPY 补打小票", _reprint)
     reprint.add_argument("receipt_no", metavar="RECEIPT_NO")
     goods = add("goods", "say whether the goods of a sale were handed over 商品是否已交付", _goods)
@@ -457,6 +462,17 @@ def _beside_key(folder: Path) -> str:
     enrolled, view = _beside(folder)
     view.close()
     return enrolled.key.kid
+
+
+def _retain(args: argparse.Namespace) -> int:
+    if is_running(args.folder):
+        gone = PluginClient(args.folder).post("/api/retain")
+        visits, receipts = gone["visits"], gone["receipts"]
+    else:
+        with app.opened(args.folder) as plugin:
+            visits, receipts = plugin.chores.forget()
+    print(f"Deleted 已删除: visits {visits}, receipts' contents 小票内容 {receipts}.")
+    return DONE
 
 
 def _reprint(args: argparse.Namespace) -> int:

@@ -272,11 +272,9 @@ class Counter:
     def _shown(self, sale: Sale) -> dict[str, Any]:
         text = None
         if sale.state == "confirmed":
-            text = shown.receipt_text(
-                self._till.journal.of_checkout(sale.checkout)[-1].slip,
-                self._settings.columns,
-                copy=False,
-            )
+            slip = self._till.journal.of_checkout(sale.checkout)[-1].slip
+            if not slip.get("forgotten"):
+                text = shown.receipt_text(slip, self._settings.columns, copy=False)
         return shown.sold(sale, text)
 
     # ── receipts ───────────────────────────────────────────────────────────────────────────────

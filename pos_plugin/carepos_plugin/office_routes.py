@@ -3,6 +3,7 @@
 GET  /api/status       what is open and what happens next; ledger, pack, printer
 POST /api/settle       do the next thing for everything that is open, now
 POST /api/day-close    write the till's Z and send it
+POST /api/retain       delete what is past its time
 """
 
 from __future__ import annotations
@@ -40,5 +41,11 @@ def blueprint(counter: Counter, chores: Chores, status: Callable[[], dict[str, A
         if day is not None:
             day = strict_json.text(day, "business_date", high=10)
         return json_response(counter.close_day(day))
+
+    @routes.post("/retain")
+    def retain() -> Response:
+        empty_body(request)
+        visits, receipts = chores.forget()
+        return json_response({"visits": visits, "receipts": receipts})
 
     return routes

@@ -60,6 +60,10 @@ offer_life_s = 300
 # Seconds between two looks at sales whose outcome is not known yet (5 to 3600).
 settle_every_s = 30
 
+# Days a receipt can be shown and printed again; then what was bought is deleted from it here (1 to
+# 3650). The signed record of the sale stays.
+receipts_days = 180
+
 # Seconds to wait for the ledger's answer at the counter (2 to 60).
 answer_timeout_s = 8
 """
@@ -93,6 +97,7 @@ class Settings:
     font: Path | None
     offer_life_s: int
     settle_every_s: int
+    receipts_days: int
     answer_timeout_s: int
 
     @property
@@ -144,6 +149,7 @@ class Settings:
             font=_font(given["font"], folder),
             offer_life_s=whole("offer_life_s", 30, 900),
             settle_every_s=whole("settle_every_s", 5, 3600),
+            receipts_days=whole("receipts_days", 1, 3650),
             answer_timeout_s=whole("answer_timeout_s", 2, 60),
         )
 

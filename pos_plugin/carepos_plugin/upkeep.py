@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from carepos import NotDecided, Till, Unreachable, clock
 from carepos.clock import Clock
 
 PACK_EVERY_S: Final = 600
+FORGET_EVERY_S: Final = 86_400
 LONGEST_S: Final = 120
 
 _log = logging.getLogger(__name__)
@@ -57,13 +58,16 @@ class Chores:
         now: Clock,
         monotonic: Callable[[], float],
         afterwards: Callable[[], None],
+        receipts_kept: timedelta,
     ) -> None:
+        self._receipts_kept = receipts_kept
         self._till = till
         self._contact = contact
         self._now = now
         self._monotonic = monotonic
         self._afterwards = afterwards
         self._pack_due = monotonic()
+        self._forget_due = monotonic()
         self.pack_checked_at: datetime | None = None
 
     def __call__(self) -> bool:
@@ -86,7 +90,14 @@ class Chores:
             self._afterwards()
         if problems:
             self._contact.missed(problems[0])
+        if self._monotonic() >= self._forget_due:
+            self.forget()
         return not problems
+
+    def forget(self) -> tuple[int, int]:
+        """Once a day: delete what is past its time here, how many (visits, receipts)."""
+        self._forget_due = self._monotonic() + FORGET_EVERY_S
+        return self._till.journal.forget(self._receipts_kept)
 
 
 class Upkeep:

@@ -149,8 +149,8 @@ class Demo:
         code = self.office("activate", "zhou-guzhou", "--no-qr", quiet=True)
         activation = next(word for word in code.split() if word.startswith("cp1."))
         self.command(
-            "till", "enrol", "--url", self.ledger_url, "--code", activation,
-            "--folder", str(self.till_folder), hide=activation,
+            "till", "enrol", "--url", self.ledger_url, "--code", "-",
+            "--folder", str(self.till_folder), stdin=activation,
         )  # fmt: skip
         settings = self.till_folder / "plugin.toml"
         text = settings.read_text("utf-8")
@@ -385,14 +385,15 @@ class Demo:
         )  # fmt: skip
 
     def command(
-        self, *words: str, codes: tuple[int, ...] = (0,), quiet: bool = False, hide: str = ""
+        self, *words: str, codes: tuple[int, ...] = (0,), quiet: bool = False, stdin: str = ""
     ) -> str:
         """Run `carepos …` as an operator would; its output. DemoFailed for another exit code."""
         if not quiet:
             shown = " ".join(words).replace(f"{self.out}/", "")
-            console.print(f"   [dim]$ carepos {shown.replace(hide, 'cp1.…') if hide else shown}[/]")
+            console.print(f"   [dim]$ carepos {shown}[/]")
         done = subprocess.run(
             [sys.executable, "-m", "carepos.commands", *words],
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=60,

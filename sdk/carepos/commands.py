@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import io
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points, version
 
@@ -46,7 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("carepos: stopped", file=sys.stderr)
         return 130
+    except Exception as error:  # noqa: BLE001  nobody foresaw it, so nobody knows what its text holds
+        _say_where(error)
     return 2
+
+
+def _say_where(error: BaseException | None) -> None:
+    """Types and places of an error and of those behind it. Their texts may hold a token, a name or
+    a row of somebody's list, and stderr ends in logs (INV-10)."""
+    print("carepos: it failed unexpectedly; please report these lines:", file=sys.stderr)
+    while error is not None:
+        print(f"{type(error).__name__}, raised at", file=sys.stderr)
+        for line in traceback.format_tb(error.__traceback__):
+            print(line, end="", file=sys.stderr)
+        error = error.__cause__ or error.__context__
 
 
 def _add(

@@ -30,7 +30,7 @@ _headers: dict[str, Mapping[str, Any]] = {}
 @dataclass(frozen=True, slots=True, repr=False)
 class Compact:
     """Header and claims as they are spelled; nothing of it is true until `signature` over
-    `signed` verifies."""
+    `signed` verifies. repr() shows none of it (INV-10)."""
 
     header: Mapping[str, Any]
     claims: Mapping[str, Any]

@@ -34,6 +34,19 @@ def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     sync_folder(path.parent)
 
 
+def private(path: Path) -> None:
+    """Let only the owner read and write the file at `path`, made empty if there is none.
+
+    For databases, which make their files as the umask says: what lies beside one (its write-ahead
+    log) gets the mode that it has.
+    """
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    if os.name == "posix" and path.stat().st_mode & 0o077:
+        path.chmod(0o600)
+        for beside in path.parent.glob(f"{path.name}-*"):
+            beside.chmod(0o600)
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` durable. Windows can't open a folder and doesn't need it."""
     if os.name == "nt":

@@ -44,6 +44,9 @@ PrintState = Literal["queued", "printing", "printed", "failed", "unknown"]
 VISITS_KEPT = timedelta(days=2)
 """How long a first use is remembered, long after its token has expired (docs/identity.md §5)."""
 
+SLIPS_KEPT = timedelta(days=180)
+"""How long a receipt can be shown and printed again: as long as a sale may be disputed."""
+
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 
@@ -126,7 +129,8 @@ _SCHEMA_VERSION = "1"
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Where one attempt stands; `slip` is the JSON object its receipt is made from."""
+    """Where one attempt stands; `slip` is the JSON object its receipt is made from, or, past its
+    time, `{"forgotten": true, "receipt_no"}`."""
 
     id: str
     sequence: int
@@ -342,6 +346,7 @@ class Journal(JournalView):
         """
         lock_file = _lock(path.with_name(path.name + ".lock"))
         try:
+            durable.private(path)
             connection = _connect(path)
             journal = cls(
                 connection,
@@ -394,11 +399,7 @@ class Journal(JournalView):
             self._append(Start(software), self._own_id())
             for attempt in self.attempts("open", "unknown", "interrupted"):
                 self._move(attempt, "restart")
-            # What could still be presented is younger than a quarter of an hour.
-            self._db.execute(
-                "DELETE FROM visits WHERE first_at < ?",
-                (clock.to_text(self._now() - VISITS_KEPT),),
-            )
+            self._forget_visits()
             # A job that was being sent when the till stopped may or may not be on paper.
             self._db.execute(
                 "UPDATE print_jobs SET state = 'unknown', ended_at = ? WHERE state = 'printing'",
@@ -616,6 +617,18 @@ class Journal(JournalView):
                 "UPDATE print_jobs SET state = ?, ended_at = ? WHERE n = ?", (state, self._at(), n)
             )
 
+    def forget(self, slips_kept: timedelta = SLIPS_KEPT) -> tuple[int, int]:
+        """Forget visits and slips that are past their time: how many (visits, slips).
+
+        The signed chain stays whole, and so does every sale that is not over. One fsync; the
+        write-ahead log is emptied, unless somebody reads it.
+        """
+        with self._transaction():
+            gone = self._forget_visits(), self._forget_slips(slips_kept)
+        with self._mutex:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return gone
+
     # ── inside ─────────────────────────────────────────────────────────────────────────────────
 
     @contextmanager
@@ -714,6 +727,32 @@ class Journal(JournalView):
             (receipt_no, copy_no, _to_json(slip), self._at()),
         )
 
+    def _forget_visits(self) -> int:
+        # What could still be presented is younger than a quarter of an hour.
+        return self._db.execute(
+            "DELETE FROM visits WHERE first_at < ?", (clock.to_text(self._now() - VISITS_KEPT),)
+        ).rowcount
+
+    def _forget_slips(self, slips_kept: timedelta) -> int:
+        before = clock.to_text(self._now() - slips_kept)
+        # Goods, balances and the family's reference of this shop; the record has its own copy of
+        # what was sold, which the chain needs.
+        slips = self._db.execute(
+            "UPDATE attempts SET slip = json_object('forgotten', json('true'), "
+            "'receipt_no', json_extract(slip, '$.receipt_no')) "
+            "WHERE state IN ('confirmed', 'refused', 'reversed') "
+            "AND json_extract(slip, '$.forgotten') IS NULL "
+            "AND sequence IN (SELECT sequence FROM records WHERE occurred_at < ?)",
+            (before,),
+        ).rowcount
+        self._db.execute(
+            "DELETE FROM print_jobs WHERE receipt_no IN (SELECT receipt_no FROM print_jobs "
+            "GROUP BY receipt_no HAVING max(queued_at) < ?) "
+            "AND state IN ('printed', 'failed', 'unknown')",
+            (before,),
+        )
+        return slips
+
     def _own_id(self) -> str:
         bucket = ids.terminal_bucket(self._terminal)
         return ids.new_attempt_id(bucket, self._now(), self._random_bytes)
@@ -730,7 +769,9 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
-        wanted = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+        # What is forgotten is overwritten, not only left out of the table.
+        connection.execute("PRAGMA secure_delete = ON")
+        wanted = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "secure_delete": 1}
         for name, value in wanted.items():
             if (found := connection.execute(f"PRAGMA {name}").fetchone()[0]) != value:
                 raise JournalError(f"SQLite gives {name} = {found} instead of {value}")

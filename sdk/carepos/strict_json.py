@@ -8,6 +8,7 @@ we use: ASCII names and integers, where sorting by code point equals JCS' sortin
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Set
 from typing import Any, NoReturn
 
@@ -15,6 +16,8 @@ from carepos.errors import Malformed
 
 MAX_DEPTH = 32
 MAX_INTEGER = 2**53 - 1
+
+_NAME = re.compile(r"[a-z][a-z_]{0,30}[a-z0-9]")
 
 
 def _refuse_number(_: str) -> NoReturn:
@@ -148,9 +151,10 @@ def names_within(
     if missing := sorted(required - value.keys()):
         raise Malformed(f"{missing[0]} is missing", field=where)
     if unknown := sorted(value.keys() - required - optional):
-        # The name came from outside: bounded and printable before it is repeated.
-        shown = "".join(c for c in unknown[0] if c.isprintable())[:40]
-        raise Malformed(f"unknown name {shown!r}", field=where)
+        # A name from outside may be anything, somebody's number or a token too: one that could not
+        # be a name of any format is not repeated.
+        named = [each for each in unknown if isinstance(each, str) and _NAME.fullmatch(each)]
+        raise Malformed(f"unknown name {named[0]!r}" if named else "an unknown name", field=where)
     return value
 
 

@@ -200,7 +200,7 @@ class Till:
 
         Raises EnrolmentFailed with what to do.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         key_file = folder / "terminal.key"
         if (folder / "enrolment.json").exists():
             raise EnrolmentFailed(f"{folder} is enrolled already; use another folder")

@@ -110,3 +110,24 @@ def test_upkeep_goes_on_after_a_failure_and_ends_when_told(
     assert waits == [60, 120, 120]
     assert type(failure).__name__ in caplog.text
     assert "canary" not in caplog.text
+
+
+def test_what_is_past_its_time_goes_once_a_day(tmp_path: Path) -> None:
+    """The plugin forgets by itself what a receipt showed; the sale, its chain and its Z stay."""
+    with rig(tmp_path, receipts_days=10) as shop:
+        sale = shop.sell()
+        shop.plugin.print_queue.print_waiting()
+        assert shop.plugin.chores()
+        assert shop.post("/api/retain", {}) == {"visits": 0, "receipts": 0}
+        shop.world.now.forward(days=11)
+        shop.plugin.chores()
+        assert shop.get("/api/checkouts/S1-000001")["receipt_text"] is not None
+        shop.seconds.at += 86_400
+        shop.plugin.chores()
+        later = shop.get("/api/checkouts/S1-000001")
+        assert (later["state"], later["receipt_text"]) == ("confirmed", None)
+        path = f"/api/receipts/{sale['receipt_no']}"
+        assert shop.refused("GET", path) == (404, "receipt_unknown")
+        assert shop.refused("POST", f"{path}/print", {}) == (404, "receipt_unknown")
+        assert shop.post("/api/day-close", {})["confirmed"] == 1
+        assert shop.till.journal.verify() == shop.till.journal.sequence

@@ -33,6 +33,27 @@ def test_a_failure_of_the_disk_is_a_sentence(
         assert capsys.readouterr().err == told
 
 
+def test_an_unforeseen_failure_shows_where_and_not_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Types and places of the whole chain; no text, which might be a row of somebody's list."""
+
+    def fail(*_: object, **__: object) -> None:
+        try:
+            int("金丝雀 522632198802201317")
+        except ValueError as error:
+            raise KeyError("金丝雀") from error
+
+    monkeypatch.setattr("carepos.settlement_commands._kept_keys", fail)
+    monkeypatch.setattr(settlement_folder, "read_folder", fail)
+    assert main(["settlement", "check", str(tmp_path)]) == 2
+    told = capsys.readouterr()
+    assert "KeyError, raised at" in told.err and "ValueError, raised at" in told.err
+    assert "test_commands.py" in told.err
+    said = told.err.replace(Path(__file__).read_text("utf-8"), "")
+    assert "invalid literal" not in said and told.out == ""
+
+
 @pytest.mark.parametrize(
     "typed", [[], ["serve"], ["serve", "--folder", "my-till"], ["--help"]], ids=" ".join
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from pathlib import Path
 
@@ -97,3 +98,21 @@ def test_a_rename_that_is_not_durable_is_told(
     with pytest.raises(OSError, match="Input/output"):
         durable.write(path, b"new")
     assert path.read_bytes() == b"new"
+
+
+def test_a_database_is_its_owners_from_the_first_byte(tmp_path: Path) -> None:
+    """Made 0600 whatever the umask says; one that others could read is closed to them, with what
+    lies beside it, and keeps its content."""
+    path, beside = tmp_path / "journal.db", tmp_path / "journal.db-wal"
+    before = os.umask(0)
+    try:
+        durable.private(path)
+    finally:
+        os.umask(before)
+    assert path.read_bytes() == b"" and path.stat().st_mode & 0o777 == 0o600
+    for file in (path, beside):
+        file.write_bytes(b"kept")
+        file.chmod(0o644)
+    durable.private(path)
+    for file in (path, beside):
+        assert file.read_bytes() == b"kept" and file.stat().st_mode & 0o777 == 0o600

@@ -58,6 +58,45 @@ def copied(source: Path, target: Path) -> Path:
     return target
 
 
+# forgetting
+
+
+def test_what_is_past_its_time_is_forgotten_and_the_chain_stays(tmp_path: Path) -> None:
+    """Visits after two days, what a receipt showed after its time; records, numbers and sales that
+    are not over stay, and neither table, free pages nor the log hold what was forgotten."""
+    now = paper_till.Ticking()
+    with start(tmp_path, now=now, random_bytes=now.random_bytes) as journal:
+        for checkout in ("S1", "S2"):
+            made, _ = journal.write_intent(
+                paper_till.redeem(checkout),
+                bucket=7,
+                visit=Visit("https://issuer.test", checkout * 20 + "jti"),
+                slip=lambda written: {
+                    "receipt_no": f"0001-{written.sequence:06d}-0",
+                    "goods": "奶",
+                },
+            )
+            if checkout == "S1":
+                posted = paper_till.outcome("redeem", "posted", made.id)
+                journal.advance(made.id, "sale_posted", outcome=posted)
+                journal.print_ended(journal.print_jobs()[0].n, "printed")
+        before = paper_till.dump(journal)
+        assert journal.forget() == (0, 0)
+        assert paper_till.dump(journal) == before
+        now.at += timedelta(days=200)
+        assert journal.forget(timedelta(days=199)) == (2, 1)
+        assert journal.forget(timedelta(days=199)) == (0, 0)
+        after = paper_till.dump(journal)
+        assert (after["records"], after["outcomes"]) == (before["records"], before["outcomes"])
+        assert (after["visits"], after["print_jobs"]) == ([], [])
+        ended, running = journal.attempts()
+        assert ended.slip == {"forgotten": True, "receipt_no": "0001-000002-0"}
+        assert running.slip["goods"] == "奶"
+        assert journal.verify() == journal.sequence
+        lies = b"".join(file.read_bytes() for file in tmp_path.glob("journal.db*"))
+        assert b"S1" * 20 not in lies and lies.count("奶".encode()) == 1
+
+
 # opening
 
 

@@ -285,7 +285,7 @@ class FilePrinter:
         text = job.text.encode("utf-8", "replace")
         with self._lock:
             try:
-                self._folder.mkdir(parents=True, exist_ok=True)
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 stem = self._free_stem(f"receipt-{safe}")
                 durable.write(self._folder / f"{stem}.txt", text, mode=0o600)
                 durable.write(self._folder / f"{stem}.bin", job.data, mode=0o600)
