@@ -1,4 +1,4 @@
-"""Double entry: which accounts a funding, an issue, a redemption and its reversal move.
+"""Double entry: which accounts a funding, an issue, a redemption, its reversal and a forfeit move.
 
 Pure. The entries of one posting sum to zero per unit (a currency, or piece/g/ml); what a voucher
 holds is the sum of its entries. An item voucher moves twice: its quantity, and the money that
@@ -21,6 +21,7 @@ SAVED = "saved"
 PAYABLE = "payable"
 ISSUED_QUANTITY = "issued_quantity"
 REDEEMED_QUANTITY = "redeemed_quantity"
+RETURNED_QUANTITY = "returned_quantity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,23 @@ def redemption(
 def reversed_entries(entries: Iterable[Entry]) -> list[Entry]:
     """Every leg negated: a reversal undoes exactly what was posted."""
     return [replace(entry, amount=-entry.amount) for entry in entries]
+
+
+def forfeit(balance: Balance, programme: str) -> list[Entry]:
+    """All that a voucher still holds goes back to what the programme has not reserved."""
+    left = balance.available_minor + balance.saved_minor
+    legs = [
+        Entry(AVAILABLE, balance.voucher, balance.currency, -balance.available_minor),
+        Entry(SAVED, balance.voucher, balance.currency, -balance.saved_minor),
+        Entry(UNRESERVED, "", balance.currency, left),
+    ]
+    if balance.terms is not None:
+        unit, quantity = balance.terms.unit, balance.available_quantity
+        legs += [
+            Entry(AVAILABLE, balance.voucher, unit, -quantity),
+            Entry(RETURNED_QUANTITY, programme, unit, quantity),
+        ]
+    return _without_zeros(legs)
 
 
 def sums_to_zero(entries: Iterable[Entry]) -> bool:

@@ -18,6 +18,7 @@ from carepos_ledger import (
     migrations,
     openapi,
     operator_routes,
+    privacy_routes,
     routes,
     settlement_routes,
 )
@@ -27,14 +28,17 @@ from carepos_ledger.cards import Cards
 from carepos_ledger.counter import Counter
 from carepos_ledger.database import Database
 from carepos_ledger.desk import Desk
+from carepos_ledger.erasure import Erasure
 from carepos_ledger.http import MAX_BODY_BYTES, json_response, problem_response
 from carepos_ledger.intake import Intake
 from carepos_ledger.issuers import Issuers
 from carepos_ledger.keyring import Keyring, refuse_keys
 from carepos_ledger.office import Office
 from carepos_ledger.operators import Operators
+from carepos_ledger.privacy_routes import People
 from carepos_ledger.problems import Problem
 from carepos_ledger.programmes import Programmes
+from carepos_ledger.retention import Retention
 from carepos_ledger.revoking import Revoking
 from carepos_ledger.settings import Settings
 from carepos_ledger.settlement import Settlement
@@ -118,6 +122,9 @@ def build(
     app.register_blueprint(settlement_routes.operator_blueprint(settlement, operators.named))
     app.register_blueprint(operator_routes.blueprint(operators, programmes, office, terminals))
     app.register_blueprint(identity_routes.blueprint(operators, issuers, revoking, cards, database))
+    people = People(database, now, Erasure(database, now))
+    retention = Retention(database, now, settings.dispute_days)
+    app.register_blueprint(privacy_routes.blueprint(operators, people, retention))
     _describe(app)
     _answer_errors(app)
     return Ledger(
@@ -157,7 +164,7 @@ def create(folder: Path, settings: Settings | None = None) -> Settings:
 
     Raises FileExistsError where keys are, RuntimeError for a database that holds a ledger.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     refuse_keys(folder)
     made = settings or Settings.default(folder)
     # The database first: a wrong URL must not leave keys that block the next try.

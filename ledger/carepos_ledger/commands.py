@@ -26,7 +26,7 @@ from carepos import clock, ids, strict_json
 from carepos.errors import CareposError, Malformed, NotDecided
 from carepos.money import MAX_AMOUNT_MINOR, format_amount, minor_unit_digits
 from carepos.product import normalise_gtin, parse_category, parse_product_key
-from carepos_ledger import identity_commands, issue_command, operator_screen
+from carepos_ledger import identity_commands, issue_command, operator_screen, privacy_commands
 from carepos_ledger.issue_command import IMPORT_KEY_FILE, MAX_CHUNK, MIN_CHUNK, Wish
 from carepos_ledger.operator_client import SECRET_FILE, CommandStopped, OperatorClient
 from carepos_ledger.settings import DEFAULT_AUDIENCE, DEFAULT_HOST, DEFAULT_PORT, FILE
@@ -49,6 +49,7 @@ _HINTS = {
     "already_exists_differently": "what is there is kept; look at it before you go on",
     "issuer_unavailable": "look at the address, and ask the issuer; nothing was changed",
     "not_funded": "fund the programme first",
+    "still_worth": "name --forfeit if the person wants that",
     "try_again": "try again in a moment",
 }
 
@@ -65,6 +66,7 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     _money_and_vouchers(commands)
     _tills(commands)
     identity_commands.add_to(lambda name, summary, work: _remote(commands, name, summary, work))
+    privacy_commands.add(lambda *named: _remote(commands, *named))
 
 
 # ── on this machine ────────────────────────────────────────────────────────────────────────────
@@ -78,7 +80,11 @@ def _here(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         _in_the_ledger("init"),
     )
     init.add_argument("--folder", type=Path, required=True, metavar="FOLDER")
-    init.add_argument("--database", metavar="URL", help="default: an SQLite file in the folder")
+    init.add_argument(
+        "--database",
+        metavar="URL",
+        help="default: an SQLite file in the folder; - reads it from stdin (it holds a password)",
+    )
     init.add_argument("--audience", default=DEFAULT_AUDIENCE, help="what identity tokens must name")
     init.add_argument("--host", default=DEFAULT_HOST)
     init.add_argument("--port", type=int, default=DEFAULT_PORT)
@@ -357,6 +363,7 @@ def _status(client: OperatorClient, args: argparse.Namespace) -> int:
         ("available_minor", "    available 可用"),
         ("saved_minor", "    saved 结余"),
         ("redeemed_minor", "    redeemed 已核销"),
+        ("returned_minor", "    returned 已退回"),
     ):
         amount = strict_json.integer(sums.get(name), name, low=-strict_json.MAX_INTEGER)
         table.add_row(title, issue_command.number(amount, currency))

@@ -7,6 +7,7 @@ locks taken by hand in sorted order; the isolation level alone is not what corre
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,15 @@ from carepos.errors import Malformed
 
 LOCK_TIMEOUT_S = 3
 """How long a record waits for another one in flight on the same rows (INV-1)."""
+
+
+def _no_rows(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
+
+
+# With `hide_parameters` SQLAlchemy shows no values that go in, in a log or an exception's text; at
+# DEBUG it would still show the rows that come out. The statements stay visible.
+logging.getLogger("sqlalchemy.engine.Engine").addFilter(_no_rows)
 
 
 class LedgerInUse(Exception):
@@ -71,6 +81,20 @@ class Database:
         with self._reader.begin() as connection:
             yield connection
 
+    def clear_log(self) -> bool:
+        """Let no deleted row be readable in the write-ahead log of an SQLite file.
+
+        False while a reader still looks at it, and always for PostgreSQL, which keeps dead rows
+        until a VACUUM and its log until a checkpoint (docs/privacy.md).
+        """
+        if not self.is_sqlite:
+            return False
+        with self._writing, self._writer.connect() as connection:
+            raw = connection.connection.driver_connection
+            assert raw is not None
+            [busy, _, _] = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+
     @property
     def engine(self) -> Engine:
         """The writing engine, for migrations."""
@@ -84,17 +108,24 @@ class Database:
 
     def _open_sqlite(self, pool_size: int) -> tuple[Engine, Engine]:
         path = Path(self.url.database or "")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             self._lock_file = durable.lock(path.with_name(path.name + ".lock"))
         except BlockingIOError:
             raise LedgerInUse(
                 f"another process has {path} open; talk to it over HTTP instead"
             ) from None
+        durable.private(path)
         options: dict[str, Any] = {"isolation_level": None, "check_same_thread": False}
-        writer = create_engine(self.url, poolclass=StaticPool, connect_args=options)
+        writer = create_engine(
+            self.url, poolclass=StaticPool, connect_args=options, hide_parameters=True
+        )
         reader = create_engine(
-            self.url, poolclass=QueuePool, pool_size=pool_size, connect_args=options
+            self.url,
+            poolclass=QueuePool,
+            pool_size=pool_size,
+            connect_args=options,
+            hide_parameters=True,
         )
         event.listen(writer, "connect", _make_writer)
         event.listen(writer, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
@@ -103,7 +134,9 @@ class Database:
         return writer, reader
 
     def _open_postgresql(self, url: str, pool_size: int) -> Engine:
-        engine = create_engine(url, pool_size=pool_size, max_overflow=0, pool_pre_ping=True)
+        engine = create_engine(
+            url, pool_size=pool_size, max_overflow=0, pool_pre_ping=True, hide_parameters=True
+        )
         event.listen(engine, "connect", _make_postgresql)
         return engine
 
@@ -130,7 +163,9 @@ def _make_writer(connection: Any, _: object) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA busy_timeout = 5000")
-    wanted = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+    # What is deleted is overwritten: `retain` and `erase` would else leave it in free pages.
+    connection.execute("PRAGMA secure_delete = ON")
+    wanted = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "secure_delete": 1}
     for name, value in wanted.items():
         found = connection.execute(f"PRAGMA {name}").fetchone()[0]
         if found != value:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -37,7 +37,7 @@ class Enrolment:
 
     line_no: int
     iss: str
-    sub: str
+    sub: str = field(repr=False)
 
 
 def enrolment_bytes(enrolments: Iterable[Enrolment]) -> bytes:

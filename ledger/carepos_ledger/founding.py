@@ -57,7 +57,7 @@ def init(args: argparse.Namespace) -> int:
     default = Settings.default(folder)
     settings = Settings(
         folder,
-        args.database or default.database,
+        _database_url(args.database) or default.database,
         strict_json.text(args.audience, "--audience"),
         args.host,
         strict_json.integer(args.port, "--port", low=1, high=65_535),
@@ -81,6 +81,11 @@ def init(args: argparse.Namespace) -> int:
         f"Next: carepos ledger serve --folder {folder}"
     )
     return DONE
+
+
+def _database_url(given: str | None) -> str | None:
+    """`-` reads it from stdin: every user of this machine sees a command's words."""
+    return sys.stdin.readline().strip() if given == "-" else given
 
 
 @_plain_failures

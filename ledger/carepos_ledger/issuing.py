@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, Self
 
@@ -128,7 +128,7 @@ class RowAnswer:
     ref: str
     result: Issued
     iss: str | None
-    sub: str | None
+    sub: str | None = field(repr=False)
 
     def to_json(self) -> dict[str, object]:
         return {"ref": self.ref, "result": self.result, "iss": self.iss, "sub": self.sub}
@@ -140,14 +140,14 @@ class _Person:
 
     bucket: int
     beneficiary: str
-    sub: str
+    sub: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class _Earlier:
     terms_sha256: str
     iss: str | None
-    sub: str | None
+    sub: str | None = field(repr=False)
 
 
 def issue(
@@ -171,6 +171,13 @@ def issue(
             "this programme was issued with another import key; with a new one every household "
             "would be issued again. Use the first one, or its backup",
             field="import_key_id",
+        )
+    if held.list_forgotten_at is not None:
+        raise Problem(
+            "list_forgotten",
+            "the programme is over and its lists were deleted: every household would be issued "
+            "again. Make a new programme",
+            field="programme",
         )
     rules = json.loads(held.rules)
     _refuse_unknown_categories(connection, rules["product_list"], rows)
@@ -215,6 +222,11 @@ def issue(
         )
         chunk.write(connection)
     return answers
+
+
+def issue_posting(programme: str, ref: str) -> str:
+    """The name of the posting that issued a row, until its person is erased."""
+    return digest(f"carepos/issue/v1|{programme}|{ref}".encode("ascii"))
 
 
 class _Chunk:
@@ -267,7 +279,7 @@ class _Chunk:
                 "terms_sha256": row.terms_sha256,
             }
         )
-        posting = digest(f"carepos/issue/v1|{self._programme}|{row.ref}".encode("ascii"))
+        posting = issue_posting(self._programme, row.ref)
         self._postings.append(
             {
                 "bucket": bucket,
@@ -363,11 +375,12 @@ def _enrolled(
 def _issued_before(
     connection: Connection, programme: str, refs: Sequence[str]
 ) -> dict[str, _Earlier]:
-    """What each ref was issued as; without its `sub` once the person was erased."""
+    """What each ref was issued as; without its `sub` once the person was erased, and then the
+    row names no voucher either."""
     issues, vouchers, people = schema.issues.c, schema.vouchers.c, schema.beneficiaries.c
     query = (
         select(issues.ref, issues.terms_sha256, people.iss, people.sub)
-        .join(
+        .outerjoin(
             schema.vouchers,
             tuple_(vouchers.bucket, vouchers.voucher) == tuple_(issues.bucket, issues.voucher),
         )

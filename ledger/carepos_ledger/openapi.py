@@ -108,6 +108,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
             "field": _TEXT,
             "server_time": _JWS,
             "missing": _list({"type": "integer"}),
+            "vouchers": _list({"type": "object"}),
         },
         "required": ["type", "title", "status", "detail", "code"],
     },
@@ -151,6 +152,16 @@ _SCHEMAS: Final[dict[str, Schema]] = {
     "Programme": _object(
         _ACTING, programme=_NAME, rules_version=_whole(1), stores=_list(_NAME), **_RULES
     ),
+    "Person": {
+        "oneOf": [
+            _object(iss=_TEXT, sub=_TEXT),
+            _object(
+                iss=_TEXT,
+                import_key_id={"type": "string", "pattern": "^[0-9a-f]{16}$"},
+                ref=_DIGEST,
+            ),
+        ]
+    },
     "Terms": _object(
         unit=_UNIT, cap_minor=_whole(1), fixed_minor=_whole(), cap_quantity=_whole(1, 10**9)
     ),
@@ -445,6 +456,7 @@ _PATHS: Final[dict[str, Schema]] = {
                 available_minor=_SUM,
                 saved_minor=_SUM,
                 redeemed_minor=_SUM,
+                returned_minor=_SUM,
                 vouchers=_whole(),
                 quantities={"type": "object"},
                 differences=_list(_TEXT),
@@ -486,6 +498,46 @@ _PATHS: Final[dict[str, Schema]] = {
         "post": _put(
             "Freeze or free a voucher",
             _object({"ref": _DIGEST, "voucher": _TEXT}, frozen=_FLAG),
+        )
+    },
+    "/v1/operators/retention": {
+        "post": _operator(
+            "Delete (or count) what is past its time in one slice of buckets; go on at next_bucket",
+            _object(
+                tables={"type": "object", "additionalProperties": _whole()},
+                next_bucket={"anyOf": [_whole(1, 4095), {"type": "null"}]},
+            ),
+            body=_object(from_bucket=_whole(0, 4095), dry_run=_FLAG),
+        )
+    },
+    "/v1/operators/people/erase": {
+        "post": _operator(
+            "Cut the tie between a person and their vouchers (docs/privacy.md)",
+            _object(
+                vouchers=_whole(),
+                enrolments=_whole(),
+                cards=_whole(),
+                acted=_whole(),
+                forfeited_minor={"type": "object", "additionalProperties": _whole()},
+                on_disk={"enum": ["gone", "until_checkpoint", "until_vacuum", "nothing_changed"]},
+            ),
+            body=_object(person=_ref("Person"), forfeit=_FLAG, dry_run=_FLAG),
+        )
+    },
+    "/v1/operators/people/export": {
+        "post": _operator(
+            "What is held about a person",
+            _object(
+                as_of=_TIME,
+                iss=_TEXT,
+                sub=_TEXT,
+                vouchers=_list({"type": "object"}),
+                lists=_list({"type": "object"}),
+                cards=_list({"type": "object"}),
+                acted_for_me=_list({"type": "object"}),
+                acted_by_me=_list({"type": "object"}),
+            ),
+            body=_object(person=_ref("Person")),
         )
     },
     "/v1/operators/activations": {

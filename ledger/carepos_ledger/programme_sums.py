@@ -1,6 +1,7 @@
 """A programme's money in one look, and the proof that its two sums hold (INV-2).
 
-funded = unreserved + loss_reserve + issued; issued = available + saved + redeemed. Everything is
+funded = unreserved + loss_reserve + issued - returned; issued = available + saved + redeemed +
+returned (what erased people's vouchers still held). Everything is
 summed from entries; beside it stand the balances that postings changed, which must say the same.
 """
 
@@ -26,6 +27,7 @@ class Quantities:
     issued: int
     available: int
     redeemed: int
+    returned: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class ProgrammeSums:
     available_minor: int
     saved_minor: int
     redeemed_minor: int
+    returned_minor: int
     vouchers: int
     quantities: Mapping[str, Quantities]
     differences: tuple[str, ...]
@@ -56,9 +59,15 @@ class ProgrammeSums:
             "available_minor": self.available_minor,
             "saved_minor": self.saved_minor,
             "redeemed_minor": self.redeemed_minor,
+            "returned_minor": self.returned_minor,
             "vouchers": self.vouchers,
             "quantities": {
-                unit: {"issued": q.issued, "available": q.available, "redeemed": q.redeemed}
+                unit: {
+                    "issued": q.issued,
+                    "available": q.available,
+                    "redeemed": q.redeemed,
+                    "returned": q.returned,
+                }
                 for unit, q in sorted(self.quantities.items())
             },
             "differences": list(self.differences),
@@ -94,11 +103,14 @@ def _judged(
 ) -> ProgrammeSums:
     by_account: Counter[tuple[str, str]] = Counter()
     issued: Counter[str] = Counter()
+    returned = 0
     for (what, kind, account, unit), amount in found.items():
         if what == "entries":
             by_account[account, unit] += amount
             if kind == "issue" and account == accounts.AVAILABLE:
                 issued[unit] += amount
+            if kind == "forfeit" and account == accounts.UNRESERVED:
+                returned += amount
 
     def money(account: str) -> int:
         return by_account[account, currency]
@@ -115,15 +127,16 @@ def _judged(
             issued[unit],
             by_account[accounts.AVAILABLE, unit],
             by_account[accounts.REDEEMED_QUANTITY, unit],
+            by_account[accounts.RETURNED_QUANTITY, unit],
         )
         for unit in units
     }
     promises = {
-        "funded is not unreserved + loss_reserve + issued": (
-            funded == unreserved + loss_reserve + issued[currency]
+        "funded is not unreserved + loss_reserve + issued - returned": (
+            funded == unreserved + loss_reserve + issued[currency] - returned
         ),
-        "issued is not available + saved + redeemed": (
-            issued[currency] == available + saved + redeemed
+        "issued is not available + saved + redeemed + returned": (
+            issued[currency] == available + saved + redeemed + returned
         ),
         "the programme's unreserved balance is not the sum of its entries": (
             balance("unreserved_minor") == unreserved
@@ -134,7 +147,9 @@ def _judged(
         "a posting does not sum to zero": balance("unbalanced") == 0,
         "a voucher's balance is not the sum of its entries": balance("differing") == 0,
         **{
-            f"issued {unit} is not available + redeemed": q.issued == q.available + q.redeemed
+            f"issued {unit} is not available + redeemed + returned": (
+                q.issued == q.available + q.redeemed + q.returned
+            )
             for unit, q in quantities.items()
         },
     }
@@ -148,6 +163,7 @@ def _judged(
         available_minor=available,
         saved_minor=saved,
         redeemed_minor=redeemed,
+        returned_minor=returned,
         vouchers=balance("vouchers"),
         quantities=quantities,
         differences=tuple(sentence for sentence, holds in promises.items() if not holds),

@@ -129,6 +129,7 @@ programmes = Table(
     _text("import_key_id", null=True),
     _counter("unreserved_minor"),  # may not go below zero: issued ≤ funded
     _counter("loss_reserve_minor"),
+    _text("list_forgotten_at", null=True),  # from then nothing may be issued: it may be twice
     **_KEYED,
 )
 
@@ -286,7 +287,7 @@ issues = Table(
     Column("programme", Text, ForeignKey("programmes.programme")),
     _text("ref"),
     _bucket(),
-    _text("voucher"),
+    _text("voucher"),  # empty once the person was erased: who was issued to is known, not what
     _text("terms_sha256"),  # what was issued; another wish is already_issued_differently
     PrimaryKeyConstraint("programme", "ref"),
     **_KEYED,
@@ -447,7 +448,7 @@ postings = Table(
     Column(
         "kind",
         Text,
-        CheckConstraint("kind IN ('fund', 'issue', 'redeem', 'reversal')", "known"),
+        CheckConstraint("kind IN ('fund', 'issue', 'redeem', 'reversal', 'forfeit')", "known"),
         nullable=False,
     ),
     _text("programme"),
@@ -476,6 +477,17 @@ entries = Table(
     _number("amount"),
     PrimaryKeyConstraint("bucket", "posting", "n"),
     **_KEYED,
+)
+
+# That somebody was erased, by which operator, and what went back: not who.
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("n", Integer, primary_key=True),
+    _text("at"),
+    _text("operator"),
+    _text("erased"),  # JSON: how many rows of which kind, and what was forfeited by programme
+    **_STRICT,
 )
 
 # ── who was paid ───────────────────────────────────────────────────────────────────────────────

@@ -14,6 +14,7 @@ FILE = "ledger.toml"
 DEFAULT_AUDIENCE = "urn:carepos:redeem"
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8440
+DEFAULT_DISPUTE_DAYS = 180
 
 _TEXT = """\
 # Settings of this CarePOS ledger. Keys are in the files beside this one; keep them private.
@@ -28,6 +29,11 @@ audience = {audience}
 # Where tills and operators reach it. Outside one machine, put TLS in front.
 host = {host}
 port = {port}
+
+# How long after a sale was paid, and after a programme has ended, somebody may still complain.
+# Then `carepos ledger retain` deletes the signed records with what was bought, and who was issued
+# what. Half a year: card schemes allow 120 days, and an audit of relief comes after the relief.
+dispute_days = {dispute_days}
 """
 
 
@@ -40,6 +46,7 @@ class Settings:
     audience: str = DEFAULT_AUDIENCE
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
+    dispute_days: int = DEFAULT_DISPUTE_DAYS
 
     @classmethod
     def default(cls, folder: Path) -> Settings:
@@ -53,7 +60,10 @@ class Settings:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise Malformed(f"is not TOML: {error}", field=FILE) from None
         names = strict_json.names_within(
-            found, required={"database"}, optional={"audience", "host", "port"}, where=FILE
+            found,
+            required={"database"},
+            optional={"audience", "host", "port", "dispute_days"},
+            where=FILE,
         )
         return cls(
             folder,
@@ -61,6 +71,9 @@ class Settings:
             strict_json.text(names.get("audience", DEFAULT_AUDIENCE), "audience"),
             strict_json.text(names.get("host", DEFAULT_HOST), "host"),
             strict_json.integer(names.get("port", DEFAULT_PORT), "port", low=1, high=65_535),
+            strict_json.integer(
+                names.get("dispute_days", DEFAULT_DISPUTE_DAYS), "dispute_days", low=1, high=36_500
+            ),
         )
 
     def save(self) -> None:
@@ -71,5 +84,6 @@ class Settings:
             audience=json.dumps(self.audience),
             host=json.dumps(self.host),
             port=self.port,
+            dispute_days=self.dispute_days,
         )
         durable.write(self.folder / FILE, text.encode(), mode=0o600)

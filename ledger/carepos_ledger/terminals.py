@@ -38,10 +38,14 @@ _STATUS_AFTER: Final[Mapping[str, frozenset[str]]] = {
 
 
 class Activation(NamedTuple):
-    """A one-time code; the ledger keeps its digest only, so it is shown here or never."""
+    """A one-time code; the ledger keeps its digest only, so it is shown here or never, and not by
+    repr()."""
 
     code: str
     expires_at: datetime
+
+    def __repr__(self) -> str:
+        return "Activation(…)"
 
 
 class Terminals:

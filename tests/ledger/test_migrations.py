@@ -75,7 +75,7 @@ def empty(connection: Connection) -> None:
 def test_an_upgrade_makes_the_tables_of_the_schema(database: Database) -> None:
     """From empty, migrations give the columns, types, NOT NULLs, CHECKs, keys, uniques and
     indexes of `schema.py`, on SQLite also STRICT and WITHOUT ROWID: nothing more, nothing less."""
-    assert migrations.upgrade(database) == ["0001", "0002", "0003"]
+    assert migrations.upgrade(database) == ["0001", "0002", "0003", "0004"]
     with database.write() as connection:
         migrated = description(connection)
         empty(connection)
@@ -85,7 +85,7 @@ def test_an_upgrade_makes_the_tables_of_the_schema(database: Database) -> None:
     assert migrated == made
     held = repr(migrated)
     if database.is_sqlite:
-        assert held.count("'WITHOUT ROWID, STRICT'") == len(schema.metadata.tables) - 1
+        assert held.count("'WITHOUT ROWID, STRICT'") == len(schema.metadata.tables) - 2
     assert "ck_vouchers_saved_minor" in held and "ck_entries_range" in held
 
 
@@ -125,6 +125,25 @@ def test_the_way_back_leaves_an_empty_database(database: Database) -> None:
         assert not any(description(connection).values())
 
 
+def test_postings_survive_that_their_kinds_become_more(database: Database) -> None:
+    """0004 makes the table anew on SQLite: every row is in it again, and a forfeit is taken."""
+    config = migrations._config()
+    row = "(7, 'p-1', '{}', 'flood', NULL, NULL, NULL, NULL, {}, NULL, '2026-11-22')"
+    with database.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+        for n in range(3):
+            values = row.format("fund", n).replace("p-1", f"p-{n}")
+            connection.execute(text(f"INSERT INTO postings VALUES {values}"))
+        before = connection.execute(text("SELECT * FROM postings ORDER BY posting")).all()
+    assert migrations.upgrade(database) == ["0004"]
+    with database.write() as connection:
+        after = connection.execute(text("SELECT * FROM postings ORDER BY posting")).all()
+        assert after == before
+        values = row.format("forfeit", 4).replace("p-1", "p-9")
+        connection.execute(text(f"INSERT INTO postings VALUES {values}"))
+
+
 def test_two_servers_that_start_at_once_both_find_it_done(
     postgres_cluster: PostgresCluster,
 ) -> None:
@@ -149,7 +168,7 @@ def test_two_servers_that_start_at_once_both_find_it_done(
         watcher.execute("SELECT pg_advisory_unlock(%s)", [migrations._LOCK])
         said = sorted(process.communicate()[0].strip() for process in processes)
         assert [process.returncode for process in processes] == [0, 0]
-        assert said == ["['0001', '0002', '0003']", "[]"]
+        assert said == ["['0001', '0002', '0003', '0004']", "[]"]
 
 
 def test_a_second_process_on_one_sqlite_ledger_is_refused(database_url: str) -> None:

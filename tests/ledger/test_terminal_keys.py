@@ -215,7 +215,7 @@ def test_terminals_of_before_keep_their_keys(database_url: str) -> None:
                 ),
                 {"kid": key.kid, "x": key.public.x, "c": certificate},
             )
-        assert migrations.upgrade(database) == ["0003"]
+        assert migrations.upgrade(database)[0] == "0003"
         found = terminal_keys.find(database, key.kid)
         assert found is not None
         assert (found.terminal, found.terminal_no, found.store) == ("t-1", 7, "s")
