@@ -19,6 +19,8 @@ PERSONAL = {
 }  # fmt: skip
 # Of a name that means something else there.
 HARMLESS = {
+    ("Anatomy", "claims"),  # what may be shown of them, masked
+    ("KeyChange", "proof"),  # a signature of a till's public key
     ("RowCheck", "text"),  # the check as the mapping has it
     ("Row", "text"),  # of a receipt, which names nobody
     ("PrintJob", "text"),  # the same

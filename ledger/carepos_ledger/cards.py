@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -37,8 +37,8 @@ class Card:
 
     iss: str
     jti_sha256: str
-    sub: str
-    pin_verifier: str
+    sub: str = field(repr=False)
+    pin_verifier: str = field(repr=False)
 
     @classmethod
     def from_json(cls, value: object, where: str = "card") -> Card:
