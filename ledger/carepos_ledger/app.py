@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import waitress
-from flask import Flask, Response
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, NotFound
 
 from carepos import clock
 from carepos.clock import Clock
 from carepos.errors import Malformed
 from carepos_ledger import (
+    holder_pages,
     identity_routes,
     migrations,
     openapi,
@@ -21,6 +22,7 @@ from carepos_ledger import (
     privacy_routes,
     routes,
     settlement_routes,
+    use_routes,
 )
 from carepos_ledger.auth import Authenticator
 from carepos_ledger.book import Book, Reached, pass_by
@@ -28,7 +30,9 @@ from carepos_ledger.cards import Cards
 from carepos_ledger.counter import Counter
 from carepos_ledger.database import Database
 from carepos_ledger.desk import Desk
+from carepos_ledger.disputes import Disputes
 from carepos_ledger.erasure import Erasure
+from carepos_ledger.holder_pages import HolderPages
 from carepos_ledger.http import MAX_BODY_BYTES, json_response, problem_response
 from carepos_ledger.intake import Intake
 from carepos_ledger.issuers import Issuers
@@ -43,6 +47,8 @@ from carepos_ledger.revoking import Revoking
 from carepos_ledger.settings import Settings
 from carepos_ledger.settlement import Settlement
 from carepos_ledger.terminals import Terminals
+from carepos_ledger.uses import Uses
+from carepos_ledger.voucher_stops import VoucherStops
 
 THREADS = 16
 
@@ -125,8 +131,15 @@ def build(
     people = People(database, now, Erasure(database, now))
     retention = Retention(database, now, settings.dispute_days)
     app.register_blueprint(privacy_routes.blueprint(operators, people, retention))
+    app.register_blueprint(
+        use_routes.blueprint(
+            Uses(database), Disputes(database, now), VoucherStops(database, now), operators.named
+        )
+    )
+    pages = HolderPages(database, settings.audience, now)
+    app.register_blueprint(pages.blueprint())
     _describe(app)
-    _answer_errors(app)
+    _answer_errors(app, pages)
     return Ledger(
         app,
         database,
@@ -193,7 +206,7 @@ def _describe(app: Flask) -> None:
         return json_response(document)
 
 
-def _answer_errors(app: Flask) -> None:
+def _answer_errors(app: Flask, pages: HolderPages) -> None:
     """Whatever goes wrong becomes a problem document; no text of an exception gets out."""
 
     @app.errorhandler(Problem)
@@ -208,6 +221,8 @@ def _answer_errors(app: Flask) -> None:
     def http(error: HTTPException) -> Response:
         codes = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
         status = error.code or 500
+        if holder_pages.is_page(request.path):
+            return pages.refused(status)
         code = codes.get(status, "malformed" if status < 500 else "internal")
         answer = problem_response(Problem(code, status=status))
         if isinstance(error, NotFound):

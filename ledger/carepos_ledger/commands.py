@@ -67,6 +67,7 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     _tills(commands)
     identity_commands.add_to(lambda name, summary, work: _remote(commands, name, summary, work))
     privacy_commands.add(lambda *named: _remote(commands, *named))
+    _what_beneficiaries_say(commands)
 
 
 # ── on this machine ────────────────────────────────────────────────────────────────────────────
@@ -471,6 +472,72 @@ def _close(client: OperatorClient, args: argparse.Namespace) -> int:
         each["net"] = issue_command.number(each["net_minor"], each["currency"])
     operator_screen.console().print(operator_screen.table(columns, closed))
     return DONE
+
+
+# ── what beneficiaries say ─────────────────────────────────────────────────────────────────────
+
+
+def _what_beneficiaries_say(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    disputes = _remote(
+        commands, "disputes", "“I did not buy this”: list, answer; 1 if any is open 异议", _disputes
+    )
+    disputes.add_argument("--all", action="store_true", help="those that are answered too")
+    disputes.add_argument("--answer", type=int, metavar="N", help="answer this one, for good")
+    verdict = disputes.add_mutually_exclusive_group()
+    verdict.add_argument("--upheld", action="store_const", const="upheld", dest="state")
+    verdict.add_argument("--rejected", action="store_const", const="rejected", dest="state")
+    disputes.add_argument(
+        "--say", metavar="SENTENCE", help="what the beneficiary reads; no name, no number in it"
+    )
+
+    _remote(commands, "stops", "vouchers that their holders stopped; 1 if there is any", _stops)
+
+
+def _disputes(client: OperatorClient, args: argparse.Namespace) -> int:
+    if args.answer is not None:
+        if args.state is None or args.say is None:
+            raise CommandStopped(
+                "An answer needs --upheld or --rejected, and --say with a sentence for the "
+                "beneficiary."
+            )
+        answer = client.put(f"/disputes/{args.answer}", {"state": args.state, "sentence": args.say})
+        return _tell(answer, f"dispute {args.answer} is {args.state}")
+    if args.state is not None or args.say is not None:
+        raise CommandStopped("Name the dispute with --answer.")
+    found: list[dict[str, Any]] = []
+    after = 0
+    while page := strict_json.array(
+        client.get(f"/disputes?after={after}").get("disputes"), "disputes"
+    ):
+        found += page
+        after = strict_json.integer(page[-1]["dispute"], "dispute", low=after + 1)
+    waiting = [each for each in found if each["state"] == "open"]
+    # Lines, not a table: a receipt number that is cut off is none.
+    for each in found if args.all else waiting:
+        amount = issue_command.number(each["amount_minor"], each["currency"])
+        acted = f" · {each['acted']}" if each["acted"] else ""
+        undone = " · reversed" if each["reversed"] else ""
+        print(
+            f"{each['dispute']} {each['state']} · {each['reason']} · {each['receipt_no']} · "
+            f"{amount} {each['currency']} · {each['store']} {each['store_name']} · "
+            f"{each['recorded_at']}{acted}{undone}"
+        )
+        if each["answer"]:
+            print(f"    {each['answer']}")
+    if not waiting:
+        print("No open dispute. 无待处理异议。")
+        return DONE
+    return NO
+
+
+def _stops(client: OperatorClient, _: argparse.Namespace) -> int:
+    found = strict_json.array(client.get("/stops").get("stops"), "stops")
+    if not found:
+        print("No voucher is stopped. 无停用券。")
+        return DONE
+    _console().print(_table(("programme", "voucher", "stopped_at"), found))
+    print("To free one: carepos ledger freeze PROGRAMME --voucher ID --thaw", file=sys.stderr)
+    return NO
 
 
 # ── every command ──────────────────────────────────────────────────────────────────────────────

@@ -233,6 +233,48 @@ def _put(summary: str, body: Schema | None) -> Schema:
     return _operator(summary, _ref("Done"), body=body, status=(200, 201))
 
 
+_HOLDER: Final = "holder"
+
+
+def _page(
+    summary: str,
+    *,
+    fields: dict[str, Schema] | None = None,
+    optional: dict[str, Schema] | None = None,
+    status: tuple[int, ...] = (200,),
+    who: str = _HOLDER,
+) -> Schema:
+    """A page for people (docs/identity.md §12): HTML, also where it is refused."""
+    made = _operation(summary, None, who=who, status=status, media_type="text/html")
+    made["responses"] = {
+        code: {"description": "go on to the address in Location"} if code == "303" else answer
+        for code, answer in made["responses"].items()
+    }
+    made["responses"]["default"] = {
+        "description": "nothing was changed",
+        "content": {"text/html": {"schema": _TEXT}},
+    }
+    if fields is not None:
+        made["requestBody"] = {
+            "required": True,
+            "content": {
+                "application/x-www-form-urlencoded": {"schema": _object(optional, **fields)}
+            },
+        }
+    return made
+
+
+_FORM: Final[dict[str, Schema]] = {"form": {"type": "string", "minLength": 22, "maxLength": 22}}
+_REASON: Final[Schema] = {"enum": ["not_me", "not_these_goods", "wrong_amount", "no_goods"]}
+_SUBJECT: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9._~-]{1,64}$"}
+_RECEIPT_NO: Final[Schema] = {"type": "string", "pattern": "^[0-9]{4,9}-[0-9]{6,16}-[0-9]$"}
+_REFERENCE: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9_-]{22}$"}
+
+
+def _or_null(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
 _SETTLEMENT: Final[Schema] = _object(programme=_NAME, batch_no=_whole(1), manifest=_JWS)
 
 _PATHS: Final[dict[str, Schema]] = {
@@ -578,6 +620,110 @@ _PATHS: Final[dict[str, Schema]] = {
             query=("merchant",),
         )
     },
+    "/v1/operators/uses": {
+        "get": _operator(
+            "Each use of a voucher in the order of its number, for notices",
+            _object(
+                uses=_list(
+                    _object(
+                        n=_whole(1),
+                        kind={"enum": ["redeem", "reversal"]},
+                        iss=_TEXT,
+                        sub=_SUBJECT,
+                        receipt_no=_RECEIPT_NO,
+                        store=_NAME,
+                        store_name=_TITLE,
+                        programme=_NAME,
+                        currency=_CURRENCY,
+                        amount_minor=_whole(-(10**12)),
+                        recorded_at=_TIME,
+                    ),
+                    0,
+                    500,
+                ),
+                next=_whole(0, 2**53 - 1),
+            ),
+            query=("after",),
+        )
+    },
+    "/v1/operators/disputes": {
+        "get": _operator(
+            "What beneficiaries say they did not buy",
+            _object(
+                disputes=_list(
+                    _object(
+                        dispute=_whole(1),
+                        state={"enum": ["open", "upheld", "rejected"]},
+                        reason=_REASON,
+                        opened_at=_TIME,
+                        answered_at=_or_null(_TIME),
+                        answer=_or_null(_TEXT),
+                        iss=_or_null(_TEXT),
+                        sub=_or_null(_SUBJECT),
+                        receipt_no=_RECEIPT_NO,
+                        merchant=_NAME,
+                        store=_NAME,
+                        store_name=_TITLE,
+                        terminal=_NAME,
+                        programme=_NAME,
+                        currency=_CURRENCY,
+                        amount_minor=_whole(),
+                        recorded_at=_TIME,
+                        reversed=_FLAG,
+                        acted=_or_null({"enum": ["proxy", "witness"]}),
+                    ),
+                    0,
+                    500,
+                )
+            ),
+            query=("after",),
+        )
+    },
+    "/v1/operators/disputes/{dispute}": {
+        "put": _operator(
+            "Uphold or reject a dispute, for good, with a sentence for the beneficiary",
+            _ref("Done"),
+            body=_object(
+                state={"enum": ["upheld", "rejected"]},
+                sentence={"type": "string", "minLength": 1, "maxLength": 200},
+            ),
+        )
+    },
+    "/v1/operators/stops": {
+        "get": _operator(
+            "Vouchers that their holders stopped and that are frozen still",
+            _object(
+                stops=_list(
+                    _object(programme=_NAME, voucher=_REFERENCE, stopped_at=_TIME), 0, 500
+                )
+            ),
+        )
+    },
+    "/me": {
+        "get": _page("On to the pages in the browser's language", status=(303,), who="anyone"),
+        "post": _page(
+            "Open a beneficiary's own pages with a token for the audience `…:self`",
+            fields={"token": {"type": "string", "maxLength": 4096}},
+            who="anyone",
+        ),
+    },
+    "/me/{language}": {"get": _page("What I have and what was used")},
+    "/me/{language}/page/{page}": {"get": _page("Older uses")},
+    "/me/{language}/leave": {"post": _page("End the session", fields=_FORM)},
+    "/me/{language}/uses/{use}": {"get": _page("One use")},
+    "/me/{language}/uses/{use}/dispute": {
+        "get": _page("What is wrong with it?", status=(200, 303)),
+        "post": _page(
+            "I did not buy this: asked back first, then (`sure`) told to the office",
+            fields=_FORM,
+            optional={"reason": _REASON, "sure": {"const": "yes"}},
+            status=(200, 303),
+        ),
+    },
+    "/me/{language}/vouchers/{voucher}/stop": {
+        "get": _page("Stop this voucher?", status=(200, 303)),
+        "post": _page("Stop this voucher", fields=_FORM, status=(303,)),
+    },
 }  # fmt: skip
 
 
@@ -608,6 +754,7 @@ def document() -> Schema:
                     "bearerFormat": "carepos-read+jwt",
                 },
                 "operator": {"type": "http", "scheme": "bearer"},
+                _HOLDER: {"type": "apiKey", "in": "cookie", "name": "__Host-carepos-me"},
             },
         },
     }

@@ -530,3 +530,82 @@ batch_shares = Table(
     PrimaryKeyConstraint("merchant", "programme", "batch_no", "funder"),
     **_KEYED,
 )
+
+# ── what beneficiaries see and say ─────────────────────────────────────────────────────────────
+
+# A number for each committed use (redeem or reversal), without gaps: what a feed reads on from.
+uses = Table(
+    "uses",
+    metadata,
+    _number("n"),
+    _bucket(),
+    _text("posting"),
+    PrimaryKeyConstraint("bucket", "posting"),
+    UniqueConstraint("n"),
+    **_KEYED,
+)
+
+# Up to which of their uses a beneficiary was shown, at the last sign-in.
+holder_marks = Table(
+    "holder_marks",
+    metadata,
+    _bucket(),
+    _text("beneficiary"),
+    _number("seen_n"),
+    PrimaryKeyConstraint("bucket", "beneficiary"),
+    **_KEYED,
+)
+
+# Who is on their own pages: 15 minutes, under the SHA-256 of the cookie.
+holder_sessions = Table(
+    "holder_sessions",
+    metadata,
+    Column("session_sha256", Text, primary_key=True),
+    _bucket(),
+    _text("beneficiary"),
+    _text("opened_at"),
+    _number("new_after"),  # uses numbered above it are new to this person
+    Column("has_left", Integer, CheckConstraint("has_left IN (0, 1)", "flag"), nullable=False),
+    **_KEYED,
+)
+
+# Vouchers that their holders stopped. Whether one is frozen still stands in `vouchers` alone.
+voucher_stops = Table(
+    "voucher_stops",
+    metadata,
+    _bucket(),
+    _text("voucher"),
+    _text("stopped_at"),
+    PrimaryKeyConstraint("bucket", "voucher"),
+    **_KEYED,
+)
+
+# "I did not buy this": at most one per redemption. Shop, terminal and amount are the posting's.
+disputes = Table(
+    "disputes",
+    metadata,
+    Column("n", Integer, primary_key=True),
+    _bucket(),
+    _text("posting"),
+    _text("beneficiary"),
+    Column(
+        "reason",
+        Text,
+        CheckConstraint(
+            "reason IN ('not_me', 'not_these_goods', 'wrong_amount', 'no_goods')", "reason"
+        ),
+        nullable=False,
+    ),
+    Column(
+        "state",
+        Text,
+        CheckConstraint("state IN ('open', 'upheld', 'rejected')", "state"),
+        nullable=False,
+    ),
+    _text("opened_at"),
+    _text("answered_at", null=True),
+    _text("answered_by", null=True),
+    _text("answer", null=True),
+    UniqueConstraint("bucket", "posting"),
+    **_STRICT,
+)

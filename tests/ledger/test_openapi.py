@@ -17,6 +17,7 @@ from carepos.keys import SigningKey
 from carepos_ledger import openapi
 from carepos_ledger.operators import new_secret
 from tests.key_server import key_server
+from tests.ledger.test_holder_pages import buy, dispute, operator, signed_in
 from tests.world import ISSUER, PROGRAMME, World, milk, world
 
 DOCUMENT = openapi.document()
@@ -149,6 +150,31 @@ def test_rules_with_acting_are_as_described(described: World) -> None:
     for wanted in (body, {**rules, "acting": None}):
         _check(path, "put", session.put(url, json=wanted, timeout=10))
         _check(path, "get", session.get(url, timeout=10))
+
+
+def test_what_operators_read_of_uses_is_as_described(described: World) -> None:
+    """Uses, disputes, answers, stopped vouchers: with something in each list."""
+    family = described.family()
+    buy(described, family)
+    browser = signed_in(described, family)
+    dispute(browser, browser.mine().use_links[0])
+    browser.submit(browser.get(browser.mine().links["Stop this voucher"]), "/stop")
+    http = operator(described)
+    url = f"{described.url}/v1/operators"
+    for path, name in (("/uses", "uses"), ("/disputes", "disputes"), ("/stops", "stops")):
+        answer = http.get(url + path, timeout=10)
+        assert answer.json()[name]
+        _check(f"/v1/operators{path}", "get", answer)
+    body = {"state": "upheld", "sentence": "对"}
+    jsonschema.validate(
+        body,
+        DOCUMENT["paths"]["/v1/operators/disputes/{dispute}"]["put"]["requestBody"]["content"][
+            "application/json"
+        ]["schema"],
+    )
+    answer = http.put(f"{url}/disputes/1", json=body, timeout=10)
+    _check("/v1/operators/disputes/{dispute}", "put", answer)
+    _check("/v1/operators/disputes", "get", http.get(f"{url}/disputes", timeout=10))
 
 
 def test_tills_answers_are_as_described(described: World, tmp_path: Path) -> None:
