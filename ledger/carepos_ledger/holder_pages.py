@@ -132,8 +132,8 @@ class HolderPages:
         @pages.post("/<language>/leave")
         def leave(language: str) -> Response:
             chosen = _language(language)
-            self._sessions.leave(self._checked("form")[0])
-            answer = self._message(chosen, "closed", ["left_pages", "closed_how"], 200)
+            self._sessions.leave(self._checked())
+            answer = self._message(chosen, "left_pages", ["closed_how"], 200)
             name, secure = _cookie(request)
             answer.delete_cookie(name, path="/", secure=secure, httponly=True, samesite="Strict")
             return answer
@@ -165,10 +165,14 @@ class HolderPages:
         @pages.get("/<language>/uses/<use>/dispute")
         def ask_why(language: str, use: str) -> Response:
             chosen, session = _language(language), self._session()
-            found = self._use(session, use)
-            if found.dispute is not None or found.reversed_at is not None:
-                return _go(f"/me/{chosen}/uses/{use}")
-            return self._dispute_page(chosen, session, use, found)
+            return self._dispute_page(chosen, session, use, None)
+
+        # An address of its own for each reason: a page that answers a form would be gone when
+        # somebody goes back.
+        @pages.get("/<language>/uses/<use>/dispute/<reason>")
+        def ask_back(language: str, use: str, reason: str) -> Response:
+            chosen, session = _language(language), self._session()
+            return self._dispute_page(chosen, session, use, reason)
 
         @pages.get("/<language>/vouchers/<voucher>/stop")
         def ask_to_stop(language: str, voucher: str) -> Response:
@@ -179,27 +183,21 @@ class HolderPages:
             return self._page(chosen, "stop.html", session, held=held, name=voucher)
 
     def _forms(self, pages: Blueprint) -> None:
-        @pages.post("/<language>/uses/<use>/dispute")
-        def dispute(language: str, use: str) -> Response:
+        @pages.post("/<language>/uses/<use>/dispute/<reason>")
+        def dispute(language: str, use: str, reason: str) -> Response:
             chosen = _language(language)
-            session, fields = self._checked("form", optional=("reason", "sure"))
-            found, reason = self._use(session, use), fields.get("reason")
-            here = f"/me/{chosen}/uses/{use}"
-            if found.dispute is not None or found.reversed_at is not None:
-                return _go(here)
-            if reason is None:
-                return self._dispute_page(chosen, session, use, found, choose_first=True)
-            if reason not in REASONS or fields.get("sure", "yes") != "yes":
-                raise Malformed("is not one of the page's", field="reason")
-            if "sure" not in fields:
-                return self._dispute_page(chosen, session, use, found, reason=reason)
-            self._disputes.open(session.bucket, session.beneficiary, found.posting, reason)
-            return _go(here)
+            session = self._checked()
+            found = self._use(session, use)
+            if reason not in REASONS:
+                raise Problem("not_found")
+            if found.dispute is None and found.reversed_at is None:
+                self._disputes.open(session.bucket, session.beneficiary, found.posting, reason)
+            return _go(f"/me/{chosen}/uses/{use}")
 
         @pages.post("/<language>/vouchers/<voucher>/stop")
         def stop(language: str, voucher: str) -> Response:
             chosen = _language(language)
-            session, _ = self._checked("form")
+            session = self._checked()
             held = self._voucher(session, voucher)
             self._stops.stop(session.bucket, session.beneficiary, held.voucher)
             return _go(f"/me/{chosen}")
@@ -212,21 +210,17 @@ class HolderPages:
             raise _NoSession
         return session
 
-    def _checked(
-        self, *required: str, optional: tuple[str, ...] = ()
-    ) -> tuple[Session, dict[str, str]]:
-        """The session and the fields of a form that this ledger gave to it. Raises _NoSession,
-        Malformed."""
+    def _checked(self) -> Session:
+        """The session, for a form that this ledger gave to it. Raises _NoSession, Malformed."""
         session = self._session()
         origin = request.headers.get("Origin")
         if origin is not None and origin.lower().partition("://")[2] != _host(request):
             raise Malformed("is another site's", field="Origin")
         if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
             raise Malformed("is another site's", field="Sec-Fetch-Site")
-        fields = _fields(*required, optional=optional)
-        if not hmac.compare_digest(fields["form"].encode(), session.form_token.encode()):
+        if not _same(session.form_token, _fields("form")["form"]):
             raise Malformed("is not this session's", field="form")
-        return session, fields
+        return session
 
     def _use(self, session: Session, name: str) -> Use:
         account = self._accounts.read(session.bucket, session.beneficiary)
@@ -263,25 +257,15 @@ class HolderPages:
         )
 
     def _dispute_page(
-        self,
-        language: Language,
-        session: Session,
-        name: str,
-        use: Use,
-        *,
-        reason: str | None = None,
-        choose_first: bool = False,
+        self, language: Language, session: Session, name: str, reason: str | None
     ) -> Response:
+        use = self._use(session, name)
+        if reason is not None and reason not in REASONS:
+            raise Problem("not_found")
+        if use.dispute is not None or use.reversed_at is not None:
+            return _go(f"/me/{language}/uses/{name}")
         return self._page(
-            language,
-            "dispute.html",
-            session,
-            status=400 if choose_first else 200,
-            use=use,
-            name=name,
-            reason=reason,
-            reasons=REASONS,
-            choose_first=choose_first,
+            language, "dispute.html", session, use=use, name=name, reason=reason, reasons=REASONS
         )
 
     def _closed(self, language: Language, status: int) -> Response:
@@ -386,8 +370,8 @@ def _go(address: str) -> Response:
     return answer
 
 
-def _fields(*required: str, optional: tuple[str, ...] = ()) -> dict[str, str]:
-    """A form's fields from the body, never from the address: each once, and no others.
+def _fields(*names: str) -> dict[str, str]:
+    """A form's fields from the body, never from the address: each of `names` once, and no others.
 
     Raises Problem `unsupported_media_type`, Malformed, and werkzeug's 413 for a large one.
     """
@@ -395,7 +379,7 @@ def _fields(*required: str, optional: tuple[str, ...] = ()) -> dict[str, str]:
         raise Problem("unsupported_media_type")
     given = list(request.form.items(multi=True))
     fields = dict(given)
-    if len(fields) != len(given) or not set(required) <= fields.keys() <= {*required, *optional}:
+    if len(fields) != len(given) or fields.keys() != set(names):
         raise Malformed("has other fields than the page's form", field="form")
     return fields
 

@@ -240,7 +240,6 @@ def _page(
     summary: str,
     *,
     fields: dict[str, Schema] | None = None,
-    optional: dict[str, Schema] | None = None,
     status: tuple[int, ...] = (200,),
     who: str = _HOLDER,
 ) -> Schema:
@@ -257,9 +256,7 @@ def _page(
     if fields is not None:
         made["requestBody"] = {
             "required": True,
-            "content": {
-                "application/x-www-form-urlencoded": {"schema": _object(optional, **fields)}
-            },
+            "content": {"application/x-www-form-urlencoded": {"schema": _object(**fields)}},
         }
     return made
 
@@ -712,13 +709,11 @@ _PATHS: Final[dict[str, Schema]] = {
     "/me/{language}/leave": {"post": _page("End the session", fields=_FORM)},
     "/me/{language}/uses/{use}": {"get": _page("One use")},
     "/me/{language}/uses/{use}/dispute": {
-        "get": _page("What is wrong with it?", status=(200, 303)),
-        "post": _page(
-            "I did not buy this: asked back first, then (`sure`) told to the office",
-            fields=_FORM,
-            optional={"reason": _REASON, "sure": {"const": "yes"}},
-            status=(200, 303),
-        ),
+        "get": _page("I did not buy this: what is wrong with it?", status=(200, 303)),
+    },
+    "/me/{language}/uses/{use}/dispute/{reason}": {
+        "get": _page("Asked back before it is told", status=(200, 303)),
+        "post": _page("Tell the office", fields=_FORM, status=(303,)),
     },
     "/me/{language}/vouchers/{voucher}/stop": {
         "get": _page("Stop this voucher?", status=(200, 303)),

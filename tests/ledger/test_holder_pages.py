@@ -21,11 +21,12 @@ import requests
 from sqlalchemy import delete, select, update
 
 from carepos import Line, NotDecided, record
+from carepos.claims import REASONS as WHY
 from carepos.client import Client, Transport
 from carepos.errors import Refused
 from carepos.keys import SigningKey, digest
 from carepos.record import Reversal
-from carepos_ledger import schema
+from carepos_ledger import holder_pages, holder_words, schema
 from carepos_ledger.disputes import REASONS
 from carepos_ledger.holder_sessions import SESSIONS_AT_ONCE
 from carepos_ledger.intake import Intake
@@ -358,8 +359,9 @@ def test_a_reversed_use_is_shown_as_such(relief: World) -> None:
     before = state(relief)
     address = page.use_links[0] + "/dispute"
     assert browser.get(address).answer.history[0].status_code == 303
-    form = {"form": page.form("/leave")[1]["form"], "reason": "not_me", "sure": "yes"}
-    assert browser.post(address, form).answer.history[0].status_code == 303
+    assert browser.get(f"{address}/not_me").answer.history[0].status_code == 303
+    form = {"form": page.form("/leave")[1]["form"]}
+    assert browser.post(f"{address}/not_me", form).answer.history[0].status_code == 303
     assert state(relief) == before
 
 
@@ -425,7 +427,7 @@ def test_goods_vouchers_count_goods(one: World) -> None:
     browser = signed_in(one, family)
     page = browser.mine()
     assert "23.5 kg left" in page.text and "25 kg given, 1.5 kg used" in page.text
-    assert "pays at most CNY 10.00 for each 500 g" in page.text
+    assert "the programme pays at most CNY 10.00 for each 500 g" in page.text
     assert "grain 1.5 kg CNY 27.00" in browser.get(page.use_links[0]).text
     browser = signed_in(one, other)
     page = browser.mine()
@@ -481,8 +483,8 @@ def test_no_page_and_no_log_holds_what_names_a_person(
     pages = [browser.post("/me", {"token": text}), browser.mine()]
     use, stop = pages[1].use_links[0], pages[1].links["停用此券"]
     pages += [browser.get(use), browser.get(f"{use}/dispute"), browser.get(stop)]
-    pages.append(browser.submit(pages[3], "/dispute", reason="not_me"))
-    pages.append(browser.submit(pages[5], "/dispute"))
+    pages.append(browser.get(f"{use}/dispute/not_me"))
+    pages.append(browser.submit(pages[5], "/dispute/not_me"))
     pages.append(browser.submit(pages[4], "/stop"))
     pages.append(browser.post("/me", {"token": text}))
     pages.append(browser.get("/me/zh/uses/x"))
@@ -515,9 +517,12 @@ def test_the_style_is_the_one_that_the_policy_allows(one: World) -> None:
 
 
 def dispute(browser: Browser, use: str, reason: str = "not_me") -> Page:
-    asked = browser.submit(browser.get(f"{use}/dispute"), "/dispute", reason=reason)
+    [address] = {
+        link for link in browser.get(f"{use}/dispute").links.values() if link.endswith(reason)
+    }
+    asked = browser.get(address)
     assert "Tell the office?" in asked.text
-    return browser.submit(asked, "/dispute")
+    return browser.submit(asked, f"/dispute/{reason}")
 
 
 def test_this_is_not_what_i_bought(relief: World) -> None:
@@ -527,10 +532,8 @@ def test_this_is_not_what_i_bought(relief: World) -> None:
     browser = signed_in(relief, family)
     use = browser.mine().use_links[0]
     before = state(relief)
-    form = browser.get(f"{use}/dispute")
-    none = browser.submit(form, "/dispute")
-    assert none.status == 400 and "Please choose one first." in none.text
-    assert "Tell the office?" in browser.submit(form, "/dispute", reason="no_goods").text
+    for reason in REASONS:
+        assert "Tell the office?" in browser.get(f"{use}/dispute/{reason}").text
     assert state(relief) == before  # nothing before the confirmation
     told = dispute(browser, use, "no_goods")
     assert "Being looked into" in told.text and "I did not get the goods" in told.text
@@ -539,10 +542,8 @@ def test_this_is_not_what_i_bought(relief: World) -> None:
     [alarm] = relief.ledger.terminals.alarms(0)
     assert alarm["kind"] == "disputed" and alarm["terminal"] == relief.tills[0].enrolment.terminal
     assert alarm["digest"] == relief.tills[0].journal.records("redeem")[0].digest
-    again = browser.post(
-        f"{use}/dispute",
-        {"form": form.form("/dispute")[1]["form"], "reason": "not_me", "sure": "yes"},
-    )
+    form = {"form": told.form("/leave")[1]["form"]}
+    again = browser.post(f"{use}/dispute/not_me", form)
     assert "I did not get the goods" in again.text and state(relief) == after
     http = operator(relief)
     [seen] = http.get(f"{relief.url}/v1/operators/disputes", timeout=10).json()["disputes"]
@@ -556,8 +557,8 @@ def test_this_is_not_what_i_bought(relief: World) -> None:
     other = http.put(url, json={**body, "state": "rejected"}, timeout=10)
     assert other.json()["code"] == "already_exists_differently"
     shown = browser.get(use)
-    assert "You are right" in shown.text and "门店已道歉，款项将补发。" in shown.text
-    assert "You are right" in browser.mine().text
+    assert "The office agrees with you" in shown.text and "门店已道歉，款项将补发。" in shown.text
+    assert "The office agrees with you" in browser.mine().text
 
 
 def operator(relief: World) -> requests.Session:
@@ -574,8 +575,7 @@ def test_many_clicks_are_one_dispute(relief: World) -> None:
     buy(relief, family)
     browser = signed_in(relief, family)
     use = browser.mine().use_links[0]
-    asked = browser.submit(browser.get(f"{use}/dispute"), "/dispute", reason="not_me")
-    address, fields = asked.form("/dispute")
+    address, fields = browser.get(f"{use}/dispute/not_me").form("/dispute/not_me")
     at_once, found = threading.Barrier(8), []
 
     def click() -> None:
@@ -648,7 +648,11 @@ def test_what_is_not_mine_is_as_if_it_never_was(relief: World) -> None:
     before = state(relief)
     never = {
         address: browser.get(address.format("A" * 22))
-        for address in ("/me/en/uses/{}", "/me/en/uses/{}/dispute")
+        for address in (
+            "/me/en/uses/{}",
+            "/me/en/uses/{}/dispute",
+            "/me/en/uses/{}/dispute/not_me",
+        )
     }
     for name in names:
         for address, expected in never.items():
@@ -656,9 +660,7 @@ def test_what_is_not_mine_is_as_if_it_never_was(relief: World) -> None:
             assert (found.status, name[:40]) == (404, name[:40])
             if name not in ("", "..%2f"):
                 assert found.answer.text == expected.answer.text
-        posted = browser.post(
-            f"/me/en/uses/{name}/dispute", {**form, "reason": "not_me", "sure": "yes"}
-        )
+        posted = browser.post(f"/me/en/uses/{name}/dispute/not_me", form)
         assert posted.status == 404
     for name in {*names} - {names[3]}:
         assert browser.post(f"/me/en/vouchers/{name}/stop", form).status == 404
@@ -672,8 +674,8 @@ def test_forged_forms_change_nothing(relief: World) -> None:
     buy(relief, family)
     browser = signed_in(relief, family)
     page = browser.mine()
-    use, stop = page.use_links[0] + "/dispute", page.links["Stop this voucher"]
-    good = {"form": page.form("/leave")[1]["form"], "reason": "not_me", "sure": "yes"}
+    use, stop = page.use_links[0] + "/dispute/not_me", page.links["Stop this voucher"]
+    good = {"form": page.form("/leave")[1]["form"]}
     foreign = signed_in(relief, other).mine().form("/leave")[1]["form"]
     before = state(relief)
     host = relief.url.removeprefix("http://")
@@ -681,9 +683,8 @@ def test_forged_forms_change_nothing(relief: World) -> None:
         ({k: v for k, v in good.items() if k != "form"}, {}),
         ({**good, "form": ""}, {}), ({**good, "form": "A" * 22}, {}), ({**good, "form": "é"}, {}),
         ({**good, "form": foreign}, {}), ({**good, "more": "1"}, {}),
-        ([*good.items(), ("reason", "not_me")], {}),
-        ({**good, "reason": "because"}, {}), ({**good, "sure": "no"}, {}),
-        ({**good, "reason": "a" * 9_000}, {}), (b"form=%ff%fe&reason=not_me", {}), (b"", {}),
+        ([*good.items(), *good.items()], {}),
+        ({**good, "more": "a" * 9_000}, {}), (b"form=%ff%fe&reason=not_me", {}), (b"", {}),
         (good, {"Origin": "https://evil.example"}), (good, {"Origin": "null"}),
         (good, {"Origin": f"http://{host}.evil.example"}), (good, {"Origin": "http://[::1"}),
         (good, {"Origin": ""}),
@@ -693,14 +694,12 @@ def test_forged_forms_change_nothing(relief: World) -> None:
     ]  # fmt: skip
     for fields, headers in forged:
         for address in (use, stop):
-            body = fields
-            if address == stop and isinstance(fields, dict):
-                body = {k: v for k, v in fields.items() if k not in ("reason", "sure")}
-                if fields.get("reason", "x") not in REASONS or fields.get("sure", "x") != "yes":
-                    continue
-            found = browser.post(address, body, headers=headers)
+            found = browser.post(address, fields, headers=headers)
             assert 400 <= found.status < 500, (fields, headers, found.text)
-            assert "evil" not in found.answer.text and "because" not in found.answer.text
+            assert "evil" not in found.answer.text
+    for reason in ("because", "NOT_ME", "not_me%00", "é", "x" * 3_000, ""):
+        assert browser.post(page.use_links[0] + f"/dispute/{reason}", good).status in (404, 405)
+        assert browser.get(page.use_links[0] + f"/dispute/{reason}").status == 404
     assert browser.post("/me", b"token=" + b"x" * 3_000_000).status == 413
     for path in (use, stop, "/me/en/leave", page.use_links[0]):
         for method in ("PUT", "DELETE", "PATCH"):
@@ -723,7 +722,7 @@ def test_a_look_changes_nothing(relief: World) -> None:
     use, stop = page.use_links[0], page.links["Stop this voucher"]
     before = state(relief)
     paths = ["/me", "/me/en", "/me/zh", use, f"{use}/dispute", stop, "/me/en/page/1",
-             f"{use}/dispute?reason=not_me&sure=yes", f"{stop}?sure=yes",
+             f"{use}/dispute/not_me", f"{stop}?sure=yes",
              "/me/en/leave"]  # fmt: skip
     for who in (browser, Browser(relief, "en")):
         for path in paths:
@@ -759,3 +758,21 @@ def test_labels_are_text(one: World) -> None:
     family = one.family(label=evil)
     page = signed_in(one, family).mine()
     assert evil in page.text.replace("\n", "") and "<b " not in page.answer.text
+
+
+def test_every_word_is_used_and_every_word_that_is_used_is_there() -> None:
+    """No page asks for a word that is missing in either language, none lies about unused."""
+    folder = Path(holder_pages.__file__).parent
+    templates = "".join(path.read_text("utf-8") for path in folder.glob("templates/*.html"))
+    code = Path(holder_pages.__file__).read_text("utf-8")
+    code += Path(holder_words.__file__).read_text("utf-8").split("class Words")[1]
+    asked = set(re.findall(r'\bw\("([a-z_]+)"', templates)) - {"reason_", "state_", "why_"}
+    asked = {word for word in asked if not word.endswith("_")}
+    made = {f"reason_{each}" for each in REASONS}
+    made |= {f"state_{each}" for each in ("open", "upheld", "rejected", "not_yet", "over")}
+    made |= {f"state_{each}" for each in ("paused", "used_up")}
+    made |= {f"acted_{way}" for way in ("proxy", "witness")} | {f"why_{each}" for each in WHY}
+    for word, (zh, en) in holder_words._WORDS.items():
+        assert word in asked | made or f'"{word}"' in code + templates, word
+        assert zh and en and set(re.findall(r"{\w+}", zh)) == set(re.findall(r"{\w+}", en)), word
+    assert asked | made <= holder_words._WORDS.keys()
