@@ -77,7 +77,8 @@ def unnumbered(
 def give_numbers(connection: Connection, keys: Sequence[Key]) -> None:
     """The next numbers to those of `keys` that have none, in their order.
 
-    Whoever gives numbers waits for those who do: a number is visible before a higher one is given.
+    A number is committed before a higher one is given: UNIQUE would see to it alone, by failing
+    whoever is second; with the lock they wait instead.
     """
     if not keys:
         return

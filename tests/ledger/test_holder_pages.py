@@ -234,6 +234,7 @@ def test_a_token_in_an_address_is_never_read(one: World) -> None:
     assert browser.get(f"/me?token={text}").status == 200
     assert browser.post(f"/me?token={text}").status in (400, 415)
     assert browser.post(f"/me?token={text}", {"other": "1"}).status == 400
+    assert browser.post(f"/me?token={text}", b"").status == 400
     assert not browser.http.cookies and one.rows("holder_sessions") == 0
     assert browser.post("/me", {"token": text}).status == 200
 
