@@ -535,7 +535,9 @@ def _stops(client: OperatorClient, _: argparse.Namespace) -> int:
     if not found:
         print("No voucher is stopped. 无停用券。")
         return DONE
-    _console().print(_table(("programme", "voucher", "stopped_at"), found))
+    operator_screen.console().print(
+        operator_screen.table(("programme", "voucher", "stopped_at"), found)
+    )
     print("To free one: carepos ledger freeze PROGRAMME --voucher ID --thaw", file=sys.stderr)
     return NO
 

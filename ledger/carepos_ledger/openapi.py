@@ -262,7 +262,7 @@ def _page(
 
 
 _FORM: Final[dict[str, Schema]] = {"form": {"type": "string", "minLength": 22, "maxLength": 22}}
-_REASON: Final[Schema] = {"enum": ["not_me", "not_these_goods", "wrong_amount", "no_goods"]}
+_DISPUTE_REASON: Final[Schema] = {"enum": ["not_me", "not_these_goods", "wrong_amount", "no_goods"]}
 _SUBJECT: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9._~-]{1,64}$"}
 _RECEIPT_NO: Final[Schema] = {"type": "string", "pattern": "^[0-9]{4,9}-[0-9]{6,16}-[0-9]$"}
 _REFERENCE: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9_-]{22}$"}
@@ -651,7 +651,7 @@ _PATHS: Final[dict[str, Schema]] = {
                     _object(
                         dispute=_whole(1),
                         state={"enum": ["open", "upheld", "rejected"]},
-                        reason=_REASON,
+                        reason=_DISPUTE_REASON,
                         opened_at=_TIME,
                         answered_at=_or_null(_TIME),
                         answer=_or_null(_TEXT),
