@@ -140,6 +140,9 @@ class Erasure:
                 )
             )
         names = [row["voucher"] for row in vouchers]
+        connection.execute(
+            delete(schema.voucher_stops).where(schema.voucher_stops.c.voucher.in_(names))
+        )
         for row in connection.execute(select(issues).where(issues.c.voucher.in_(names))).all():
             # The posting's name can be told from the ref; the row stays, so that the same list
             # does not issue again, but leads nowhere.
@@ -169,16 +172,23 @@ class Erasure:
                 tuple_(visits.c.bucket, visits.c.iss, visits.c.jti_sha256).in_(theirs)
             )
         )
-        for table in (schema.cards, schema.enrolments, schema.beneficiaries):
+        for table in (
+            schema.cards,
+            schema.enrolments,
+            schema.holder_sessions,
+            schema.holder_marks,
+            schema.beneficiaries,
+        ):
             connection.execute(
                 delete(table).where(*(table.c[name] == value for name, value in held.items()))
             )
-        acted = schema.acted
-        connection.execute(
-            update(acted)
-            .where(*(acted.c[name] == value for name, value in held.items()))
-            .values(beneficiary=NOBODY)
-        )
+        # What somebody did for them, and what they said of a purchase, stays without them.
+        for table in (schema.acted, schema.disputes):
+            connection.execute(
+                update(table)
+                .where(*(table.c[name] == value for name, value in held.items()))
+                .values(beneficiary=NOBODY)
+            )
         # What they were paid for others still counts against limits, under a name of no one.
         unknown = b64(self._random_bytes(32))
         for table in (schema.acted, schema.actors):

@@ -32,6 +32,7 @@ def export(database: Database, who: Who, now: Clock) -> dict[str, Any]:
             "cards": _cards(connection, person),
             "acted_for_me": _acted(connection, person, as_actor=False),
             "acted_by_me": _acted(connection, person, as_actor=True),
+            "disputes": _disputes(connection, person),
         }
 
 
@@ -128,6 +129,17 @@ def _cards(connection: Connection, person: Person) -> list[dict[str, Any]]:
         )
         found.append({**card, "pin_proved": [dict(row) for row in proved.mappings()]})
     return found
+
+
+def _disputes(connection: Connection, person: Person) -> list[dict[str, Any]]:
+    """What they said they had not bought, and what they were answered."""
+    table = schema.disputes.c
+    rows = connection.execute(
+        select(table.reason, table.state, table.opened_at, table.answered_at, table.answer)
+        .where(table.bucket == person.bucket, table.beneficiary == person.beneficiary)
+        .order_by(table.opened_at, table.n)
+    )
+    return [dict(row) for row in rows.mappings()]
 
 
 def _acted(connection: Connection, person: Person, *, as_actor: bool) -> list[dict[str, Any]]:

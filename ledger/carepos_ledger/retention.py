@@ -98,8 +98,10 @@ class Retention:
             (pin_visits, pin_visits.c.proved_at < used_up),
             (schema.record_bytes, _past_dispute(settled)),
             (acted, acted.c.programme.in_(closed)),
+            (schema.disputes, schema.disputes.c.answered_at < settled),
             (schema.beneficiaries, _only_in(closed)),
             (schema.cards, _without_person(schema.cards)),
+            (schema.holder_marks, _without_person(schema.holder_marks)),
         ]
         return {
             table.name: self._delete(table, table.c.bucket.between(low, high - 1) & where, dry_run)
@@ -110,6 +112,7 @@ class Retention:
         if closed and not dry_run:
             act(self._database, lambda connection: _forget_lists(connection, closed, now))
         codes, issues, actors = schema.activations, schema.issues, schema.actors
+        sessions = schema.holder_sessions
         found = {
             table.name: self._delete(table, where, dry_run)
             for table, where in (
@@ -117,6 +120,7 @@ class Retention:
                 (actors, actors.c.programme.in_(closed)),
                 (schema.enrolments, _without_person(schema.enrolments)),
                 (codes, codes.c.expires_at < clock.to_text(now - ACTIVATIONS_KEPT)),
+                (sessions, sessions.c.opened_at < clock.to_text(now - VISITS_KEPT)),
             )
         }
         found["revocations"] = self._revocations(now, dry_run)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from carepos import pin
+from carepos import clock, pin
 from carepos.keys import digest
-from carepos_ledger import held
+from carepos_ledger import held, schema
 from carepos_ledger.cards import Cards
 from carepos_ledger.erasure import Erased, Erasure
 from carepos_ledger.person import Who
@@ -80,6 +80,24 @@ def test_money_goes_back_and_every_sum_holds(rig: Rig) -> None:
     rig.holder({"amount_minor": after.unreserved_minor})  # it can be issued again
 
 
+def on_their_pages(rig: Rig, holder: Holder, answered_at: str | None = None) -> None:
+    """What the pages leave behind of somebody who looks, disputes a use and stops a voucher."""
+    who = {"bucket": holder.bucket, "beneficiary": holder.beneficiary}
+    at = clock.to_text(rig.now())
+    with rig.database.write() as connection:
+        for table, row in (
+            (schema.holder_sessions,
+             {**who, "session_sha256": "s" * 43, "opened_at": at, "new_after": 0, "has_left": 0}),
+            (schema.holder_marks, {**who, "seen_n": 1}),
+            (schema.voucher_stops,
+             {"bucket": holder.bucket, "voucher": holder.voucher, "stopped_at": at}),
+            (schema.disputes,
+             {**who, "posting": "p", "reason": "not_me", "opened_at": at,
+              "state": "open" if answered_at is None else "upheld", "answered_at": answered_at}),
+        ):  # fmt: skip
+            connection.execute(table.insert().values(**row))
+
+
 def test_no_row_leads_from_a_person_to_their_vouchers(rig: Rig) -> None:
     """Neither the `sub`, a list's hash, a card, nor a name that two rows share only because they
     are one person's; the row of the list stays, so that it is issued once, and leads nowhere."""
@@ -90,6 +108,7 @@ def test_no_row_leads_from_a_person_to_their_vouchers(rig: Rig) -> None:
     acts = {"act": {"sub": "actor-1"}, "care_reason": "frail"}
     sale = rig.redeem(till, holder, 100, token_text=rig.token(holder, **acts))
     assert code(rig.send_one(sale)) == "posted"
+    on_their_pages(rig, holder)
     [one, two] = rig.tables(["issues"])["issues"]
     erase(rig, holder)
     rows = json.dumps(rig.tables(), default=str)
@@ -100,6 +119,8 @@ def test_no_row_leads_from_a_person_to_their_vouchers(rig: Rig) -> None:
         assert (row["bucket"], row["voucher"]) == (0, "")
     left = rig.counts()  # the rig leaves the second row's own beneficiary behind
     assert (left.get("cards"), left["beneficiaries"], left["enrolments"]) == (None, 1, 1)
+    assert not {"holder_sessions", "holder_marks", "voucher_stops"} & left.keys()
+    assert [row["reason"] for row in rig.tables(["disputes"])["disputes"]] == ["not_me"]
     assert len({row["beneficiary"] for row in rig.tables(["vouchers"])["vouchers"]}) == 2
     assert rig.differences() == ()
 
@@ -214,6 +235,7 @@ def test_a_person_is_told_what_is_held(rig: Rig) -> None:
     rig.now.forward(seconds=1)
     acts = {"act": {"sub": "actor-1"}, "care_reason": "frail"}
     rig.send_one(rig.redeem(till, holder, 700, token_text=rig.token(holder, **acts)))
+    on_their_pages(rig, holder)
     told = held.export(rig.database, Who(ISSUER, holder.sub, None, None), rig.now)
     [voucher] = told["vouchers"]
     assert [(each["kind"], each["moved"]) for each in voucher["history"]] == [
@@ -224,6 +246,7 @@ def test_a_person_is_told_what_is_held(rig: Rig) -> None:
     assert told["acted_for_me"][0]["reason"] == "frail"
     assert told["cards"][0]["wrong_tries"] == 0
     assert len(told["lists"]) == 1
+    assert told["disputes"][0]["reason"] == "not_me"
     shown = json.dumps(told)
     assert digest(f"{ISSUER}|actor-1".encode()) not in shown
     assert verifier not in shown and holder.beneficiary not in shown

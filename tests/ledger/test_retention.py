@@ -16,6 +16,7 @@ from carepos_ledger.retention import BUCKETS, STEP_BUCKETS, Retention
 from carepos_ledger.revoking import Revoking
 from carepos_ledger.settlement import Settlement
 from tests.ledger.rig import IMPORT_KEY_ID, ISSUER, PROGRAMME, RULES, Rig, code
+from tests.ledger.test_erasure import on_their_pages
 
 DISPUTE_DAYS = 100
 
@@ -76,6 +77,28 @@ def test_a_visit_is_kept_as_long_as_a_code_could_come_again(rig: Rig) -> None:
     rig.now.forward(seconds=1)
     assert retain(rig) == {"visits": 1, "pin_visits": 1}
     assert code(rig.send_one(rig.redeem(till, holder, 100, token_text=text))) == "token_expired"
+
+
+def test_what_the_pages_leave_goes_in_its_time(rig: Rig) -> None:
+    """A session after two days, an answered dispute after the dispute period, an open one never;
+    what somebody saw last stays as long as they do."""
+    answered, waiting = rig.holder(), rig.holder()
+    on_their_pages(rig, answered, answered_at=clock.to_text(rig.now()))
+    with rig.database.write() as connection:
+        connection.execute(
+            schema.disputes.insert().values(
+                bucket=waiting.bucket, beneficiary=waiting.beneficiary, posting="q",
+                reason="no_goods", state="open", opened_at=clock.to_text(rig.now()),
+            )
+        )  # fmt: skip
+    rig.now.at += retention.VISITS_KEPT
+    assert retain(rig) == {}
+    rig.now.forward(seconds=1)
+    assert retain(rig) == {"holder_sessions": 1}
+    rig.now.forward(days=DISPUTE_DAYS)
+    assert retain(rig)["disputes"] == 1
+    assert [row["reason"] for row in rig.tables(["disputes"])["disputes"]] == ["no_goods"]
+    assert rig.counts()["holder_marks"] == 1
 
 
 def test_signed_bytes_wait_until_the_shop_was_paid(rig: Rig) -> None:

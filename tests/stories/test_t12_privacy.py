@@ -58,6 +58,8 @@ ALLOWED = [
     Allowed("sub", "ledger.db*", "the file of that table, 0600"),
     Allowed("sub", "output carepos ledger export-person", "told to the person it is about"),
     Allowed("erased sub", "output carepos ledger export-person", "told before it was erased"),
+    Allowed("sub", "answer operator, malformed", "the feed of uses names who is to be told"),
+    Allowed("erased sub", "answer operator, malformed", "the same, before it was erased"),
     Allowed("erased sub", "office/enrolment.csv", "the issuer's copy, not the ledger's to erase"),
     Allowed("erased sub", "wire till to ledger", "the tokens with which they had shopped"),
     # what a till hands to the ledger, and to nobody else; behind TLS outside one machine
