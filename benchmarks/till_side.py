@@ -66,7 +66,7 @@ def rows(folder: Path) -> Iterator[Row]:
     yield from _checkout()
     yield from _receipt()
     yield _settlement_file()
-    yield _weight()
+    yield from _weight()
     yield from _plugin(folder)
 
 
@@ -364,14 +364,16 @@ def _seconds(code: str) -> float:
     return time.perf_counter() - began
 
 
-def _weight() -> Row:
-    pairs = [(_seconds("import carepos"), _seconds("import requests, jwt")) for _ in range(7)]
-    ours = statistics.median(a for a, _ in pairs)
-    floor = statistics.median(b for _, b in pairs)
-    return Row(
-        "import carepos, whole process (floor: import requests, jwt)", ours * 1000, floor * 1000,
-        "ms", "ratio <= 1.3", False, ours <= 1.3 * floor,
-    )  # fmt: skip
+def _weight() -> Iterator[Row]:
+    """Names are loaded when asked for, so what is asked for counts, and not `import carepos`."""
+    for code in ("import carepos", "from carepos import TokenVerifier", "from carepos import Till"):
+        pairs = [(_seconds(code), _seconds("import requests, jwt")) for _ in range(7)]
+        ours = statistics.median(a for a, _ in pairs)
+        floor = statistics.median(b for _, b in pairs)
+        yield Row(
+            f"{code}, whole process (floor: import requests, jwt)", ours * 1000, floor * 1000,
+            "ms", "ratio <= 1.3", False, ours <= 1.3 * floor,
+        )  # fmt: skip
 
 
 def _plugin(folder: Path) -> Iterator[Row]:

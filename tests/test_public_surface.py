@@ -32,7 +32,26 @@ def test_the_surface_is_the_reviewed_list() -> None:
 def test_nothing_else_is_lying_about() -> None:
     """Beside the list, `carepos` holds only its modules and what Python puts there."""
     found = {name for name in vars(carepos) if not name.startswith("_")}
-    assert found - set(MODULES) - {"annotations"} <= set(carepos.__all__)
+    machinery = {"annotations", "TYPE_CHECKING", "import_module"}
+    assert found - set(MODULES) - machinery <= set(carepos.__all__)
+
+
+def test_each_name_is_loaded_when_it_is_asked_for() -> None:
+    """`import carepos` by itself loads none of its modules; whoever only verifies codes loads no
+    journal and no HTTP; a name that is none says so."""
+    code = """
+import sys, carepos
+assert [m for m in sys.modules if m.startswith("carepos.")] == []
+assert set(carepos.__all__) <= set(dir(carepos))
+from carepos import TokenVerifier
+assert not {"carepos.journal", "carepos.till", "requests", "sqlite3"} & set(sys.modules)
+try:
+    carepos.Nothing
+except AttributeError as error:
+    assert "Nothing" in str(error)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert set(carepos._HOME) == set(carepos.__all__)
 
 
 @pytest.mark.parametrize("name", carepos.__all__)

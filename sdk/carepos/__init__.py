@@ -1,36 +1,43 @@
 """CarePOS: redeem digital aid vouchers exactly once, at the register a shop already has.
 
 The names below are the public surface; everything else may change. Start with `Till`.
+
+Each is loaded when it is first asked for (PEP 562): whoever only verifies care codes does not wait
+for the journal, and a register's process starts at once.
 """
 
 from __future__ import annotations
 
-from carepos.basket import Line, spread_discount
-from carepos.errors import (
-    CareposError,
-    ClockSkew,
-    EnrolmentFailed,
-    JournalClosed,
-    JournalCorrupt,
-    JournalError,
-    JournalLocked,
-    Malformed,
-    NotDecided,
-    Refused,
-    SignatureInvalid,
-    TokenRefused,
-    Unreachable,
-    WrongState,
-)
-from carepos.issuer_keys import IssuerKeys, SetRefused
-from carepos.key_store import KeyStore
-from carepos.refusals import Refusal
-from carepos.rules import Proposal, Situation, check, propose
-from carepos.scan import Holder
-from carepos.slip import Paper
-from carepos.till import DayClose, Offer, Sale, Till
-from carepos.token import IdentityToken, TokenVerifier
-from carepos.voucher import Programme, Quota, Terms, Voucher
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from carepos.basket import Line, spread_discount
+    from carepos.errors import (
+        CareposError,
+        ClockSkew,
+        EnrolmentFailed,
+        JournalClosed,
+        JournalCorrupt,
+        JournalError,
+        JournalLocked,
+        Malformed,
+        NotDecided,
+        Refused,
+        SignatureInvalid,
+        TokenRefused,
+        Unreachable,
+        WrongState,
+    )
+    from carepos.issuer_keys import IssuerKeys, SetRefused
+    from carepos.key_store import KeyStore
+    from carepos.refusals import Refusal
+    from carepos.rules import Proposal, Situation, check, propose
+    from carepos.scan import Holder
+    from carepos.slip import Paper
+    from carepos.till import DayClose, Offer, Sale, Till
+    from carepos.token import IdentityToken, TokenVerifier
+    from carepos.voucher import Programme, Quota, Terms, Voucher
 
 __all__ = [
     "CareposError",
@@ -70,3 +77,32 @@ __all__ = [
     "propose",
     "spread_discount",
 ]
+
+_NAMES_OF = {
+    "basket": "Line spread_discount",
+    "errors": "CareposError ClockSkew EnrolmentFailed JournalClosed JournalCorrupt JournalError"
+    " JournalLocked Malformed NotDecided Refused SignatureInvalid TokenRefused Unreachable"
+    " WrongState",
+    "issuer_keys": "IssuerKeys SetRefused",
+    "key_store": "KeyStore",
+    "refusals": "Refusal",
+    "rules": "Proposal Situation check propose",
+    "scan": "Holder",
+    "slip": "Paper",
+    "till": "DayClose Offer Sale Till",
+    "token": "IdentityToken TokenVerifier",
+    "voucher": "Programme Quota Terms Voucher",
+}
+_HOME = {name: module for module, names in _NAMES_OF.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"carepos.{_HOME[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
