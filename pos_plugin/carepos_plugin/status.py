@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from carepos import clock, pack
+from carepos import clock, pack, record
 from carepos.clock import Clock
 from carepos.enrolment import Enrolment
 from carepos.journal import JournalView
@@ -32,7 +32,7 @@ def of_journal(
             "store_name": enrolled.store_name,
         },
         "open": shown.open_sales(journal, enrolled.terminal_no),
-        "not_uploaded": len(journal.unanswered("start", "redeem", "reversal", "day_report")),
+        "not_uploaded": len(journal.unanswered("redeem", "reversal", *record.PLAIN)),
         "pack": _pack(folder, enrolled, now),
     }
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
-from carepos import NotDecided, Till, Unreachable, clock
+from carepos import NotDecided, Till, Unreachable, clock, record
 from carepos.clock import Clock
 
 PACK_EVERY_S: Final = 600
@@ -77,7 +77,7 @@ class Chores:
             if (
                 self._contact.problem is not None
                 or self._monotonic() >= self._pack_due
-                or self._till.journal.unanswered("start", "day_report")
+                or self._till.journal.unanswered(*record.PLAIN)
             ):
                 # Also when only a record waits: nothing else tells why it could not go up.
                 self._till.refresh_pack()

@@ -15,7 +15,7 @@ from pathlib import Path
 from carepos import clock, durable, ids, jws, revocation, strict_json
 from carepos.errors import Malformed
 from carepos.issuer_keys import MAX_KEYS, IssuerKey, IssuerKeys
-from carepos.keys import Keys, KeySet, digest
+from carepos.keys import Keys, KeySet, digest, unb64
 from carepos.product import ProductList
 from carepos.revocation import Revocations
 from carepos.voucher import Programme
@@ -118,9 +118,22 @@ def _issuer(value: object, as_of: datetime) -> tuple[str, IssuerKeys]:
 
 
 def keep(folder: Path, data: bytes, manifest: str) -> None:
-    """Store a verified pack durably beside the journal."""
-    durable.write(folder / "pack.json", data)
+    """Store a verified pack durably beside the journal.
+
+    Each pack's file has a name of its own, so that the manifest decides in one step which is held:
+    a crash at any point leaves the old pack or the new one, never none.
+    """
+    path = folder / _file_name(digest(data))
+    durable.write(path, data)
     keep_manifest(folder, manifest)
+    for other in folder.glob("pack-*.json"):
+        if other != path:
+            other.unlink(missing_ok=True)
+
+
+def _file_name(sha256: str) -> str:
+    # Hexadecimal: there are file systems to which a and A are one letter.
+    return f"pack-{unb64(sha256).hex()[:32]}.json"
 
 
 def keep_manifest(folder: Path, manifest: str) -> None:
@@ -129,11 +142,11 @@ def keep_manifest(folder: Path, manifest: str) -> None:
 
 
 def kept(folder: Path, *, terminal: str, keys: KeySet) -> Pack | None:
-    """The stored pack, verified anew. None when there is none, or a crash left the two files of
-    different packs: it is then fetched again."""
+    """The stored pack, verified anew. None when there is none that verifies: it is then fetched."""
     try:
-        data = (folder / "pack.json").read_bytes()
         manifest = (folder / "pack.manifest").read_text("ascii")
+        told = read_manifest(manifest, terminal=terminal, keys=keys)
+        data = (folder / _file_name(told.sha256)).read_bytes()
         return read(data, manifest, terminal=terminal, keys=keys)
     except (OSError, UnicodeDecodeError, Malformed):
         return None

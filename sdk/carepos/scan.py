@@ -151,12 +151,18 @@ class Scanner:
         return TokenVerifier(pack.issuers, pack.audience, pack.revocations)
 
     def _check_use(self, identity: IdentityToken) -> None:
-        """Rows 12 and 13, as far as this till knows: used before, withdrawn."""
+        """Rows 12 and 13, as far as this till knows: used before, withdrawn.
+
+        Its journal marks a visit with the intent. One that a lookup opened only the ledger knows,
+        so whether a picture is too old to open one is the ledger's to say.
+        """
         if identity.visit_sha256 is not None:
             first = self._journal.first_use(Visit(identity.iss, identity.visit_sha256))
-            bound = None if first is None else (self._terminal, first)
-            refusal = token.visit_refusal(identity, bound, self._terminal, self._now())
-            if refusal is not None:
+            if first is not None and (
+                refusal := token.visit_refusal(
+                    identity, (self._terminal, first), self._terminal, self._now()
+                )
+            ):
                 raise Refused(refusal)
         if identity.revoked:
             raise Refused(Refusal("token_revoked"))

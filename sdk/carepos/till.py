@@ -132,8 +132,8 @@ class DayClose:
 class Till:
     """One enrolled till. `Till.open(folder)`; safe to call from several threads.
 
-    Files in the folder: `terminal.key` (0600), `enrolment.json`, `journal.db`, `pack.json`, and
-    while the key changes `next.key` (0600).
+    Files in the folder: `terminal.key` (0600), `enrolment.json`, `journal.db`, `pack.manifest` with
+    the file that it names, and while the key changes `next.key` (0600).
     """
 
     def __init__(

@@ -172,6 +172,34 @@ def test_a_pack_that_has_not_changed_grows_no_older(packs: Packs) -> None:
     assert packs.server.asked - packs.manifests == files
 
 
+@pytest.mark.parametrize("dies", ["before the manifest", "after the manifest"])
+def test_a_crash_while_a_pack_is_kept_leaves_one_of_the_two(
+    packs: Packs, dies: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new file stands beside the old one until the manifest names it, so a till that starts
+    without a network after a power cut has the old pack or the new one, and never none."""
+    keeper = packs.keeper()
+    old = keeper.get()
+    packs.issued, packs.keys = timedelta(days=1), [HELD, NEW]
+    write = pack.keep_manifest
+
+    def keep_manifest(folder: Path, manifest: str) -> None:
+        if dies == "after the manifest":
+            write(folder, manifest)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pack, "keep_manifest", keep_manifest)
+    with pytest.raises(KeyboardInterrupt):
+        keeper.refresh()
+    monkeypatch.undo()
+    kept = packs.keeper().held
+    assert kept is not None
+    assert (kept.sha256 == old.sha256) == (dies == "before the manifest")
+    fresh = packs.keeper().refresh()
+    assert set(fresh.issuers[ISSUER].keys) == {HELD.kid, NEW.kid}
+    assert len(list(packs.folder.glob("pack-*.json"))) <= 2
+
+
 # ── a whole till ───────────────────────────────────────────────────────────────────────────────
 
 

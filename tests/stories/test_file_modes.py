@@ -20,7 +20,7 @@ OPEN = (
     "*.capabilities.pickle",
     "keyset.json",
     "enrolment.json",
-    "pack.json",
+    "pack-*.json",
     "pack.manifest",
     "plugin.toml",
 )

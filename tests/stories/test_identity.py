@@ -194,8 +194,8 @@ def test_a_wallet_redeems_and_its_screenshot_does_not(either: World) -> None:
 
 
 def test_a_wallet_that_proves_nothing(place: World) -> None:
-    """A picture of five minutes ago, and the token without a signature of this moment, are
-    `holder_unproven` before the ledger hears of them."""
+    """A picture of five minutes ago that was shown nowhere yet, and the token without a signature
+    of this moment, are `holder_unproven` and leave no mark."""
     till, wallet = place.till(), open_wallet(place.family())
     till.refresh_pack()
     shown = wallet.present()
@@ -206,6 +206,17 @@ def test_a_wallet_that_proves_nothing(place: World) -> None:
     assert bare.code == "holder_unproven" and "重新打开" in bare.sentence()
     assert place.rows("visits") == before
     assert till.scan(wallet.present()).vouchers
+
+
+def test_a_picture_grows_old_within_its_visit(place: World) -> None:
+    """Scanned, nothing redeemed, scanned again after six minutes at the same till: the visit that
+    the first scan opened still holds there, and nowhere else."""
+    till, other, wallet = place.till(), place.till("till-2"), open_wallet(place.family(12_000))
+    shown = wallet.present()
+    assert till.scan(shown).vouchers
+    place.now.forward(minutes=6)
+    assert redeem(till, shown, "S1").state == "confirmed"
+    assert refused(other, shown).code == "token_replayed"
 
 
 def test_a_retry_outlives_the_presentation(either: World, tmp_path: Path) -> None:
