@@ -54,11 +54,14 @@ def arrive(keys: dict[str, TerminalKey], record: Record) -> bool:
         for kid, other in keys.items():
             if other.terminal != record.terminal or kid == record.kid:
                 continue
-            if other.until is None:
+            if key.first is not None:
+                # Only the end of the one before moves. Keys that are open were announced since:
+                # else a copy of a closed key could stop the till with a number that it left out.
+                if other.until == key.first:
+                    keys[kid] = other._replace(until=first)
+            elif other.until is None:
                 # A key that never signed has no number below the first.
                 keys[kid] = other._replace(until=first if other.first else (first[0], 1))
-            elif other.until == key.first:
-                keys[kid] = other._replace(until=first)
         keys[record.kid] = key._replace(first=first)
     return True
 
