@@ -1,7 +1,8 @@
 """Redemptions that somebody made for a beneficiary: what was paid so before, and the audit of each.
 
-docs/identity.md §8. The household's rows lie in its bucket. What one actor is paid spans buckets,
-so an acted redemption (and no other) also locks its actor's row, after all vouchers.
+docs/identity.md §8. A household may hold several vouchers, and what one actor is paid spans
+buckets: so an acted redemption (and no other) also locks its household and its actor, in this order
+and after all vouchers.
 """
 
 from __future__ import annotations
@@ -22,6 +23,20 @@ from carepos_ledger.actions import find
 from carepos_ledger.database import Database
 from carepos_ledger.decide import ActedPosting
 from carepos_ledger.problems import Problem
+
+
+def lock_households(connection: Connection, households: Iterable[tuple[int, str]]) -> None:
+    """Hold the rows of these (bucket, beneficiary) until the transaction ends."""
+    wanted = sorted(set(households))
+    if not wanted:
+        return
+    people = schema.beneficiaries.c
+    connection.execute(
+        select(people.beneficiary)
+        .where(tuple_(people.bucket, people.beneficiary).in_(wanted))
+        .order_by(people.bucket, people.beneficiary)
+        .with_for_update(key_share=True)
+    ).all()
 
 
 def lock_actors(connection: Connection, actors: Iterable[tuple[str, str]]) -> None:
@@ -96,6 +111,15 @@ def write_acted(
             update(table)
             .where(table.c.bucket == each.bucket, table.c.posting == each.posting)
             .values(reversed=1)
+        )
+
+
+def rename_actor(connection: Connection, actor_sha256: str, name: str) -> None:
+    """Keep what an actor was paid under another name."""
+    # `actors` first: whoever is paying them holds that row, and `acted` is read when it is booked.
+    for table in (schema.actors, schema.acted):
+        connection.execute(
+            update(table).where(table.c.actor_sha256 == actor_sha256).values(actor_sha256=name)
         )
 
 

@@ -293,6 +293,7 @@ class Book:
             person = shelf.beneficiaries.get((identity.iss, identity.sub))
             if identity.acting is not None and programme is not None and person is not None:
                 found.append((programme, person, identity.acting.actor_sha256))
+        acting.lock_households(connection, [person for _, person, _ in found])
         acting.lock_actors(connection, [(p.programme, actor) for p, _, actor in found])
         for programme, (bucket, beneficiary), actor in found:
             sums = acting.read_sums(

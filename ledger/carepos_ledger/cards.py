@@ -21,6 +21,7 @@ from carepos.token import VISIT, IdentityToken
 from carepos_ledger import schema
 from carepos_ledger.actions import Done, act, find
 from carepos_ledger.database import Database
+from carepos_ledger.person import find_holder
 from carepos_ledger.problems import Problem
 
 TRIES: Final = 5
@@ -83,7 +84,7 @@ class Cards:
         """
         named = dict(zip(CARD_NAMES, (iss, jti_sha256, sub, pin_verifier), strict=True))
         wanted = Card.from_json(named)
-        return act(self._database, lambda connection: _put(connection, wanted))
+        return act(self._database, lambda connection: put_in(connection, wanted))
 
     def put_many(self, cards: Sequence[Card], *, dry_run: bool = False) -> list[CardAnswer]:
         """Know many cards, in one transaction; one that is refused keeps no other back.
@@ -178,10 +179,10 @@ class Cards:
         return now
 
 
-def _put(connection: Connection, card: Card) -> Done:
-    """Raises Problem before it has written anything."""
+def put_in(connection: Connection, card: Card) -> Done:
+    """As `Cards.put`, in a transaction. Raises Problem before it has written anything."""
     table = schema.cards
-    person = find(connection, schema.beneficiaries, {"iss": card.iss, "sub": card.sub})
+    person = find_holder(connection, card.iss, card.sub)
     if person is None:
         raise Problem("not_found", "nothing was issued to this holder", field="sub")
     name = {"iss": card.iss, "jti_sha256": card.jti_sha256}
@@ -208,7 +209,7 @@ def _put(connection: Connection, card: Card) -> Done:
 
 def _answer(connection: Connection, card: Card) -> CardAnswer:
     try:
-        return CardAnswer(card.jti_sha256, _put(connection, card))
+        return CardAnswer(card.jti_sha256, put_in(connection, card))
     except Problem as problem:
         return CardAnswer(card.jti_sha256, "refused", problem.detail)
 

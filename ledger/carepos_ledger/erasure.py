@@ -21,13 +21,13 @@ from carepos import clock
 from carepos.clock import Clock
 from carepos.ids import RandomBytes
 from carepos.keys import b64, digest
-from carepos_ledger import accounts, schema
+from carepos_ledger import accounts, acting, schema
 from carepos_ledger.accounts import Balance
 from carepos_ledger.actions import act
 from carepos_ledger.book import entry_rows, holding_from
 from carepos_ledger.database import Database
 from carepos_ledger.issuing import issue_posting
-from carepos_ledger.person import Person, Who, find_person, vouchers_of
+from carepos_ledger.person import Person, Who, find_person, lock_person, vouchers_of
 from carepos_ledger.problems import Problem
 
 NOBODY: Final = ""
@@ -80,7 +80,9 @@ class Erasure:
     ) -> Erased:
         lock_programmes(connection)
         person, now = find_person(connection, who), self._now()
+        # In the order of a redemption: vouchers, their holder, an actor.
         vouchers = vouchers_of(connection, person, lock=True)
+        lock_person(connection, person)
         if not forfeit and not dry_run:
             _refuse_what_can_be_spent(vouchers, now)
         found = _count(connection, person, vouchers)
@@ -190,13 +192,7 @@ class Erasure:
                 .values(beneficiary=NOBODY)
             )
         # What they were paid for others still counts against limits, under a name of no one.
-        unknown = b64(self._random_bytes(32))
-        for table in (schema.acted, schema.actors):
-            connection.execute(
-                update(table)
-                .where(table.c.actor_sha256 == person.actor)
-                .values(actor_sha256=unknown)
-            )
+        acting.rename_actor(connection, person.actor, b64(self._random_bytes(32)))
 
 
 def lock_programmes(connection: Connection) -> None:

@@ -22,6 +22,7 @@ from carepos_ledger import holder_account, schema, uses
 from carepos_ledger.actions import act, find
 from carepos_ledger.book import bind_visit
 from carepos_ledger.database import Database
+from carepos_ledger.person import find_holder
 from carepos_ledger.problems import Problem
 from carepos_ledger.trust import Trust
 
@@ -78,10 +79,10 @@ class HolderSessions:
         """
         identity = self._verified(presented)
         secret = b64(self._random_bytes(32))
-        people, now = schema.beneficiaries, self._now()
+        now = self._now()
 
         def work(connection: Connection) -> None:
-            person = find(connection, people, {"iss": identity.iss, "sub": identity.sub})
+            person = find_holder(connection, identity.iss, identity.sub)
             if person is None:
                 raise Refused(Refusal("voucher_unknown"))
             self._open(connection, identity, person.bucket, person.beneficiary, secret, now)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from sqlalchemy import Connection, select, tuple_
+from sqlalchemy import Connection, Row, select, tuple_
 
 from carepos import ids, strict_json
 from carepos.keys import digest
@@ -81,6 +81,27 @@ def find_person(connection: Connection, who: Who) -> Person:
         if connection.execute(acted).first() is not None:
             return person
     raise Problem("not_found", "nothing is held about such a person", field="person")
+
+
+def lock_person(connection: Connection, person: Person) -> None:
+    """Hold the person's row against everybody until the transaction ends."""
+    people = schema.beneficiaries.c
+    connection.execute(
+        select(people.sub)
+        .where(people.bucket == person.bucket, people.beneficiary == person.beneficiary)
+        .with_for_update()
+    ).all()
+
+
+def find_holder(connection: Connection, iss: str, sub: str) -> Row[Any] | None:
+    """The row of a beneficiary, who is not erased before the transaction ends: what it writes of
+    them is there to be erased."""
+    people = schema.beneficiaries
+    return connection.execute(
+        select(people)
+        .where(people.c.iss == iss, people.c.sub == sub)
+        .with_for_update(read=True, key_share=True)
+    ).one_or_none()
 
 
 def vouchers_of(connection: Connection, person: Person, *, lock: bool = False) -> list[Any]:

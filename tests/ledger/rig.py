@@ -9,11 +9,12 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import delete, select, update
 
@@ -62,6 +63,8 @@ RULES: dict[str, Any] = {
 Envelope = dict[str, Any]
 Answer = Outcome | str
 """A verified outcome, or the code of a problem."""
+
+T = TypeVar("T")
 
 
 class SetClock:
@@ -345,6 +348,35 @@ class Rig:
         for thread in threads:
             thread.join()
         return answers
+
+    def before_commit(self, envelope: Envelope, then: Callable[[], T]) -> tuple[Answer, T]:
+        """What `envelope` is answered and what `then` returns, which begins in another thread when
+        the envelope is decided, and not committed before `then` waits for it or is done."""
+        written, go_on = threading.Event(), threading.Event()
+
+        def reached(point: str) -> None:
+            if point == "written":
+                written.set()
+                assert go_on.wait(20)
+
+        slow = Book(self.database, self.keyring, self.now, reached)
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(self.send, envelope, book=slow)
+            assert written.wait(20)
+            second = pool.submit(then)
+            self.until_it_waits(second)
+            go_on.set()
+            [answer] = first.result()
+            return answer, second.result()
+
+    def until_it_waits(self, running: Future[Any]) -> None:
+        """Return when `running` waits for a lock of the database, or is done. On SQLite, where a
+        writer waits for the whole of the one before it, at once."""
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        while not running.done() and not self.database.is_sqlite:
+            with self.database.read() as connection:
+                if connection.exec_driver_sql(waiting).scalar():
+                    return
 
     def _answer(self, text: str, answer: Decided | Problem) -> Answer:
         if isinstance(answer, Problem):

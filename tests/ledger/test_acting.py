@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from carepos import jws
+from carepos.basket import Entry
 from carepos_ledger import acting, terminal_keys
 from carepos_ledger.auth import Caller
 from carepos_ledger.counter import Counter
@@ -124,6 +125,24 @@ def test_many_shops_at_once_stay_within_an_actors_limit(ledger: Rig) -> None:
     answers = sorted(code(each) for each in ledger.side_by_side(sent))
     assert answers == ["acting_limit"] * 4 + ["posted"] * 4
     assert sum(each.amount_minor for each in acting.audit(ledger.database, PROGRAMME)) == 8_000
+
+
+def test_two_shops_at_once_stay_within_a_households_limit(ledger: Rig) -> None:
+    """Two actors at two servers, each with a voucher of its own of one household: the second is
+    judged when the first is booked, though no row of theirs is the same (FC-10)."""
+    holder, tills = ledger.holder({}, {}), (ledger.signer(), ledger.signer())
+    sales = [
+        ledger.redeem(
+            till,
+            holder,
+            3_000,
+            token_text=acted_token(ledger, holder, actor),
+            allocation=[Entry(1, voucher, 0, 3_000, 0)],
+        )
+        for till, actor, voucher in zip(tills, ("son", "neighbour"), holder.vouchers, strict=True)
+    ]
+    answers = ledger.before_commit(sales[0], lambda: ledger.send(sales[1])[0])
+    assert [code(each) for each in answers] == ["posted", "acting_limit"]
 
 
 def test_each_is_kept_for_an_audit(ledger: Rig) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +14,6 @@ from carepos.keys import digest
 from carepos.outcome import Outcome
 from carepos.record import DayReport, Record
 from carepos_ledger import schema
-from carepos_ledger.book import Book
 from carepos_ledger.decide import Command, Decided
 from carepos_ledger.problems import Problem
 from tests.ledger.rig import MILK, PROGRAMME, RICE, SOAP, Envelope, Holder, Rig, code
@@ -555,32 +553,8 @@ def test_two_late_originals_of_one_tombstone(rig: Rig) -> None:
     record = rig.read(first)
     second = rig.redeem(till, two, attempt_id=record.id)
     rig.send_one(till.reversal(record))
-    written, go_on = threading.Event(), threading.Event()
-
-    def reached(point: str) -> None:
-        if point == "written":
-            written.set()
-            assert go_on.wait(20)
-
-    slow = Book(rig.database, rig.keyring, rig.now, reached)
-    answers: dict[str, Any] = {}
-    threads = [threading.Thread(target=lambda: answers.update(one=rig.send(first, book=slow)))]
-    threads[0].start()
-    assert written.wait(20)
-    threads.append(threading.Thread(target=lambda: answers.update(two=rig.send(second))))
-    threads[1].start()
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    while threads[1].is_alive() and not rig.database.is_sqlite:
-        with rig.database.read() as connection:
-            if connection.exec_driver_sql(waiting).scalar():
-                break
-    go_on.set()
-    for thread in threads:
-        thread.join()
-    assert [code(answers[name][0]) for name in ("one", "two")] == [
-        "reversed",
-        "id_content_mismatch",
-    ]
+    answers = rig.before_commit(first, lambda: rig.send(second)[0])
+    assert [code(each) for each in answers] == ["reversed", "id_content_mismatch"]
 
 
 # ── reading ────────────────────────────────────────────────────────────────────────────────────

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import pytest
 
 from carepos import clock, pin
 from carepos.keys import digest
-from carepos_ledger import held, schema
-from carepos_ledger.cards import Cards
+from carepos_ledger import cards, held, schema
+from carepos_ledger.cards import Card, Cards
 from carepos_ledger.erasure import Erased, Erasure
 from carepos_ledger.person import Who
 from carepos_ledger.problems import Problem
@@ -168,6 +169,42 @@ def test_an_actor_is_erased_too(rig: Rig) -> None:
     assert acted["actor_sha256"] == actor["actor_sha256"] != known
     assert (acted["amount_minor"], acted["beneficiary"]) == (100, holder.beneficiary)
     assert refused(rig, Who(ISSUER, "actor-1", None, None)) == "not_found"
+
+
+def test_an_actor_who_is_paid_at_that_moment_is_erased_too(rig: Rig) -> None:
+    """What is booked while somebody is erased is kept under the name of no one, like all before."""
+    rig.programmes.put_programme({**RULES, "acting": ACTING})
+    acts = {"act": {"sub": "actor-1"}, "care_reason": "frail"}
+    sales = [
+        rig.redeem(rig.signer(), holder, 100, token_text=rig.token(holder, **acts))
+        for holder in (rig.holder(), rig.holder())
+    ]
+    assert code(rig.send_one(sales[0])) == "posted"
+    actor = Who(ISSUER, "actor-1", None, None)
+    answer, _ = rig.before_commit(sales[1], lambda: erase(rig, actor))
+    assert code(answer) == "posted"
+    assert {row["actor_sha256"] for row in rig.tables(["acted"])["acted"]} == {
+        rig.tables(["actors"])["actors"][0]["actor_sha256"]
+    }
+    assert refused(rig, actor) == "not_found"
+
+
+def test_no_card_outlives_its_holder(rig: Rig) -> None:
+    """A card that is told while its holder is erased is told before it and goes too, or it is
+    refused: it never stands in the way of the card's next holder."""
+    holder, told = rig.holder(), Cards(rig.database, rig.now)
+    card = Card(ISSUER, digest(b"card"), holder.sub, pin.verifier(digest(b"proof")))
+    with ThreadPoolExecutor(1) as pool:
+        with rig.database.write() as connection:
+            assert cards.put_in(connection, card) == "created"
+            erasing = pool.submit(erase, rig, holder)
+            rig.until_it_waits(erasing)
+        assert erasing.result().vouchers == 1
+    assert "cards" not in rig.counts()
+    with pytest.raises(Problem) as caught:
+        told.put(card.iss, card.jti_sha256, card.sub, card.pin_verifier)
+    assert caught.value.code == "not_found"
+    told.put(card.iss, card.jti_sha256, rig.holder().sub, card.pin_verifier)
 
 
 def test_a_row_of_a_list_names_a_person(rig: Rig) -> None:

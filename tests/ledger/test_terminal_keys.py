@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from alembic import command
@@ -120,18 +119,12 @@ def test_a_change_waits_for_the_close_that_is_under_way(rig: Rig) -> None:
     rival, content = changed(till)
     record = till.sign(content, till.own_id())
     [closing] = rig.commands([{"record": fresh.start().jws}])
-    with rig.database.write() as connection:
-        assert terminal_keys.close_others(connection, [closing]) == set()  # type: ignore[list-item]
-        answers: dict[str, Any] = {}
-        thread = threading.Thread(target=lambda: answers.update(it=rig.send(record)))
-        thread.start()
-        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        while thread.is_alive() and not rig.database.is_sqlite:
-            with rig.database.read() as looking:
-                if looking.exec_driver_sql(waiting).scalar():
-                    break
-    thread.join()
-    assert [code(a) for a in answers["it"]] == ["signature_invalid"]
+    with ThreadPoolExecutor(1) as pool:
+        with rig.database.write() as connection:
+            assert terminal_keys.close_others(connection, [closing]) == set()  # type: ignore[list-item]
+            sent = pool.submit(rig.send, record)
+            rig.until_it_waits(sent)
+        assert [code(a) for a in sent.result()] == ["signature_invalid"]
     rival.sequence += 3
     assert [code(a) for a in rig.send(rival.start())] == ["signature_invalid"]
 
