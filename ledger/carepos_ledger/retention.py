@@ -96,9 +96,9 @@ class Retention:
         due: list[tuple[Table, _Where]] = [
             (visits, visits.c.first_at < used_up),
             (pin_visits, pin_visits.c.proved_at < used_up),
+            (schema.disputes, schema.disputes.c.answered_at < settled),
             (schema.record_bytes, _past_dispute(settled)),
             (acted, acted.c.programme.in_(closed)),
-            (schema.disputes, schema.disputes.c.answered_at < settled),
             (schema.beneficiaries, _only_in(closed)),
             (schema.cards, _without_person(schema.cards)),
             (schema.holder_marks, _without_person(schema.holder_marks)),
@@ -173,7 +173,8 @@ def _forget_lists(connection: Connection, closed: list[str], now: datetime) -> N
 
 
 def _past_dispute(settled: str) -> _Where:
-    """Signed bytes of records decided before `settled`; of a sale, once it was also paid before."""
+    """Signed bytes of records decided before `settled`; of a sale, once it was also paid before and
+    no dispute about it is kept."""
     kept, records = schema.record_bytes.c, schema.records.c
     postings, batched, batches = schema.postings.c, schema.batch_postings.c, schema.batches.c
     posted = exists().where(postings.bucket == kept.bucket, postings.posting == kept.digest)
@@ -190,7 +191,9 @@ def _past_dispute(settled: str) -> _Where:
         records.digest == kept.digest,
         records.recorded_at < settled,
     )
-    return and_(decided, or_(not_(posted), paid))
+    disputes = schema.disputes.c
+    disputed = exists().where(disputes.bucket == kept.bucket, disputes.posting == kept.digest)
+    return and_(decided, or_(not_(posted), and_(paid, not_(disputed))))
 
 
 def _only_in(closed: list[str]) -> _Where:

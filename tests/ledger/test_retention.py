@@ -11,6 +11,7 @@ from carepos.errors import Malformed
 from carepos.keys import digest
 from carepos_ledger import retention, schema
 from carepos_ledger.cards import Cards
+from carepos_ledger.disputes import Disputes
 from carepos_ledger.problems import Problem
 from carepos_ledger.retention import BUCKETS, STEP_BUCKETS, Retention
 from carepos_ledger.revoking import Revoking
@@ -122,6 +123,26 @@ def test_signed_bytes_wait_until_the_shop_was_paid(rig: Rig) -> None:
     rig.now.forward(days=DISPUTE_DAYS, seconds=1)
     assert retain(rig)["record_bytes"] == 1
     assert rig.differences() == ()
+
+
+def test_signed_bytes_stay_while_somebody_looks_into_them(rig: Rig) -> None:
+    """A dispute keeps the record that it is about, until it is answered and over itself."""
+    till, holder = rig.signer(), rig.holder()
+    sale = rig.redeem(till, holder, 100)
+    rig.send_one(sale)
+    posting = rig.read(sale).digest
+    Settlement(rig.database, rig.keyring, rig.now).close(None, None)
+    disputes = Disputes(rig.database, rig.now)
+    rig.now.forward(days=DISPUTE_DAYS)
+    assert disputes.open(holder.bucket, holder.beneficiary, posting, "not_me") == "created"
+    rig.now.forward(seconds=1)
+    assert "record_bytes" not in retain(rig)
+    [n] = [row["dispute"] for row in disputes.listed()]
+    disputes.answer(n, "upheld", "你说得对。", operator="office")
+    rig.now.forward(days=DISPUTE_DAYS)
+    assert "record_bytes" not in retain(rig)
+    rig.now.forward(seconds=1)
+    assert retain(rig) == {"disputes": 1, "record_bytes": 1}
 
 
 def test_people_are_kept_while_anything_of_theirs_runs(rig: Rig) -> None:
