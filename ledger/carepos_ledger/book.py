@@ -42,6 +42,9 @@ from carepos_ledger.problems import Problem
 Reached = Callable[[str], None]
 """Told the name of each point of a posting; whoever starts the ledger may pass another."""
 
+_Step = Callable[[list[Command], bool], dict[str, Decided | Problem]]
+"""One transaction over a batch; the flag says whether it waits for locks."""
+
 POINTS = ("noted", "written", "committed")
 TRIES = 5
 MISSING_SHOWN = 100
@@ -70,36 +73,12 @@ class Book:
         for a failure that trying again does not mend.
         """
         batch = _collapsed(commands)
-        answers = self._noted(batch)
+        answers = _at_best_together(self._note, batch)
         batch = [command for command in batch if command.record.digest not in answers]
         self._reached("noted")
-        try:
-            return {**answers, **self._together(batch)}
-        except DBAPIError as error:
-            if not is_conflict(error):
-                raise
-            waited = is_lock_timeout(error)
-        for command in batch:
-            answers |= self._alone(command, wait=not waited)
-        return answers
+        return {**answers, **_at_best_together(self._post, batch)}
 
-    def _alone(self, command: Command, *, wait: bool) -> dict[str, Decided | Problem]:
-        """One record by itself, again while it loses races. A lost COMMIT is looked up like this:
-        the record's digest is either stored by now, or it is decided anew.
-
-        Without `wait` (the batch has waited its time) it only looks whether its rows are free.
-        """
-        for _ in range(TRIES):
-            try:
-                return self._together([command], wait=wait)
-            except DBAPIError as error:
-                if not is_conflict(error):
-                    raise
-                if is_lock_timeout(error):
-                    return {command.record.digest: Problem("in_flight")}
-        return {command.record.digest: Problem("try_again")}
-
-    def _together(self, batch: list[Command], *, wait: bool = True) -> dict[str, Decided | Problem]:
+    def _post(self, batch: list[Command], wait: bool) -> dict[str, Decided | Problem]:
         if not batch:
             return {}
         wanted = needed_vouchers(Shelf(), batch)
@@ -131,22 +110,11 @@ class Book:
 
     # ── the terminal's own short transaction ───────────────────────────────────────────────────
 
-    def _noted(self, batch: list[Command]) -> dict[str, Decided | Problem]:
-        """`_note`, again while it loses races: noting the same records twice changes nothing."""
-        code = "try_again"
-        for _ in range(TRIES):
-            try:
-                return self._note(batch)
-            except DBAPIError as error:
-                if not is_conflict(error):
-                    raise
-                if is_lock_timeout(error):
-                    code = "in_flight"
-                    break
-        return {command.record.digest: Problem(code) for command in batch}
+    def _note(self, batch: list[Command], wait: bool) -> dict[str, Decided | Problem]:
+        """Note which numbers arrived. Two records at one number: the later one is not decided.
 
-    def _note(self, batch: list[Command]) -> dict[str, Decided | Problem]:
-        """Note which numbers arrived. Two records at one number: the later one is not decided."""
+        Noting the same records twice changes nothing.
+        """
         if not batch:
             return {}
         noted_at = clock.to_text(self._now())
@@ -164,8 +132,9 @@ class Book:
         # In one order everywhere, like all rows that two transactions may both want.
         rows.sort(key=lambda row: (row["terminal"], row["incarnation"], row["sequence"]))
         notes = schema.terminal_notes.c
-        with self._database.write() as connection:
+        with self._database.write(wait=wait) as connection:
             late = terminal_keys.close_others(connection, batch)
+            late -= _decided_before(connection, [c for c in batch if c.record.digest in late])
             if late:
                 # They must not take a number from the till itself.
                 rows = [row for row in rows if row["digest"] not in late]
@@ -522,6 +491,49 @@ class Book:
                     for kind, command in alarms
                 ],
             )
+
+
+def _at_best_together(step: _Step, batch: list[Command]) -> dict[str, Decided | Problem]:
+    """`step` for the batch in one transaction, which waits for locks; where that loses a race, for
+    each record by itself, so that one never takes others down."""
+    try:
+        return step(batch, True)
+    except DBAPIError as error:
+        if not is_conflict(error):
+            raise
+        # The batch has waited its time: now it is only looked whether each one's rows are free.
+        wait = not is_lock_timeout(error)
+    answers: dict[str, Decided | Problem] = {}
+    for command in batch:
+        answers |= _alone(step, command, wait)
+    return answers
+
+
+def _alone(step: _Step, command: Command, wait: bool) -> dict[str, Decided | Problem]:
+    """Again while it loses races. A lost COMMIT is looked up like this: the record's digest is
+    either stored by now, or it is decided anew."""
+    for _ in range(TRIES):
+        try:
+            return step([command], wait)
+        except DBAPIError as error:
+            if not is_conflict(error):
+                raise
+            if is_lock_timeout(error):
+                return {command.record.digest: Problem("in_flight")}
+    return {command.record.digest: Problem("try_again")}
+
+
+def _decided_before(connection: Connection, commands: Sequence[Command]) -> set[str]:
+    """Digests of those that have an outcome."""
+    records = schema.records.c
+    keys = sorted((c.record.bucket, c.record.digest) for c in commands)
+    if not keys:
+        return set()
+    return set(
+        connection.scalars(
+            select(records.digest).where(tuple_(records.bucket, records.digest).in_(keys))
+        )
+    )
 
 
 def _collapsed(commands: Sequence[Command]) -> list[Command]:

@@ -11,10 +11,11 @@ import pytest
 from alembic import command
 from sqlalchemy import event, insert, select, text
 
-from carepos import jws
+from carepos import ids, jws
 from carepos.keys import SigningKey
 from carepos.record import KeyChange
 from carepos_ledger import migrations, schema, terminal_keys
+from carepos_ledger.actions import find
 from carepos_ledger.database import Database
 from carepos_ledger.key_rules import TerminalKey
 from tests.ledger.rig import Rig, Signer, code
@@ -152,6 +153,31 @@ def test_a_refused_old_record_takes_no_number(rig: Rig) -> None:
     assert [code(a) for a in rig.send(behind)] == ["signature_invalid"]
     assert code(rig.send(rig.redeem(fresh, holder, 100))[0]) == "posted"
     assert rig.counts().get("alarms") is None
+
+
+def test_what_was_decided_before_its_key_was_closed_keeps_its_outcome(rig: Rig) -> None:
+    """INV-1: also behind the record that closes the key, in one batch with it."""
+    till, holder = rig.signer(), rig.holder()
+    sale = rig.redeem(till, holder, 100)
+    before = rig.send_one(sale)
+    fresh = change(rig, till)
+    anew = replace(fresh, incarnation=ids.new_incarnation(), sequence=0)
+    answers = rig.send(anew.start(), sale, rig.redeem(till, holder, 100))
+    assert [code(each) for each in answers] == ["posted", "posted", "signature_invalid"]
+    assert answers[1] == before == rig.send_one(sale)
+
+
+def test_a_terminal_that_is_busy_keeps_no_other_waiting(rig: Rig) -> None:
+    """While another server changes a terminal, what is sent with its next records is booked."""
+    if rig.database.is_sqlite:
+        return  # one writer at a time: nothing is posted meanwhile, of whichever terminal
+    till, other, holder = rig.signer(), rig.signer(), rig.holder()
+    fresh = change(rig, till)
+    sent = fresh.start(), rig.redeem(other, holder, 100)
+    with rig.database.write() as connection:
+        find(connection, schema.terminals, {"terminal": till.terminal}, for_update=True)
+        assert [code(each) for each in rig.send(*sent)] == ["in_flight", "posted"]
+    assert [code(each) for each in rig.send(*sent)] == ["posted", "posted"]
 
 
 def test_a_fork_does_not_keep_the_old_key_open(rig: Rig) -> None:
