@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from sqlalchemy import insert, literal, select
 
 from carepos.errors import Malformed
-from carepos_ledger import schema
+from carepos_ledger import app, schema
 from carepos_ledger.cards import Cards
 from carepos_ledger.issuers import Issuers
 from carepos_ledger.problems import Problem
@@ -28,7 +28,7 @@ from tests.contract_till import FORMULA, MILK, RICE
 from tests.second_cards import Card
 from tests.second_ledger import Holder, SecondLedger
 from tests.second_signing import Bad, Json, Key, b64
-from tests.world import AUDIENCE, IMPORT_KEY_ID, FakeClock, World, world
+from tests.world import AUDIENCE, IMPORT_KEY_ID, FakeClock, World, served, world
 
 ISSUER = "https://issuer.contract.test"
 PRODUCTS = {MILK: "dairy", FORMULA: "infant-formula", RICE: "grain"}
@@ -87,6 +87,7 @@ class ContractLedger(Protocol):
     """What a contract test asks of a ledger's operator."""
 
     url: str
+    other_url: str  # of another server of the same ledger, if it has one
     audience: str
     issuer_key: Key
     now: FakeClock
@@ -159,7 +160,8 @@ class SecondContract:
     """The second ledger."""
 
     def __init__(self, url: str, now: FakeClock, ledger: SecondLedger) -> None:
-        self.url, self.now, self.ledger = url, now, ledger
+        self.url = self.other_url = url
+        self.now, self.ledger = now, ledger
         self.audience = ledger.audience
         self.issuer_key = Key.new()
         self.put_keys(ISSUER, [self.issuer_key.public.jwk])
@@ -227,8 +229,9 @@ def second() -> Iterator[ContractLedger]:
 class ReferenceContract:
     """The product's ledger, set up through its operators' own calls."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, other_url: str | None = None) -> None:
         self.url, self.now, self._ledger = world.url, world.now, world.ledger
+        self.other_url = other_url or world.url
         self.audience = AUDIENCE
         self.issuer_key = Key.new()
         office, programmes = world.ledger.office, world.ledger.programmes
@@ -326,3 +329,15 @@ class ReferenceContract:
 def reference() -> Iterator[ContractLedger]:
     with tempfile.TemporaryDirectory() as folder, world(Path(folder)) as made:
         yield ReferenceContract(made)
+
+
+@contextmanager
+def two_servers(database_url: str) -> Iterator[ContractLedger]:
+    """The product's, twice over one PostgreSQL database, as behind a proxy that shares out."""
+    with tempfile.TemporaryDirectory() as folder, world(Path(folder), database_url) as made:
+        other = app.build(made.settings, now=made.now)
+        try:
+            with served(other) as (url, _):
+                yield ReferenceContract(made, url)
+        finally:
+            other.close()

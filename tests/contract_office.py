@@ -13,6 +13,13 @@ from tests.contract_visit import Visit
 from tests.second_signing import Json, b64, digest
 
 DAY_S = 86_400
+LIMITS: Json = {
+    "proxy": True,
+    "witness": True,
+    "household_minor": 6_000,
+    "actor_minor": 10_000,
+    "window_s": 86_400,
+}
 
 
 @dataclass
@@ -86,6 +93,17 @@ def office(ledger: ContractLedger, key: IssuerSigner | None = None, **programme:
     return made
 
 
+def acting_office(ledger: ContractLedger, **changes: object) -> Office:
+    """As `office`; whoever acts may collect what `LIMITS`, or `changes` of them, allow."""
+    return office(ledger, acting={**LIMITS, **changes})
+
+
+def collect(own: Office, till: ContractTill, sub: str, actor: str, *amr: str) -> Visit:
+    """Somebody at a till, looked up as who collects for a family."""
+    token = own.acted(sub, actor, *amr)
+    return Visit(till, sub, token, till.lookup(token), own.name)
+
+
 def pack_of(till: ContractTill) -> Json:
     """The till's pack, as it is now."""
     manifest = till.get("/v1/offline-pack").json()["manifest"]
@@ -117,3 +135,10 @@ def told(there: Visit) -> str:
 def posted(there: Visit, amount_minor: int = 1) -> bool:
     outcome = there.till.outcome(there.milk(amount_minor))
     return bool(outcome["result"] == "posted")
+
+
+def tried(till: ContractTill, card: Printed, pin: str) -> tuple[str, int | None]:
+    """The code, and the tries left, that a wrong PIN gets."""
+    problem = till.refused_lookup(card.token, card.proof(pin))
+    assert problem["status"] == 403
+    return problem["code"], problem.get("tries_left")

@@ -17,8 +17,9 @@ LEDGERS: dict[str, Callable[[], AbstractContextManager[ContractLedger]]] = {
 }
 
 
-def till_of(ledger: ContractLedger, store: str = "shop-a") -> ContractTill:
-    return enrol(ledger.url, ledger.now, ledger.activation(store))
+def till_of(ledger: ContractLedger, store: str = "shop-a", url: str | None = None) -> ContractTill:
+    """A till that asks the ledger at `url`, or where it usually is."""
+    return enrol(url or ledger.url, ledger.now, ledger.activation(store))
 
 
 def line(

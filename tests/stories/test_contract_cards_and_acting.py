@@ -5,17 +5,26 @@ HTTP, against a ledger written from the page alone and against the product's.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
-from tests.contract_codes import Printed
 from tests.contract_ledgers import VALUE, ContractLedger
-from tests.contract_office import Office, office, pack_of, posted, refusal, told
+from tests.contract_office import (
+    LIMITS,
+    Office,
+    acting_office,
+    collect,
+    office,
+    pack_of,
+    posted,
+    refusal,
+    told,
+    tried,
+)
 from tests.contract_till import ContractTill
 from tests.contract_visit import LEDGERS, Visit, till_of
-from tests.second_signing import Json, b64
+from tests.second_signing import b64
 
 
 @pytest.fixture(scope="module", params=LEDGERS)
@@ -42,13 +51,6 @@ def usual(ledger: ContractLedger) -> Office:
 
 
 # Section 7: card and PIN.
-
-
-def tried(till: ContractTill, card: Printed, pin: str) -> tuple[str, int | None]:
-    """The code, and the tries left, that a wrong PIN gets."""
-    problem = till.refused_lookup(card.token, card.proof(pin))
-    assert problem["status"] == 403
-    return problem["code"], problem.get("tries_left")
 
 
 def test_a_printed_card_without_its_pin_is_worth_nothing(usual: Office, till: ContractTill) -> None:
@@ -120,18 +122,6 @@ def test_a_right_pin_gives_all_tries_back(usual: Office, till: ContractTill) -> 
     for _ in range(2):
         assert [tried(till, card, "12345678")[1] for _ in range(4)] == [4, 3, 2, 1]
         till.lookup(card.token, card.proof())
-
-
-def test_tries_at_the_same_time_are_counted_one_by_one(
-    usual: Office, till: ContractTill, neighbour: ContractTill
-) -> None:
-    """Twelve guesses at once are still five."""
-    card = usual.printed(usual.family())
-    with ThreadPoolExecutor(12) as pool:
-        places = [till, neighbour] * 6
-        answers = list(pool.map(lambda place: tried(place, card, "1111"), places))
-    wrong = [("pin_wrong", left) for left in (1, 2, 3, 4)]
-    assert sorted(answers, key=str) == sorted([*wrong, *[("pin_locked", None)] * 8], key=str)
 
 
 def test_a_suspended_till_tries_no_pin(
@@ -219,23 +209,6 @@ def test_a_proof_beside_a_code_that_needs_none_is_passed_over(
 # Section 8: acting for another.
 
 WITNESS = "carepos:witness"
-LIMITS: Json = {
-    "proxy": True,
-    "witness": True,
-    "household_minor": 6_000,
-    "actor_minor": 10_000,
-    "window_s": 86_400,
-}
-
-
-def acting_office(ledger: ContractLedger, **changes: object) -> Office:
-    return office(ledger, acting={**LIMITS, **changes})
-
-
-def collect(own: Office, till: ContractTill, sub: str, actor: str, *amr: str) -> Visit:
-    """Somebody at a till, looked up as who collects for a family."""
-    token = own.acted(sub, actor, *amr)
-    return Visit(till, sub, token, till.lookup(token), own.name)
 
 
 def paid(there: Visit) -> tuple[int, int]:
@@ -382,22 +355,6 @@ def test_a_batch_counts_what_it_pays_itself(ledger: ContractLedger, till: Contra
     assert [outcome["result"] for outcome in said] == ["posted", "refused", "reversed", "posted"]
     assert said[1]["refusal"]["code"] == "acting_limit"
     assert paid(there) == (4_000, 4_000)
-
-
-def test_one_actor_at_many_tills_at_once_stays_within_the_limit(
-    ledger: ContractLedger, till: ContractTill, neighbour: ContractTill
-) -> None:
-    """Eight households, eight redemptions at the same time: what was promised is kept."""
-    own = acting_office(ledger)
-    places = [till, neighbour] * 4
-    visits = [collect(own, place, own.family(), "helper") for place in places]
-    sales = [there.milk(3_000) for there in visits]
-    with ThreadPoolExecutor(8) as pool:
-        outcomes = list(pool.map(lambda there, sale: there.till.outcome(sale), visits, sales))
-    results = sorted(outcome["result"] for outcome in outcomes)
-    assert results == ["posted"] * 3 + ["refused"] * 5
-    codes = {each["refusal"]["code"] for each in outcomes if each["result"] == "refused"}
-    assert codes == {"acting_limit"}
 
 
 def test_where_the_limit_of_acting_stands_in_the_list(
