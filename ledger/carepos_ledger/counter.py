@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import case, select
+from sqlalchemy import Connection, case, select
 
 from carepos import clock, ids, jws, outcome, strict_json, token
 from carepos.claims import Acting
@@ -18,6 +18,7 @@ from carepos.refusals import Refusal
 from carepos.token import VISIT, IdentityToken
 from carepos_ledger import schema
 from carepos_ledger.acting import read_sums
+from carepos_ledger.actions import act
 from carepos_ledger.auth import Caller
 from carepos_ledger.book import (
     bind_visit,
@@ -106,15 +107,18 @@ class Counter:
         visit = identity.visit_sha256
         if visit is None:
             return now
-        with self._database.write() as connection:
-            first = read_visits(connection, [(bucket, identity.iss, visit)]).get(
-                (identity.iss, visit)
-            )
+        key = (identity.iss, visit)
+
+        def work(connection: Connection) -> tuple[Refusal | None, tuple[str, datetime] | None]:
+            first = read_visits(connection, [(bucket, *key)]).get(key)
             refusal = token.visit_refusal(identity, first, terminal, now)
             if first is None and refusal is None:
                 # Somebody else may have been first since it was read.
                 first = bind_visit(connection, bucket, identity, terminal, now)
                 refusal = token.visit_refusal(identity, first, terminal, now)
+            return refusal, first
+
+        refusal, first = act(self._database, work)
         if refusal is not None or first is None:
             raise _refused(refusal or Refusal("token_replayed"))
         return first[1]

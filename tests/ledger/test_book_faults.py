@@ -17,11 +17,14 @@ from carepos.basket import Entry
 from carepos.outcome import Outcome
 from carepos_ledger import database as database_module
 from carepos_ledger import desk as desk_module
-from carepos_ledger.book import POINTS, Book
+from carepos_ledger import terminal_keys
+from carepos_ledger.auth import Caller
+from carepos_ledger.book import POINTS, Book, bind_visit
+from carepos_ledger.counter import Counter
 from carepos_ledger.decide import Decided
 from carepos_ledger.desk import Desk
 from carepos_ledger.problems import Problem
-from tests.ledger.rig import Rig, code, open_rig
+from tests.ledger.rig import AUDIENCE, Rig, code, open_rig
 from tests.postgres_cluster import PostgresCluster
 
 
@@ -425,6 +428,28 @@ def test_a_number_in_flight_elsewhere(
             )
             assert rig.send(envelope) == ["in_flight"]
         assert rig.send_one(envelope).result == "posted"
+
+
+def test_a_code_that_another_server_looks_up(
+    postgres_cluster: PostgresCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lookup that waits in vain for the visit that is being opened elsewhere is `try_again`, not
+    a failure."""
+    monkeypatch.setattr(database_module, "LOCK_TIMEOUT_S", "0.2")
+    with postgres_cluster.fresh_database() as url, open_rig(url, tmp_path) as rig:
+        till, holder = rig.signer(), rig.holder()
+        token, terminal = rig.token(holder), terminal_keys.find(rig.database, till.key.kid)
+        assert terminal is not None
+        counter = Counter(rig.database, rig.keyring, rig.intake, AUDIENCE, rig.now)
+        caller = Caller(terminal, "r" * 22)
+        with other_session(rig) as other:
+            identity = rig.intake.verify_token(token)
+            bind_visit(other, holder.bucket, identity, "t-elsewhere", rig.now())
+            with pytest.raises(Problem) as caught:
+                counter.look_up(caller, token)
+            assert caught.value.code == "try_again"
+            other.rollback()
+        assert counter.look_up(caller, token)
 
 
 # ── a connection that is lost (FC-7) ───────────────────────────────────────────────────────────
