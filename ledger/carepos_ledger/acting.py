@@ -12,15 +12,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
 
-from carepos import clock, ids
+from carepos import clock, ids, strict_json
 from carepos.claims import Acting
 from carepos.rules import Acted
 from carepos.voucher import Programme
 from carepos_ledger import schema
 from carepos_ledger.actions import find
-from carepos_ledger.database import Database
+from carepos_ledger.database import Database, insert_or_ignore
 from carepos_ledger.decide import ActedPosting
 from carepos_ledger.problems import Problem
 
@@ -45,9 +44,8 @@ def lock_actors(connection: Connection, actors: Iterable[tuple[str, str]]) -> No
     if not wanted:
         return
     table = schema.actors
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     connection.execute(
-        dialect.insert(table).on_conflict_do_nothing(),
+        insert_or_ignore(connection, table),
         [{"programme": programme, "actor_sha256": actor} for programme, actor in wanted],
     )
     connection.execute(
@@ -123,26 +121,16 @@ def rename_actor(connection: Connection, actor_sha256: str, name: str) -> None:
         )
 
 
-def audit(database: Database, programme: str) -> list[ActedPosting]:
-    """Every acted redemption of a programme, newest first."""
-    table = schema.acted
-    with database.read() as connection:
-        rows = connection.execute(
-            select(table)
-            .where(table.c.programme == programme)
-            .order_by(table.c.recorded_at.desc(), table.c.posting)
-        )
-        return [_from_row(row) for row in rows]
-
-
-def audit_page(
-    database: Database, programme: str, *, after: int, most: int
+def audit(
+    database: Database, programme: str, *, after: int = 0, most: int = 1_000
 ) -> list[dict[str, Any]]:
-    """As `audit`, for operators: `most` rows after the first `after`, oldest first, with currency.
+    """The acted redemptions of a programme, for operators: `most` of them after the first `after`,
+    oldest first, each with its currency.
 
     Raises Problem `not_found`, Malformed.
     """
     ids.name(programme, "programme")
+    strict_json.integer(after, "after", high=2**31 - 1)
     table = schema.acted
     with database.read() as connection:
         held = find(connection, schema.programmes, {"programme": programme})

@@ -12,7 +12,6 @@ from werkzeug.exceptions import HTTPException, NotFound
 
 from carepos import clock
 from carepos.clock import Clock
-from carepos.errors import Malformed
 from carepos_ledger import (
     holder_pages,
     identity_routes,
@@ -33,7 +32,7 @@ from carepos_ledger.desk import Desk
 from carepos_ledger.disputes import Disputes
 from carepos_ledger.erasure import Erasure
 from carepos_ledger.holder_pages import HolderPages
-from carepos_ledger.http import MAX_BODY_BYTES, json_response, problem_response
+from carepos_ledger.http import MAX_BODY_BYTES, answer_problems, json_response, problem_response
 from carepos_ledger.intake import Intake
 from carepos_ledger.issuers import Issuers
 from carepos_ledger.keyring import Keyring, refuse_keys
@@ -209,13 +208,7 @@ def _describe(app: Flask) -> None:
 def _answer_errors(app: Flask, pages: HolderPages) -> None:
     """Whatever goes wrong becomes a problem document; no text of an exception gets out."""
 
-    @app.errorhandler(Problem)
-    def problem(error: Problem) -> Response:
-        return problem_response(error)
-
-    @app.errorhandler(Malformed)
-    def malformed(error: Malformed) -> Response:
-        return problem_response(error)
+    answer_problems(app)
 
     @app.errorhandler(HTTPException)
     def http(error: HTTPException) -> Response:

@@ -13,8 +13,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, insert, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, bindparam, insert, select, tuple_, update
 from sqlalchemy.exc import DBAPIError
 
 from carepos import clock
@@ -25,7 +24,12 @@ from carepos.token import IdentityToken
 from carepos.voucher import Programme, Terms, Voucher, voucher_kind
 from carepos_ledger import acting, cards, schema, terminal_keys
 from carepos_ledger.accounts import Balance, Entry
-from carepos_ledger.database import Database, is_conflict, is_lock_timeout
+from carepos_ledger.database import (
+    Database,
+    insert_or_ignore,
+    is_conflict,
+    is_lock_timeout,
+)
 from carepos_ledger.decide import (
     AttemptState,
     Command,
@@ -140,7 +144,7 @@ class Book:
                 rows = [row for row in rows if row["digest"] not in late]
                 batch = [c for c in batch if c.record.digest not in late]
             if rows:
-                connection.execute(_insert_or_ignore(connection, schema.terminal_notes), rows)
+                connection.execute(insert_or_ignore(connection, schema.terminal_notes), rows)
             numbers = {(r["terminal"], r["incarnation"], r["sequence"]) for r in rows}
             held = {
                 (terminal, incarnation, sequence): digest
@@ -665,13 +669,6 @@ def read_product_list(connection: Connection, name: str, version: int) -> Produc
     return ProductList(name, version, json.loads(entries))
 
 
-def _insert_or_ignore(connection: Connection, table: Table) -> Any:
-    """INSERT … ON CONFLICT DO NOTHING, which SQLAlchemy spells per dialect."""
-    if connection.dialect.name == "sqlite":
-        return sqlite.insert(table).on_conflict_do_nothing()
-    return postgresql.insert(table).on_conflict_do_nothing()
-
-
 def read_visits(
     connection: Connection, keys: Iterable[tuple[int, str, str]]
 ) -> dict[tuple[str, str], tuple[str, datetime]]:
@@ -699,7 +696,7 @@ def bind_visit(
         "terminal": terminal,
         "first_at": clock.to_text(now),
     }
-    connection.execute(_insert_or_ignore(connection, schema.visits), [row])
+    connection.execute(insert_or_ignore(connection, schema.visits), [row])
     table = schema.visits.c
     held = connection.execute(
         select(table.terminal, table.first_at).where(

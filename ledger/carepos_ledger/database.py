@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.pool import QueuePool, StaticPool
 
@@ -186,6 +187,12 @@ def _make_postgresql(connection: Any, _: object) -> None:
         if cursor.fetchone()[0] == "off":
             raise RuntimeError("PostgreSQL runs with synchronous_commit = off: not durable")
     connection.commit()
+
+
+def insert_or_ignore(connection: Connection, table: Table) -> Any:
+    """INSERT … ON CONFLICT DO NOTHING, which SQLAlchemy spells per dialect."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    return dialect.insert(table).on_conflict_do_nothing()
 
 
 def is_conflict(error: DBAPIError) -> bool:

@@ -1,19 +1,23 @@
-"""Bodies in, answers out: the two things every route does the same way (docs/protocol.md §9)."""
+"""What every route does the same way: callers, bodies and queries in, answers out (protocol §9)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Set
+import re
+from collections.abc import Callable, Mapping, Set
 from typing import Any, Final
 
-from flask import Request, Response, request
+from flask import Blueprint, Flask, Request, Response, g, request
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from carepos import strict_json
 from carepos.errors import Malformed
+from carepos_ledger.auth import require_operator
 from carepos_ledger.problems import Problem
 
 MAX_BODY_BYTES: Final = 2 * 1024 * 1024
+
+_COUNT = re.compile(r"0|[1-9][0-9]{0,15}")
 
 
 def json_response(document: object, status: int = 200) -> Response:
@@ -64,6 +68,57 @@ def body_names(*names: str, optional: Set[str] = frozenset()) -> dict[str, Any]:
 def done_response(result: str, more: Mapping[str, object] | None = None) -> Response:
     """What PUT and POST of an operator answer: 201 for `created`, else 200."""
     return json_response({"result": result, **(more or {})}, 201 if result == "created" else 200)
+
+
+def answer_problems(app: Flask) -> None:
+    """Whatever is refused, in whichever blueprint, becomes a problem document."""
+
+    @app.errorhandler(Problem)
+    def problem(error: Problem) -> Response:
+        return problem_response(error)
+
+    @app.errorhandler(Malformed)
+    def malformed(error: Malformed) -> Response:
+        return problem_response(error)
+
+
+def operators_only(
+    routes: Blueprint, operator_named: Callable[[str], str | None], *queried: str
+) -> None:
+    """Let operators in, each as `g.operator`, before anything else is looked at; only the functions
+    named in `queried` may be asked with a query. `operator_named` finds an operator by secret."""
+    endpoints = {f"{routes.name}.{each}" for each in queried}
+
+    @routes.before_request
+    def authorise() -> None:
+        g.operator = require_operator(operator_named, request.headers.get("Authorization"))
+        if request.endpoint not in endpoints:
+            only_query()
+
+
+def only_query(name: str | None = None) -> str | None:
+    """The one value that may stand in the query, if it is there. Raises Malformed for others."""
+    given = list(request.args.items(multi=True))
+    if not given:
+        return None
+    if len(given) > 1 or given[0][0] != name:
+        raise Malformed(
+            "this call takes no query" if name is None else f"only {name} may be asked, once"
+        )
+    return given[0][1]
+
+
+def after() -> int:
+    """The query's one number, 0 where it is absent. Raises Malformed."""
+    given = only_query("after")
+    return 0 if given is None else whole_number(given, "after")
+
+
+def whole_number(text: str, field: str) -> int:
+    """Of a query or an address: 0 to 10^16 - 1. Raises Malformed."""
+    if _COUNT.fullmatch(text) is None:
+        raise Malformed("must be one whole number", field=field)
+    return int(text)
 
 
 def no_body(from_request: Request) -> None:

@@ -6,7 +6,6 @@ that may grow long come a thousand at a time; `after` says how many are known al
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 from flask import Blueprint, Response, request
@@ -14,25 +13,21 @@ from flask import Blueprint, Response, request
 from carepos import clock, strict_json
 from carepos.errors import Malformed
 from carepos_ledger import acting
-from carepos_ledger.auth import require_operator
 from carepos_ledger.cards import CARD_NAMES, MAX_CARDS, Card, Cards
 from carepos_ledger.database import Database
 from carepos_ledger.http import (
+    after,
     body_names,
     done_response,
     json_response,
     no_body,
-    problem_response,
+    operators_only,
 )
 from carepos_ledger.issuers import Issuers
 from carepos_ledger.operators import Operators
-from carepos_ledger.problems import Problem
 from carepos_ledger.revoking import Revoking
 
 PAGE: Final = 1_000
-
-_COUNT = re.compile(r"0|[1-9][0-9]{0,8}")
-_PAGED: Final = {"identity.revocations", "identity.acted"}
 
 
 def blueprint(
@@ -41,20 +36,7 @@ def blueprint(
     """What operators do about who stands at the counter (docs/identity.md §3, §7, §8, §9)."""
     routes = Blueprint("identity", __name__, url_prefix="/v1/operators")
 
-    @routes.before_request
-    def authorise() -> None:
-        require_operator(operators.named, request.headers.get("Authorization"))
-        if request.endpoint not in _PAGED and request.args:
-            raise Malformed("this call takes no query")
-
-    @routes.errorhandler(Problem)
-    def problem(error: Problem) -> Response:
-        return problem_response(error)
-
-    @routes.errorhandler(Malformed)
-    def malformed(error: Malformed) -> Response:
-        return problem_response(error)
-
+    operators_only(routes, operators.named, "revocations", "acted")
     _issuers(routes, issuers)
     _withdrawn(routes, revoking)
     _cards(routes, cards)
@@ -94,7 +76,7 @@ def _withdrawn(routes: Blueprint, revoking: Revoking) -> None:
     @routes.get("/revocations")
     def revocations() -> Response:
         no_body(request)
-        listed, more = _page(revoking.all(after=_after(), most=PAGE + 1))
+        listed, more = _page(revoking.all(after=after(), most=PAGE + 1))
         return json_response({"revocations": listed, "more": more})
 
     @routes.post("/revocations/keys")
@@ -141,15 +123,8 @@ def _acted(routes: Blueprint, database: Database) -> None:
     @routes.get("/programmes/<programme>/acted")
     def acted(programme: str) -> Response:
         no_body(request)
-        listed, more = _page(acting.audit_page(database, programme, after=_after(), most=PAGE + 1))
+        listed, more = _page(acting.audit(database, programme, after=after(), most=PAGE + 1))
         return json_response({"acted": listed, "more": more})
-
-
-def _after() -> int:
-    after = request.args.getlist("after") or ["0"]
-    if request.args.keys() - {"after"} or len(after) != 1 or not _COUNT.fullmatch(after[0]):
-        raise Malformed("must be one whole number", field="after")
-    return int(after[0])
 
 
 def _page(found: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], bool]:

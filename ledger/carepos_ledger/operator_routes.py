@@ -6,28 +6,22 @@ and POST answer `{"result": "created" | "exists" | "changed"}` with 201 for crea
 
 from __future__ import annotations
 
-import re
-
 from flask import Blueprint, Response, request
 
 from carepos import clock, strict_json
-from carepos.errors import Malformed
-from carepos_ledger.auth import require_operator
 from carepos_ledger.http import (
+    after,
     body_names,
     done_response,
     json_body,
     json_response,
     no_body,
-    problem_response,
+    operators_only,
 )
 from carepos_ledger.office import Office
 from carepos_ledger.operators import Operators
-from carepos_ledger.problems import Problem
 from carepos_ledger.programmes import RULE_NAMES, Programmes, RulesPut
 from carepos_ledger.terminals import Terminals
-
-_COUNT = re.compile(r"0|[1-9][0-9]{0,15}")
 
 
 def blueprint(
@@ -40,20 +34,7 @@ def blueprint(
     their own."""
     routes = Blueprint("operators", __name__, url_prefix="/v1/operators")
 
-    @routes.before_request
-    def authorise() -> None:
-        require_operator(operators.named, request.headers.get("Authorization"))
-        if request.endpoint != "operators.alarms" and request.args:
-            raise Malformed("this call takes no query")
-
-    @routes.errorhandler(Problem)
-    def problem(error: Problem) -> Response:
-        return problem_response(error)
-
-    @routes.errorhandler(Malformed)
-    def malformed(error: Malformed) -> Response:
-        return problem_response(error)
-
+    operators_only(routes, operators.named, "alarms")
     _rules(routes, programmes)
     _books(routes, office)
     _tills(routes, terminals)
@@ -162,10 +143,7 @@ def _tills(routes: Blueprint, terminals: Terminals) -> None:
 
     @routes.get("/alarms")
     def alarms() -> Response:
-        after = request.args.getlist("after") or ["0"]
-        if request.args.keys() - {"after"} or len(after) != 1 or not _COUNT.fullmatch(after[0]):
-            raise Malformed("must be one whole number", field="after")
-        return json_response({"alarms": terminals.alarms(int(after[0]))})
+        return json_response({"alarms": terminals.alarms(after())})
 
 
 def _put(put: RulesPut) -> Response:

@@ -20,6 +20,7 @@ from rich.progress import Progress
 
 from carepos import compact, ids, presentation, strict_json
 from carepos.errors import Malformed
+from carepos.ids import BUCKETS
 from carepos_ledger import list_records
 from carepos_ledger.column_mapping import MappingUnreadable, read_mapping
 from carepos_ledger.county_list import ListUnreadable, read_list
@@ -28,7 +29,6 @@ from carepos_ledger.issue_command import IMPORT_KEY_FILE
 from carepos_ledger.operator_client import CommandStopped, OperatorClient
 
 DONE, NO = 0, 1
-BUCKETS = 4096
 
 _Work = Callable[[OperatorClient, argparse.Namespace], int]
 _Add = Callable[[str, str, _Work], argparse.ArgumentParser]

@@ -9,19 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response, g
 
 from carepos import strict_json
 from carepos.clock import Clock
-from carepos.errors import Malformed
 from carepos_ledger import held
-from carepos_ledger.auth import require_operator
 from carepos_ledger.database import Database
 from carepos_ledger.erasure import Erasure
-from carepos_ledger.http import json_body, json_response, problem_response
+from carepos_ledger.http import body_names, json_response, operators_only
 from carepos_ledger.operators import Operators
 from carepos_ledger.person import Who
-from carepos_ledger.problems import Problem
 from carepos_ledger.retention import Retention
 
 
@@ -49,33 +46,17 @@ class People:
 def blueprint(operators: Operators, people: People, retention: Retention) -> Blueprint:
     routes = Blueprint("privacy", __name__, url_prefix="/v1/operators")
 
-    @routes.before_request
-    def authorise() -> None:
-        g.operator = require_operator(operators.named, request.headers.get("Authorization"))
-        if request.args:
-            raise Malformed("this call takes no query")
-
-    @routes.errorhandler(Problem)
-    def problem(error: Problem) -> Response:
-        return problem_response(error)
-
-    @routes.errorhandler(Malformed)
-    def malformed(error: Malformed) -> Response:
-        return problem_response(error)
+    operators_only(routes, operators.named)
 
     @routes.post("/retention")
     def retain() -> Response:
-        names = strict_json.exact_names(
-            json_body(request), {"from_bucket", "dry_run"}, where="body"
-        )
+        names = body_names("from_bucket", "dry_run")
         dry_run = strict_json.boolean(names["dry_run"], "dry_run")
         return json_response(retention.step(names["from_bucket"], dry_run=dry_run).to_json())
 
     @routes.post("/people/erase")
     def erase() -> Response:
-        names = strict_json.exact_names(
-            json_body(request), {"person", "forfeit", "dry_run"}, where="body"
-        )
+        names = body_names("person", "forfeit", "dry_run")
         return json_response(
             people.erase(
                 Who.from_json(names["person"]),
@@ -87,7 +68,6 @@ def blueprint(operators: Operators, people: People, retention: Retention) -> Blu
 
     @routes.post("/people/export")
     def export() -> Response:
-        names = strict_json.exact_names(json_body(request), {"person"}, where="body")
-        return json_response(people.export(Who.from_json(names["person"])))
+        return json_response(people.export(Who.from_json(body_names("person")["person"])))
 
     return routes

@@ -29,6 +29,7 @@ from sqlalchemy import (
 
 from carepos import clock, strict_json
 from carepos.clock import Clock
+from carepos.ids import BUCKETS
 from carepos_ledger import schema
 from carepos_ledger.actions import act
 from carepos_ledger.book import read_programmes
@@ -41,7 +42,6 @@ VISITS_KEPT: Final = timedelta(days=2)
 (docs/identity.md §5). The other day is for clocks."""
 ACTIVATIONS_KEPT: Final = timedelta(days=30)
 """How long a code that can't be used any more is told from one that never was."""
-BUCKETS: Final = 4096
 STEP_BUCKETS: Final = 128
 MAX_ROWS: Final = 1_000
 

@@ -40,7 +40,8 @@ class Revoking:
 
     def all(self, *, after: int = 0, most: int = 1_000) -> list[dict[str, Any]]:
         """What is withdrawn, why and since when: `most` of them after the first `after`, oldest
-        first."""
+        first. Raises Malformed."""
+        strict_json.integer(after, "after", high=2**31 - 1)
         table = schema.revocations
         query = (
             select(table)

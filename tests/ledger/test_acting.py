@@ -102,7 +102,7 @@ def test_what_is_reversed_frees_the_limit(ledger: Rig) -> None:
     ledger.send_one(till.reversal(ledger.read(again)))
     assert pay(ledger, holder, 5_000) == "posted"
     kept = acting.audit(ledger.database, PROGRAMME)
-    assert sorted(each.reversed for each in kept) == [False, True, True]
+    assert sorted(each["reversed"] for each in kept) == [False, True, True]
 
 
 def test_the_window_passes(ledger: Rig) -> None:
@@ -124,7 +124,7 @@ def test_many_shops_at_once_stay_within_an_actors_limit(ledger: Rig) -> None:
     ]
     answers = sorted(code(each) for each in ledger.side_by_side(sent))
     assert answers == ["acting_limit"] * 4 + ["posted"] * 4
-    assert sum(each.amount_minor for each in acting.audit(ledger.database, PROGRAMME)) == 8_000
+    assert sum(each["amount_minor"] for each in acting.audit(ledger.database, PROGRAMME)) == 8_000
 
 
 def test_two_shops_at_once_stay_within_a_households_limit(ledger: Rig) -> None:
@@ -151,10 +151,8 @@ def test_each_is_kept_for_an_audit(ledger: Rig) -> None:
     pay(ledger, holder, 700, amr=WITNESS, care_reason="unreadable")
     pay(ledger, holder, 9_000)
     [kept] = acting.audit(ledger.database, PROGRAMME)
-    assert (kept.acting.way, kept.acting.reason, kept.amount_minor) == (
-        "witness", "unreadable", 700,
-    )  # fmt: skip
-    assert kept.beneficiary == holder.beneficiary and "actor-1" not in repr(ledger.tables())
+    assert (kept["way"], kept["reason"], kept["amount_minor"]) == ("witness", "unreadable", 700)
+    assert kept["beneficiary"] == holder.beneficiary and "actor-1" not in repr(ledger.tables())
 
 
 def test_the_lookup_tells_what_was_paid(ledger: Rig) -> None:

@@ -15,6 +15,7 @@ from werkzeug.test import TestResponse
 from carepos.keys import SigningKey
 from carepos_ledger import identity_routes, operator_routes
 from carepos_ledger.cards import Cards
+from carepos_ledger.http import answer_problems
 from carepos_ledger.problems import STATUS
 from carepos_ledger.revoking import Revoking
 from tests.ledger.relief import (
@@ -63,6 +64,7 @@ def web(database_url: str, tmp_path: Path) -> Iterator[Web]:
     with open_desk(database_url, tmp_path) as desk:
         desk.settle_in(funded_minor=1_000_000)
         app = Flask(__name__)
+        answer_problems(app)
         app.register_blueprint(
             operator_routes.blueprint(desk.operators, desk.programmes, desk.office, desk.terminals)
         )

@@ -8,12 +8,13 @@ import pytest
 
 from carepos import clock, pin
 from carepos.errors import Malformed
+from carepos.ids import BUCKETS
 from carepos.keys import digest
 from carepos_ledger import retention, schema
 from carepos_ledger.cards import Cards
 from carepos_ledger.disputes import Disputes
 from carepos_ledger.problems import Problem
-from carepos_ledger.retention import BUCKETS, STEP_BUCKETS, Retention
+from carepos_ledger.retention import STEP_BUCKETS, Retention
 from carepos_ledger.revoking import Revoking
 from carepos_ledger.settlement import Settlement
 from tests.ledger.rig import IMPORT_KEY_ID, ISSUER, PROGRAMME, RULES, Rig, code
