@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -10,10 +11,14 @@ from typing import Any
 
 import pytest
 from alembic import command
-from sqlalchemy import Connection, text
+from sqlalchemy import Column, Connection, MetaData, Table, insert, select, text
 
-from carepos_ledger import migrations, schema
+from carepos import jws
+from carepos.keys import SigningKey
+from carepos_ledger import migrations, schema, terminal_keys
 from carepos_ledger.database import Database, LedgerInUse
+from carepos_ledger.trust import Trust
+from tests.ledger.rig import SetClock
 from tests.postgres_cluster import PostgresCluster
 
 _UPGRADE = """
@@ -125,23 +130,63 @@ def test_the_way_back_leaves_an_empty_database(database: Database) -> None:
         assert not any(description(connection).values())
 
 
-def test_postings_survive_that_their_kinds_become_more(database: Database) -> None:
-    """0004 makes the table anew on SQLite: every row is in it again, and a forfeit is taken."""
-    config = migrations._config()
-    row = "(7, 'p-1', '{}', 'flood', NULL, NULL, NULL, NULL, {}, NULL, '2026-11-22')"
+KEY = SigningKey.generate()
+# What tables of the first version want in a column, or what software of today reads from there.
+FIRST: dict[str, Any] = {
+    "bucket": 7,
+    "frozen": 0,
+    "state": "posted",
+    "status": "suspended",
+    "keys": json.dumps([KEY.public.to_jwk()]),
+    "certificate": jws.sign(
+        {"issued_at": "2026-11-01T00:00:00.000Z"}, typ=jws.CERTIFICATE, key=KEY
+    ),
+}
+KINDS = {"vouchers": "value", "postings": "fund", "records": "start", "alarms": "fork"}
+# What is kept in another form: issuers' keys as a set, a terminal's keys in a table of their own.
+CHANGED = {("issuers", "keys"), *(("terminals", each) for each in ("kid", "x", "certificate"))}
+
+
+def first_row(table: Table) -> dict[str, Any]:
+    """A row of the first version; a name has the same value wherever it stands."""
+
+    def value(column: Column[Any]) -> Any:
+        if column.name == "kind":
+            return KINDS[table.name]
+        if column.name in FIRST:
+            return FIRST[column.name]
+        kind = column.type.python_type
+        return 1 if kind is int else b"bytes" if kind is bytes else f"the {column.name}"
+
+    return {column.name: value(column) for column in table.columns}
+
+
+def test_every_row_of_the_first_version_is_there_in_the_newest(database: Database) -> None:
+    """Whatever tables are made anew on the way: each row has all that it had, references hold, and
+    keys of issuers and terminals count as before."""
+    config, tables = migrations._config(), MetaData()
     with database.write() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "0003")
-        for n in range(3):
-            values = row.format("fund", n).replace("p-1", f"p-{n}")
-            connection.execute(text(f"INSERT INTO postings VALUES {values}"))
-        before = connection.execute(text("SELECT * FROM postings ORDER BY posting")).all()
-    assert migrations.upgrade(database) == ["0004", "0005"]
+        command.upgrade(config, "0001")
+        tables.reflect(connection)
+        tables.remove(tables.tables["alembic_version"])
+        before = {table.name: first_row(table) for table in tables.sorted_tables}
+        for table in tables.sorted_tables:
+            connection.execute(insert(table).values(**before[table.name]))
+    migrations.upgrade(database)
     with database.write() as connection:
-        after = connection.execute(text("SELECT * FROM postings ORDER BY posting")).all()
-        assert after == before
-        values = row.format("forfeit", 4).replace("p-1", "p-9")
-        connection.execute(text(f"INSERT INTO postings VALUES {values}"))
+        for name, row in before.items():
+            [now] = connection.execute(select(schema.metadata.tables[name])).mappings()
+            kept = {each for each in row if (name, each) not in CHANGED}
+            assert {each: now[each] for each in kept} == {each: row[each] for each in kept}
+        if database.is_sqlite:
+            assert connection.execute(text("PRAGMA foreign_key_check")).all() == []
+        forfeit = {**before["postings"], "posting": "another", "kind": "forfeit"}
+        connection.execute(insert(schema.postings).values(**forfeit))
+    [held] = Trust(database, "urn:test", SetClock()).issuers().values()
+    assert [key.kid for key in held] == [KEY.kid]
+    found = terminal_keys.find(database, "the kid")
+    assert found is not None and (found.terminal, found.x) == ("the terminal", "the x")
 
 
 def test_two_servers_that_start_at_once_both_find_it_done(
