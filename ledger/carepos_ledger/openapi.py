@@ -575,6 +575,7 @@ _PATHS: Final[dict[str, Schema]] = {
                 cards=_list({"type": "object"}),
                 acted_for_me=_list({"type": "object"}),
                 acted_by_me=_list({"type": "object"}),
+                disputes=_list({"type": "object"}),
             ),
             body=_object(person=_ref("Person")),
         )

@@ -96,6 +96,24 @@ def test_operators_answers_are_as_described(described: World) -> None:
     _check("/v1/operators/activations", "post", code)
 
 
+def test_what_operators_do_about_people_is_as_described(described: World) -> None:
+    """Counting, telling, erasing, deleting what is past its time."""
+    family, http = described.family(), operator(described)
+    person = {"iss": ISSUER, "sub": family.sub}
+    wanted: list[tuple[str, dict[str, Any]]] = [
+        ("/people/export", {"person": person}),
+        ("/people/erase", {"person": person, "forfeit": False, "dry_run": True}),
+        ("/people/erase", {"person": person, "forfeit": True, "dry_run": False}),
+        ("/retention", {"from_bucket": 0, "dry_run": True}),
+        ("/retention", {"from_bucket": 4095, "dry_run": False}),
+    ]
+    for name, body in wanted:
+        path = f"/v1/operators{name}"
+        answer = http.post(described.url + path, json=body, timeout=20)
+        assert answer.status_code == 200, (path, answer.text)
+        _check(path, "post", answer)
+
+
 def test_what_operators_send_about_identity_is_as_described(described: World) -> None:
     """A body that the description allows is taken, and the answer to it validates."""
     secret = new_secret()
