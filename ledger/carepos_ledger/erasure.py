@@ -141,10 +141,15 @@ class Erasure:
                     available_quantity=0,
                 )
             )
-        names = [row["voucher"] for row in vouchers]
+        stops = schema.voucher_stops.c
         connection.execute(
-            delete(schema.voucher_stops).where(schema.voucher_stops.c.voucher.in_(names))
+            delete(schema.voucher_stops).where(
+                tuple_(stops.bucket, stops.voucher).in_(
+                    [(row["bucket"], row["voucher"]) for row in vouchers]
+                )
+            )
         )
+        names = [row["voucher"] for row in vouchers]
         for row in connection.execute(select(issues).where(issues.c.voucher.in_(names))).all():
             # The posting's name can be told from the ref; the row stays, so that the same list
             # does not issue again, but leads nowhere.

@@ -46,12 +46,22 @@ def _voucher(connection: Connection, row: Any) -> dict[str, Any]:
         "starts_at": row["starts_at"],
         "expires_at": row["expires_at"],
         "frozen": bool(row["frozen"]),
+        "stopped_by_me_at": _stopped_at(connection, row),
         "currency": row["currency"],
         "available_minor": row["available_minor"],
         "saved_minor": row["saved_minor"],
         "available_quantity": row["available_quantity"],
         "history": _history(connection, row),
     }
+
+
+def _stopped_at(connection: Connection, voucher: Any) -> str | None:
+    table = schema.voucher_stops.c
+    return connection.scalars(
+        select(table.stopped_at).where(
+            table.bucket == voucher["bucket"], table.voucher == voucher["voucher"]
+        )
+    ).one_or_none()
 
 
 def _history(connection: Connection, voucher: Any) -> list[dict[str, Any]]:

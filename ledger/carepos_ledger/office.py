@@ -9,7 +9,7 @@ import re
 import secrets
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from carepos import ids, money, strict_json
 from carepos.clock import Clock
@@ -146,6 +146,11 @@ class Office:
                 update(vouchers)
                 .where(vouchers.c.bucket == held.bucket, vouchers.c.voucher == held.voucher)
                 .values(frozen=int(frozen))
+            )
+            # A voucher that is freed is stopped by nobody, also if the office freezes it later.
+            stops = schema.voucher_stops
+            connection.execute(
+                delete(stops).where(stops.c.bucket == held.bucket, stops.c.voucher == held.voucher)
             )
             return "changed"
 

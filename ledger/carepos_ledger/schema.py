@@ -569,7 +569,7 @@ holder_sessions = Table(
     **_KEYED,
 )
 
-# Vouchers that their holders stopped. Whether one is frozen still stands in `vouchers` alone.
+# Vouchers that their holders stopped, until an operator frees them.
 voucher_stops = Table(
     "voucher_stops",
     metadata,

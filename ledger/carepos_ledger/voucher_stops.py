@@ -12,7 +12,7 @@ from sqlalchemy import Connection, and_, insert, select, update
 from carepos import clock
 from carepos.clock import Clock
 from carepos_ledger import schema
-from carepos_ledger.actions import Done, act, find
+from carepos_ledger.actions import Done, act
 from carepos_ledger.database import Database
 from carepos_ledger.problems import Problem
 
@@ -55,14 +55,7 @@ class VoucherStops:
                 .where(vouchers.c.bucket == bucket, vouchers.c.voucher == voucher)
                 .values(frozen=1)
             )
-            if find(connection, stops, key) is None:
-                connection.execute(insert(stops).values(**key, stopped_at=at))
-            else:
-                connection.execute(
-                    update(stops)
-                    .where(stops.c.bucket == bucket, stops.c.voucher == voucher)
-                    .values(stopped_at=at)
-                )
+            connection.execute(insert(stops).values(**key, stopped_at=at))
             connection.execute(
                 insert(schema.alarms).values(at=at, kind=ALARM, terminal="", digest="")
             )
@@ -71,7 +64,7 @@ class VoucherStops:
         return act(self._database, work)
 
     def listed(self) -> list[dict[str, Any]]:
-        """The oldest 500 that are frozen still."""
+        """The oldest 500 that no operator has freed."""
         vouchers, stops = schema.vouchers.c, schema.voucher_stops.c
         with self._database.read() as connection:
             rows = connection.execute(
@@ -80,7 +73,6 @@ class VoucherStops:
                     schema.vouchers,
                     and_(vouchers.bucket == stops.bucket, vouchers.voucher == stops.voucher),
                 )
-                .where(vouchers.frozen == 1)
                 .order_by(stops.stopped_at, vouchers.voucher)
                 .limit(STOPS_AT_ONCE)
             )

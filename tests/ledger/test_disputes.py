@@ -11,6 +11,7 @@ import pytest
 import requests
 from sqlalchemy import select
 
+from carepos import clock
 from carepos.errors import Malformed
 from carepos_ledger import schema
 from carepos_ledger.commands import DONE, FAILED, NO
@@ -18,7 +19,7 @@ from carepos_ledger.disputes import ANSWERS, REASONS, Disputes
 from carepos_ledger.holder_account import HolderAccounts
 from carepos_ledger.problems import Problem
 from carepos_ledger.voucher_stops import VoucherStops
-from tests.ledger.rig import Holder, Rig, code
+from tests.ledger.rig import PROGRAMME, Holder, Rig, code
 from tests.ledger.test_commands import Said, carepos
 from tests.ledger.test_holder_pages import buy, dispute, operator, signed_in
 from tests.world import World, world
@@ -117,6 +118,23 @@ def test_a_stop_and_a_sale_at_once(rig: Rig) -> None:
     assert caught.value.code == "not_found"
     [kept] = stops.listed()
     assert kept["voucher"] == holder.voucher and len(rig.tables()["alarms"]) == 1
+
+
+def test_what_an_operator_frees_was_stopped_by_nobody(rig: Rig) -> None:
+    """Where the office freezes it later for reasons of its own, it is not said to be the holder's
+    doing."""
+    holder, stops = rig.holder(), VoucherStops(rig.database, rig.now)
+    mine = holder.bucket, holder.beneficiary
+    assert stops.stop(*mine, holder.voucher) == "changed"
+    for frozen in (False, True):
+        rig.office.freeze(PROGRAMME, frozen=frozen, voucher=holder.voucher)
+        assert stops.listed() == []
+        [held] = HolderAccounts(rig.database, rig.now).read(*mine).vouchers
+        assert held.stopped_at is None
+    rig.office.freeze(PROGRAMME, frozen=False, voucher=holder.voucher)
+    rig.now.forward(minutes=1)
+    assert stops.stop(*mine, holder.voucher) == "changed"
+    assert [each["stopped_at"] for each in stops.listed()] == [clock.to_text(rig.now())]
 
 
 @pytest.fixture

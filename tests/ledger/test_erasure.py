@@ -278,6 +278,7 @@ def test_a_person_is_told_what_is_held(rig: Rig) -> None:
     assert [(each["kind"], each["moved"]) for each in voucher["history"]] == [
         ("issue", {"CNY": 12_000}), ("redeem", {"CNY": -700}),
     ]  # fmt: skip
+    assert voucher["stopped_by_me_at"] == clock.to_text(rig.now())
     assert voucher["history"][1]["store"] == "zhou-shop"
     assert voucher["history"][1]["lines"][0]["category"] == "dairy"
     assert told["acted_for_me"][0]["reason"] == "frail"
