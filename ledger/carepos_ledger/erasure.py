@@ -169,14 +169,19 @@ class Erasure:
 
     def _forget(self, connection: Connection, person: Person) -> None:
         held = {"bucket": person.bucket, "beneficiary": person.beneficiary}
-        cards = schema.cards.c
-        theirs = select(cards.bucket, cards.iss, cards.jti_sha256).where(
-            cards.bucket == person.bucket, cards.beneficiary == person.beneficiary
+        cards, visits = schema.cards.c, schema.pin_visits.c
+        # Held first: a PIN that is being proved opens its visit before this, or never.
+        theirs = connection.execute(
+            select(cards.bucket, cards.iss, cards.jti_sha256)
+            .where(cards.bucket == person.bucket, cards.beneficiary == person.beneficiary)
+            .order_by(cards.iss, cards.jti_sha256)
+            .with_for_update()
         )
-        visits = schema.pin_visits
         connection.execute(
-            delete(visits).where(
-                tuple_(visits.c.bucket, visits.c.iss, visits.c.jti_sha256).in_(theirs)
+            delete(schema.pin_visits).where(
+                tuple_(visits.bucket, visits.iss, visits.jti_sha256).in_(
+                    [tuple(card) for card in theirs]
+                )
             )
         )
         for table in (

@@ -14,6 +14,7 @@ import pytest
 from carepos import clock, pin
 from carepos.keys import digest
 from carepos_ledger import cards, held, schema
+from carepos_ledger.actions import find
 from carepos_ledger.cards import Card, Cards
 from carepos_ledger.erasure import Erased, Erasure
 from carepos_ledger.person import Who
@@ -205,6 +206,23 @@ def test_no_card_outlives_its_holder(rig: Rig) -> None:
         told.put(card.iss, card.jti_sha256, card.sub, card.pin_verifier)
     assert caught.value.code == "not_found"
     told.put(card.iss, card.jti_sha256, rig.holder().sub, card.pin_verifier)
+
+
+def test_a_pin_that_is_being_proved_opens_nothing_that_stays(rig: Rig) -> None:
+    """Neither the visit that it opens nor the card outlives the person."""
+    holder, card = rig.holder(), {"iss": ISSUER, "jti_sha256": digest(b"card")}
+    Cards(rig.database, rig.now).put(**card, sub=holder.sub, pin_verifier=digest(b"verifier"))
+    visit = {"terminal": "t-1", "proved_at": clock.to_text(rig.now())}
+    with ThreadPoolExecutor(1) as pool:
+        with rig.database.write() as connection:
+            assert find(connection, schema.cards, card, for_update=True)
+            erasing = pool.submit(erase, rig, holder)
+            rig.until_it_waits(erasing)
+            connection.execute(
+                schema.pin_visits.insert().values(bucket=holder.bucket, **card, **visit)
+            )
+        assert erasing.result().cards == 1
+    assert not {"cards", "pin_visits"} & rig.counts().keys()
 
 
 def test_a_row_of_a_list_names_a_person(rig: Rig) -> None:
