@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from carepos import strict_json
+from carepos import strict_json, unknown_key
 from carepos.clock import Clock
 from carepos.errors import Malformed
 from carepos.issuer_keys import IssuerKeys, SetRefused
@@ -23,7 +23,6 @@ from sample_issuer import id_token, limited_http
 from sample_issuer.id_token import Expected, Person
 from sample_issuer.problems import Problem
 
-ASK_AGAIN: Final = timedelta(minutes=5)
 FIRST_AGAIN: Final = timedelta(seconds=10)
 RENEW: Final = timedelta(hours=1)
 TOO_OLD: Final = timedelta(hours=24)
@@ -99,8 +98,8 @@ class Provider:
         with self._lock:
             now = self._now()
             held = self._keys
-            wanting = held is None or now - held.as_of > RENEW or _lacks(held, kid, now)
-            if wanting and (self._asked_at is None or now - self._asked_at >= ASK_AGAIN):
+            wanting = held is None or abs(now - held.as_of) > RENEW or _lacks(held, kid, now)
+            if wanting and unknown_key.may_ask(self._asked_at, now):
                 self._asked_at = now
                 held = self._renewed(held, now)
             if held is None or now - held.as_of > TOO_OLD:
@@ -112,12 +111,12 @@ class Provider:
         try:
             document = limited_http.json_document("GET", self._discover().jwks_uri)
             newest = IssuerKeys.from_jwks(json.dumps(document).encode(), now)
-            self._keys = newest if held is None else held.replaced_by(newest)
+            self._keys = newest if held is None else held.replaced_by(newest, now=now)
         except (SetRefused, Problem) as error:
             _log.warning("the provider's keys were not taken: %s", error)
             if held is None:
                 # Nobody can sign in: soon again, and still not with every call.
-                self._asked_at = now - ASK_AGAIN + FIRST_AGAIN
+                self._asked_at = now - unknown_key.COOL_DOWN + FIRST_AGAIN
         return self._keys
 
 

@@ -59,7 +59,9 @@ class Issuers:
         wanted = IssuerKeys.of(map(IssuerKey.from_jwk, listed), self._now())
         return act(
             self._database,
-            lambda connection: _put(connection, iss, wanted, None, confirmed=confirmed),
+            lambda connection: _put(
+                connection, iss, wanted, None, self._now(), confirmed=confirmed
+            ),
         )
 
     def put_source(self, iss: str, jwks_url: str, *, confirmed: bool = False) -> Done:
@@ -72,7 +74,9 @@ class Issuers:
         wanted = self._fetched(jwks_url, key_source.DEADLINE_S)
         return act(
             self._database,
-            lambda connection: _put(connection, iss, wanted, jwks_url, confirmed=confirmed),
+            lambda connection: _put(
+                connection, iss, wanted, jwks_url, self._now(), confirmed=confirmed
+            ),
         )
 
     def refresh(self, iss: str) -> Done:
@@ -156,7 +160,7 @@ class Issuers:
             found = act(
                 self._database,
                 lambda connection: _take(
-                    connection, iss, url, wanted, confirmed=thumbprints is not None
+                    connection, iss, url, wanted, self._now(), confirmed=thumbprints is not None
                 ),
             )
         if isinstance(found, Problem):
@@ -174,7 +178,13 @@ class Issuers:
 
 
 def _put(
-    connection: Connection, iss: str, wanted: IssuerKeys, url: str | None, *, confirmed: bool
+    connection: Connection,
+    iss: str,
+    wanted: IssuerKeys,
+    url: str | None,
+    now: datetime,
+    *,
+    confirmed: bool,
 ) -> Done:
     table = schema.issuers
     row = find(connection, table, {"iss": iss}, for_update=True)
@@ -183,7 +193,7 @@ def _put(
         connection.execute(insert(table).values(iss=iss, keys=_text(wanted), **asked))
         return "created"
     try:
-        changed = _replace(connection, row, wanted, confirmed=confirmed)
+        changed = _replace(connection, row, wanted, now, confirmed=confirmed)
     except SetRefused as error:
         raise _differently(error) from None
     connection.execute(update(table).where(table.c.iss == iss).values(**asked))
@@ -191,7 +201,13 @@ def _put(
 
 
 def _take(
-    connection: Connection, iss: str, url: str, wanted: IssuerKeys, *, confirmed: bool
+    connection: Connection,
+    iss: str,
+    url: str,
+    wanted: IssuerKeys,
+    now: datetime,
+    *,
+    confirmed: bool,
 ) -> Done | Problem:
     """Write what was fetched, unless an operator named another address meanwhile."""
     table = schema.issuers
@@ -199,7 +215,7 @@ def _take(
     if row is None or row.jwks_url != url:
         return Problem("try_again", "the issuer's address was changed meanwhile")
     try:
-        changed = _replace(connection, row, wanted, confirmed=confirmed)
+        changed = _replace(connection, row, wanted, now, confirmed=confirmed)
     except SetRefused as error:
         return _differently(error)
     connection.execute(
@@ -208,12 +224,14 @@ def _take(
     return "changed" if changed else "exists"
 
 
-def _replace(connection: Connection, row: Any, wanted: IssuerKeys, *, confirmed: bool) -> bool:
+def _replace(
+    connection: Connection, row: Any, wanted: IssuerKeys, now: datetime, *, confirmed: bool
+) -> bool:
     """Write `wanted` in place of the set held, as docs/identity.md §3 allows it; whether it is
     another one. Raises SetRefused."""
     table = schema.issuers
     held = IssuerKeys.from_json(json.loads(row.keys))
-    made = held.replaced_by(wanted, confirmed=confirmed)
+    made = held.replaced_by(wanted, confirmed=confirmed, now=now)
     changed = (dict(made.keys), made.retiring) != (dict(held.keys), held.retiring)
     connection.execute(
         update(table).where(table.c.iss == row.iss).values(keys=_text(made), problem=None)

@@ -266,14 +266,19 @@ class IssuerKeys:
         until = self.retiring.get(kid)
         return None if until is not None and now >= until else self.keys.get(kid)
 
-    def replaced_by(self, newer: IssuerKeys, *, confirmed: bool = False) -> IssuerKeys:
+    def replaced_by(
+        self, newer: IssuerKeys, *, confirmed: bool = False, now: datetime | None = None
+    ) -> IssuerKeys:
         """What is held once `newer` has arrived: its keys, and for a day those it no longer has.
 
+        `now` is for whoever dates sets by a clock of their own: a set that is held as of a later
+        instant was dated by a clock that went wrong, and makes no other one older.
         Raises SetRefused when `newer` is older, when it shares with this one no key that is not
         retiring (unless a person `confirmed` it), or when it gives a known kid another key. Its
         message then names the thumbprints that a person would have to compare.
         """
-        if newer.as_of < self.as_of:
+        misdated = now is not None and now < self.as_of
+        if newer.as_of < self.as_of and not misdated:
             raise SetRefused("is older than the set that is held", field="keys")
         held = {k: v for k, v in self.keys.items() if self.get(k, newer.as_of) is not None}
         shared = held.keys() & newer.keys.keys()
@@ -289,7 +294,8 @@ class IssuerKeys:
         going = [] if confirmed else [kid for kid in held if kid not in newer.keys]
         # However often an issuer rotates: those that went last, and no more than a set may have.
         going.sort(key=lambda kid: self.retiring.get(kid, until))
-        retiring = {kid: self.retiring.get(kid, until) for kid in going[-MAX_KEYS:]}
+        # Never longer than a day from now, whatever a wrong clock once promised.
+        retiring = {kid: min(self.retiring.get(kid, until), until) for kid in going[-MAX_KEYS:]}
         kept = {kid: held[kid] for kid in retiring}
         return replace(newer, keys={**kept, **newer.keys}, retiring=retiring)
 

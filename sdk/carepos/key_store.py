@@ -188,7 +188,9 @@ class KeyStore:
 
     def _take(self, iss: str, newer: IssuerKeys, *, confirmed: bool) -> None:
         held = self._entry(iss).keys
-        made = newer if held is None else held.replaced_by(newer, confirmed=confirmed)
+        made = newer
+        if held is not None:
+            made = held.replaced_by(newer, confirmed=confirmed, now=self._now())
         self._entries[iss] = replace(self._entry(iss), keys=made, problem=None)
         self._believed[iss] = made
 
@@ -233,8 +235,9 @@ class KeyStore:
             return  # somebody removed it: what is held stays, and is written with the next change
         for iss, held in self._believed.items():
             told = entries.get(iss, _Entry())
-            if told.keys is None or told.keys.as_of < held.as_of:
-                # An old copy of the file was put back: a set that is held never goes back.
+            if told.keys is None or told.keys.as_of < held.as_of <= self._now():
+                # An old copy of the file was put back: a set that is held never goes back. One
+                # that a wrong clock dated into the future is not newer than what came after it.
                 entries[iss] = replace(told, keys=held)
         self._entries = entries
         for iss in self._sources:

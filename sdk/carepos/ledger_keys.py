@@ -9,16 +9,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from carepos import jws, strict_json
 from carepos.clock import Clock
 from carepos.errors import Malformed, NotDecided, SignatureInvalid, Unreachable
 from carepos.keys import KeySet, PublicKey
+from carepos.unknown_key import may_ask
 
 MAX_KEYS: Final = 40
-COOL_DOWN: Final = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +111,9 @@ class LedgerKeyKeeper:
     def find(self, kid: str) -> PublicKey:
         """The ledger's key of this kid, for whoever verifies (`keys.Keys`).
 
-        An unknown kid may mean a rotation: the ledger is asked, at most once in COOL_DOWN whatever
-        is shown here. Raises SignatureInvalid for a key that is not in the newest set that is
-        believed: the answer it signed says nothing then.
+        An unknown kid may mean a rotation: the ledger is asked, at most once in five minutes
+        whatever is shown here. Raises SignatureInvalid for a key that is not in the newest set that
+        is believed: the answer it signed says nothing then.
         """
         try:
             return self._held().keys.get(kid)
@@ -126,8 +126,7 @@ class LedgerKeyKeeper:
             if any(key.kid == kid for key in self._held().keys):
                 return  # somebody else has brought it meanwhile
             now = self._now()
-            # Both ways: a clock that was set back must not stop the asking for years.
-            if self._asked_at is not None and abs(now - self._asked_at) < COOL_DOWN:
+            if not may_ask(self._asked_at, now):
                 return
             self._asked_at = now
             held = self._held()

@@ -237,6 +237,16 @@ def test_of_two_that_overtake_each_other_the_later_stays(place: Place) -> None:
     assert all(key["retiring_until"] is None for key in place.listed()["keys"])
 
 
+def test_a_clock_that_was_ahead_stops_no_rotation(place: Place) -> None:
+    """A set that was fetched under a clock a year ahead is replaced once the clock is right."""
+    place.rig.now.forward(days=365)
+    assert place.issuers.refresh(ISSUER) == "exists"
+    place.rig.now.forward(days=-365)
+    place.server.publishes(place.held, EVIL)
+    assert place.issuers.refresh(ISSUER) == "changed"
+    assert place.verdict(EVIL) == "good"
+
+
 def test_all_keys_at_once_need_a_person(place: Place) -> None:
     """Refused with the thumbprints to compare; believed only when a person names exactly these,
     which stops the old ones at once."""

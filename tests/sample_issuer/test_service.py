@@ -184,6 +184,17 @@ def test_the_providers_keys_turn_over(office: Rig) -> None:
     office.code()
 
 
+def test_a_clock_that_was_ahead_stops_no_rotation(office: Rig) -> None:
+    """Once the clock is right again, a provider's new key is learned at once."""
+    office.clock.advance(86_400)
+    office.code()
+    office.clock.advance(-86_400)
+    newer = IssuerSigner.generate("ES256", "p2")
+    office.provider.published.append(newer.to_jwk())
+    office.provider.signer = newer
+    assert at_the_till(office, office.code()).sub == SUB
+
+
 def test_a_set_that_shares_no_key_is_not_taken(office: Rig) -> None:
     """Whoever answers in the provider's place with keys of their own signs nobody in."""
     office.code()

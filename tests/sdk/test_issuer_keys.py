@@ -143,6 +143,18 @@ def test_a_key_on_its_way_out_vouches_for_nothing() -> None:
     assert believed(keys.replaced_by(held("a", "b", as_of=late)), late + DAY) == {"a", "b"}
 
 
+def test_a_set_of_the_future_makes_no_other_older() -> None:
+    """By whoever knows the time: it was dated by a wrong clock, and so were its retiring keys."""
+    keys = held("a", "b", as_of=NOW + 365 * DAY).replaced_by(held("b", as_of=NOW + 366 * DAY))
+    fresh = held("b", "c", as_of=NOW)
+    with pytest.raises(SetRefused, match="older"):
+        keys.replaced_by(fresh)
+    with pytest.raises(SetRefused, match="older"):
+        keys.replaced_by(fresh, now=NOW + 366 * DAY)
+    made = keys.replaced_by(fresh, now=NOW)
+    assert (made.as_of, made.retiring) == (NOW, {"a": NOW + RETIRING})
+
+
 def test_a_person_may_confirm_a_set() -> None:
     """Then it replaces the held one at once, but an older one never does."""
     keys = held("a", "b").replaced_by(held("c", as_of=NOW + DAY), confirmed=True)

@@ -17,8 +17,9 @@ import pytest
 from carepos import Till, jws, settlement_commands
 from carepos.errors import SignatureInvalid
 from carepos.keys import KeySet, SigningKey
-from carepos.ledger_keys import COOL_DOWN, LedgerKeys
+from carepos.ledger_keys import LedgerKeys
 from carepos.settlement_commands import AGREED, DIFFERENT, KEYS_FILE, TillFolder, fetch
+from carepos.unknown_key import COOL_DOWN
 from carepos_ledger import app
 from carepos_ledger.keyring import Keyring
 from carepos_plugin.commands import verify
