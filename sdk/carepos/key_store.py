@@ -56,7 +56,8 @@ class KeyStore:
         deadline_s: float = key_source.DEADLINE_S,
     ) -> None:
         """Raises Malformed for a source that is none, and for a file that is damaged: a store
-        that was good before must not begin again with whatever comes first."""
+        that was good before must not begin again with whatever comes first. OSError for a file
+        that is there and can't be read."""
         self._file = Path(file)
         self._sources = {
             issuer_text(iss): key_source.source_url(url, "sources") for iss, url in sources.items()
@@ -203,15 +204,16 @@ class KeyStore:
     # ── the file ───────────────────────────────────────────────────────────────────────────────
 
     def _catch_up(self) -> None:
-        """Learn what another process wrote; a file that is damaged teaches nothing."""
-        if _signature(self._file) == self._seen:
-            return
-        with self._mutex:
-            try:
-                self._read_again()
-            except (OSError, Malformed):
-                # What this process holds was good, and is written anew with its next change.
+        """Learn what another process wrote; a file that is damaged, or can't be reached, teaches
+        nothing."""
+        try:
+            if _signature(self._file) == self._seen:
                 return
+            with self._mutex:
+                self._read_again()
+        except (OSError, Malformed):
+            # What this process holds was good, and is written anew with its next change.
+            return
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -254,18 +256,18 @@ class _StoreVerifier(TokenVerifier):
         super().__init__(store.issuers, audience, revoked)
         self._store = store
 
-    def verify(self, scanned: str | Presentation, now: datetime) -> IdentityToken:
-        """As TokenVerifier; an unknown key is asked about first."""
+    def examine(self, scanned: str | Presentation, now: datetime) -> IdentityToken:
+        """As TokenVerifier, `verify` too; an unknown key is asked about first."""
         self._store._catch_up()  # noqa: SLF001  one concept, two classes
         try:
-            return super().verify(scanned, now)
+            return super().examine(scanned, now)
         except TokenRefused as refused:
-            # `iss`: of a source whose set was never fetched.
+            # Its issuer is not known where a source's set was never fetched.
             iss = unknown_key.issuer_named(scanned)
-            asks = unknown_key.is_meant(refused) or refused.code == "token_issuer"
+            asks = unknown_key.is_meant_or_its_issuer(refused)
             if not asks or iss is None or not self._store._learns(iss):  # noqa: SLF001
                 raise
-        return super().verify(scanned, now)
+        return super().examine(scanned, now)
 
 
 def _shown(error: Exception) -> str:

@@ -43,13 +43,13 @@ class PackKeeper:
         self.held = held
 
     def get(self) -> Pack:
-        """The pack held; the first time it is fetched. Raises Unreachable, NotDecided."""
+        """The pack held; the first time it is fetched. Raises as `refresh`."""
         return self.held or self.refresh()
 
     def refresh(self) -> Pack:
         """Fetch the pack if the ledger has a newer one; keep it durably.
 
-        Raises Unreachable, NotDecided; the pack held before stays.
+        Raises Unreachable, NotDecided, OSError; the pack held before stays.
         """
         with self._refreshing:
             return self._refresh()
@@ -57,7 +57,8 @@ class PackKeeper:
     def refresh_for_unknown_key(self) -> bool:
         """Whether asking anew, at most once in five minutes, brought another pack.
 
-        Never raises for a ledger that does not answer: the till then judges by what it holds.
+        Never raises for a ledger that does not answer, nor for a disk that takes no pack: the till
+        then judges by what it holds.
         """
         before = self.held
         with self._refreshing:
@@ -67,7 +68,7 @@ class PackKeeper:
             self._asked_at = now
             try:
                 self._refresh()
-            except (Unreachable, NotDecided):
+            except (Unreachable, NotDecided, OSError):
                 return False
         return self._is_other(before)
 

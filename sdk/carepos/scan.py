@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from carepos import lookup, other_codes, pin, presentation, token
+from carepos import lookup, other_codes, pin, presentation, token, unknown_key
 from carepos.client import Client
 from carepos.clock import Clock
 from carepos.errors import Malformed, NotDecided, Refused, TokenRefused, Unreachable
@@ -142,7 +142,8 @@ class Scanner:
             return self._verifier().examine(held, self._now())
         except TokenRefused as refused:
             # An issuer or key that this pack doesn't have may be in a newer one.
-            if refused.claim not in ("iss", "kid") or not self._packs.refresh_for_unknown_key():
+            asks = unknown_key.is_meant_or_its_issuer(refused)
+            if not asks or not self._packs.refresh_for_unknown_key():
                 raise
         return self._verifier().examine(held, self._now())
 

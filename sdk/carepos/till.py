@@ -642,7 +642,7 @@ class Till:
     def refresh_pack(self) -> Pack:
         """Fetch the offline pack if the ledger has a newer one; keep it durably.
 
-        Raises Unreachable, NotDecided; the pack held before stays.
+        Raises Unreachable, NotDecided, OSError; the pack held before stays.
         """
         return self._packs.refresh()
 

@@ -103,7 +103,8 @@ class TokenVerifier:
         """The token in `scanned`, good here and now by itself: rows 1 to 10 and 13 of
         docs/identity.md §4. Whether it was used before is for whoever remembers visits.
 
-        Raises TokenRefused, which names the claim and the rule and never a value.
+        `now` is aware. Raises TokenRefused, which names the claim and the rule and never a value;
+        ValueError for a naive `now`, by which a token of hours ago could be good.
         """
         identity = self.examine(scanned, now)
         if identity.stale:
@@ -115,6 +116,8 @@ class TokenVerifier:
     def examine(self, scanned: str | Presentation, now: datetime) -> IdentityToken:
         """As `verify`, but a stale presentation and a withdrawn token come back, marked as such:
         for a till and a ledger, which must know the visit before they judge these two."""
+        if now.utcoffset() is None:
+            raise ValueError("now must be aware: datetime.now(UTC)")
         try:
             held = scanned if isinstance(scanned, Presentation) else presentation.read(scanned)
             parts = compact.read(held.token)

@@ -29,6 +29,11 @@ def is_meant(refused: TokenRefused) -> bool:
     return refused.code == "token_signature" and refused.claim == "kid"
 
 
+def is_meant_or_its_issuer(refused: TokenRefused) -> bool:
+    """As `is_meant`, or because its issuer is not known either (row 4)."""
+    return is_meant(refused) or refused.code == "token_issuer"
+
+
 def issuer_named(scanned: str | Presentation) -> str | None:
     """The `iss` that a token names. Nothing of it is verified: it only says whom to ask."""
     try:

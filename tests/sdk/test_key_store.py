@@ -316,6 +316,15 @@ def test_the_first_token_may_be_the_first_question(place: Place) -> None:
     assert place.server.asked == 1
 
 
+def test_whoever_examines_learns_of_a_rotation_too(place: Place) -> None:
+    """`examine`, for those who remember visits, asks as `verify` does."""
+    store = place.filled()
+    place.now.forward(minutes=5)
+    place.server.publishes(HELD, NEW)
+    text = minted(place.now, NEW)
+    assert store.verifier(AUDIENCE).examine(text, place.now()).iss == ISS
+
+
 def test_other_keys_need_a_person(place: Place) -> None:
     """All keys replaced at once: refused, with the thumbprints to compare; believed only when a
     person names exactly these, and then the old ones stop at once."""
@@ -430,6 +439,21 @@ def test_a_disk_that_is_full_stops_no_verifying(
     with pytest.raises(OSError, match="No space"):
         store.refresh()
     assert code(store, place.now) == "good"
+
+
+def test_a_file_that_can_t_be_reached_stops_no_verifying(place: Place) -> None:
+    """A folder that is gone, or is no folder any more: tokens are judged by what is held."""
+    folder = place.file.with_name("keys")
+    folder.mkdir()
+    store = KeyStore(folder / "issuers.json", {ISS: place.server.url}, now=place.now)
+    assert store.refresh() == {}
+    folder.rename(folder.with_name("moved"))
+    folder.write_text("no folder")
+    place.now.forward(minutes=5)
+    assert [code(store, place.now, key) for key in (HELD, EVIL)] == ["good", "token_signature"]
+    assert store.ages()[ISS] == timedelta(minutes=5) and store.problems() == {}
+    with pytest.raises(OSError, match="directory"):
+        store.refresh()
 
 
 def test_what_one_process_learns_the_others_know(place: Place) -> None:

@@ -200,6 +200,24 @@ def test_a_crash_while_a_pack_is_kept_leaves_one_of_the_two(
     assert len(list(packs.folder.glob("pack-*.json"))) <= 2
 
 
+def test_a_disk_that_takes_no_pack_stops_no_verifying(
+    packs: Packs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A code with an unknown key is judged by the pack held; `refresh` tells of the disk."""
+    keeper = packs.keeper()
+    old = keeper.get()
+    packs.issued, packs.keys = timedelta(days=1), [HELD, NEW]
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("carepos.durable.write", full)
+    assert not keeper.refresh_for_unknown_key()
+    with pytest.raises(OSError, match="No space"):
+        keeper.refresh()
+    assert keeper.held == old
+
+
 # ── a whole till ───────────────────────────────────────────────────────────────────────────────
 
 
@@ -251,6 +269,19 @@ def test_t13_made_up_kids_at_a_till_are_one_question(
     monkeypatch.undo()
     sale = till.redeem(till.propose(family.token(), [milk()]), checkout="S1", cashier="c01")
     assert sale.state == "confirmed"
+
+
+def test_a_code_that_no_pack_makes_good_asks_nobody(
+    shop: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `kid` of a form that no key has: refused here, and the question is left for a rotation."""
+    till, family = shop.till(), shop.family()
+    code = family.token()
+    till.propose(code, [milk()])
+    monkeypatch.setattr(till._client, "pack_manifest", lambda: pytest.fail("asked"))
+    with pytest.raises(Refused) as refused:
+        till.scan(_with_kid(code, "k" * 65))
+    assert refused.value.code == "token_malformed"
 
 
 def test_a_rotated_key_is_learned_through_one_refresh(shop: World) -> None:

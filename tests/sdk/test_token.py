@@ -80,6 +80,13 @@ def verdict(text: str, now: datetime = NOW, verifier: TokenVerifier = VERIFIER) 
 GOOD = made()
 
 
+def test_a_naive_time_is_a_callers_mistake_and_said_so() -> None:
+    """utcnow() is hours off wherever clocks are not on UTC, and tokens of hours ago were good."""
+    for judge in (VERIFIER.verify, VERIFIER.examine):
+        with pytest.raises(ValueError, match="aware"):
+            judge(GOOD, NOW.replace(tzinfo=None))
+
+
 # good ones
 
 
