@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -18,6 +20,33 @@ def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     Raises OSError; the old file is then untouched, or, when only the rename could not be made
     durable, the new one is there.
     """
+    with _aside(path, data, mode) as written:
+        written.replace(path)
+    sync_folder(path.parent)
+
+
+def create(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Make `path`, whole and durable, unless it is there: of two processes one makes it.
+
+    Raises FileExistsError, OSError; a crash leaves no part of it.
+    """
+    with _aside(path, data, mode) as written:
+        try:
+            os.link(written, path)
+        except FileExistsError:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        except OSError as error:
+            # A file system without links (FAT) has no such step: two processes could be told apart
+            # only by the moment between these lines.
+            if path.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+            written.replace(path)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def _aside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
+    """`data` in a file beside `path`, on the disk; it is gone at the end unless it was renamed."""
     # A name of its own for every write: two threads may write the same file at once.
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     aside = Path(name)
@@ -27,11 +56,9 @@ def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             file.flush()
             os.fsync(file.fileno())
         aside.chmod(mode)
-        aside.replace(path)
-    except BaseException:
+        yield aside
+    finally:
         aside.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
 
 
 def private(path: Path) -> None:

@@ -1,7 +1,8 @@
 """An issuer's folder: its private keys, who it is, and the public sets it hands out.
 
     issuer.json    {"iss", "audience", "keys", "signs"}: the kids that are published, and of them
-                   the one that new tokens are signed with
+                   the one that new tokens are signed with; "dropped", if any were: the kids that
+                   were published, and are never given to another key
     <kid>.key      a private key, PKCS#8 PEM, 0600: Ed25519, P-256 or RSA (docs/identity.md §2)
     jwks.json      the public keys, as they are published (RFC 7517 §5)
     issuers.json   the same, as an integrator's own verifier reads them (`issuers_file`)
@@ -13,10 +14,9 @@ rotation is `add_key`, a wait of a day, `sign_with`, and, once the longest token
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +43,7 @@ RSA_BITS: Final = 2048
 ABOUT: Final = "issuer.json"
 JWKS: Final = "jwks.json"
 ISSUERS: Final = "issuers.json"
+MAX_DROPPED: Final = 10_000
 
 _KID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NUMBERED = re.compile(r"k([0-9]{1,6})")
@@ -90,12 +91,9 @@ class IssuerSigner:
 
     def save(self, path: Path) -> None:
         """Write the key to a new file that only its owner can read. FileExistsError if there."""
-        data = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        durable.create(
+            path, self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        )
 
     def to_jwk(self) -> dict[str, str]:
         """The public key as it is published: with kid, alg and use."""
@@ -137,44 +135,51 @@ def _algorithm(key: PrivateKey) -> str:
 
 @dataclass(frozen=True, slots=True)
 class IssuerFolder:
-    """What stands in the folder. `signers` by kid; `signs` names the one for new tokens."""
+    """What stands in the folder. `signers` by kid; `signs` names the one for new tokens.
+
+    `dropped` are kids of before: readers may hold, or have withdrawn for ever, what they named.
+    """
 
     path: Path
     iss: str
     audience: str
     signs: str
     signers: Mapping[str, IssuerSigner]
+    dropped: tuple[str, ...] = ()
 
     @classmethod
     def create(
-        cls, path: Path, *, iss: str, audience: str, alg: str = "EdDSA", kid: str = "k1"
+        cls, path: Path, *, iss: str, audience: str, alg: str = "EdDSA", kid: str | None = None
     ) -> IssuerFolder:
-        """Found an issuer with its first key. Raises Malformed, FileExistsError."""
+        """Found an issuer with its first key, `k1`. Raises Malformed, FileExistsError."""
         for name, text in (("iss", iss), ("audience", audience)):
             if not strict_json.text(text, name).isascii():
                 raise Malformed("must be ASCII", field=name)
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if (path / ABOUT).exists():
             raise FileExistsError(17, "an issuer is there already", str(path / ABOUT))
-        signer = IssuerSigner.generate(alg, kid)
-        signer.save(path / f"{kid}.key")
-        return cls(path, iss, audience, kid, {kid: signer}).write()
+        signer = IssuerSigner.generate(alg, kid or _next_kid(path, ()))
+        signer.save(path / f"{signer.kid}.key")
+        return cls(path, iss, audience, signer.kid, {signer.kid: signer}).write()
 
     @classmethod
     def load(cls, path: Path) -> IssuerFolder:
         """Raises Malformed for anything that is not as it must be, FileNotFoundError."""
-        about = strict_json.exact_names(
+        about = strict_json.names_within(
             strict_json.read((path / ABOUT).read_bytes()),
-            {"iss", "audience", "keys", "signs"},
+            required={"iss", "audience", "keys", "signs"},
+            optional={"dropped"},
             where=ABOUT,
         )
         iss, audience, signs = (strict_json.text(about[n], n) for n in ("iss", "audience", "signs"))
         listed = strict_json.array(about["keys"], "keys", low=1, high=MAX_KEYS)
         kids = [_kid(strict_json.text(kid, "keys")) for kid in listed]
+        gone = strict_json.array(about.get("dropped", []), "dropped", high=MAX_DROPPED)
         if signs not in kids:
             raise Malformed("signs must be one of keys", field=ABOUT)
         signers = {kid: IssuerSigner.load(path / f"{kid}.key", kid) for kid in kids}
-        return cls(path, iss, audience, signs, signers)
+        dropped = tuple(_kid(strict_json.text(kid, "dropped")) for kid in gone)
+        return cls(path, iss, audience, signs, signers, dropped)
 
     @property
     def signer(self) -> IssuerSigner:
@@ -189,32 +194,40 @@ class IssuerFolder:
         return self.signers[kid]
 
     def next_kid(self) -> str:
-        """`k1`, `k2`, …: short, and never one that is here."""
-        numbers = [int(m[1]) for kid in self.signers if (m := _NUMBERED.fullmatch(kid))]
-        return f"k{max(numbers, default=0) + 1}"
+        """`k1`, `k2`, …: short, and never one that is or was here."""
+        return _next_kid(self.path, (*self.signers, *self.dropped))
 
     def add_key(self, alg: str = "EdDSA", kid: str | None = None) -> IssuerFolder:
         """Publish another key. It signs nothing yet: readers have to learn of it first."""
         if len(self.signers) >= MAX_KEYS:
             raise Malformed(f"a set has at most {MAX_KEYS} keys: drop one", field="keys")
+        if kid in self.dropped:
+            # Its readers refuse a set in which a kid they know names another key; withdrawn is
+            # for ever.
+            raise Malformed("named another key before: take a new one", field="kid")
         signer = IssuerSigner.generate(alg, kid or self.next_kid())
         signer.save(self.path / f"{signer.kid}.key")
-        signers = {**self.signers, signer.kid: signer}
-        return IssuerFolder(self.path, self.iss, self.audience, self.signs, signers).write()
+        return replace(self, signers={**self.signers, signer.kid: signer}).write()
 
     def sign_with(self, kid: str) -> IssuerFolder:
         """Sign new tokens with another of the keys. Raises Malformed."""
         self.get(kid)
-        return IssuerFolder(self.path, self.iss, self.audience, kid, self.signers).write()
+        return replace(self, signs=kid).write()
 
     def drop(self, kid: str) -> IssuerFolder:
-        """Publish a key no more, and delete it. Raises Malformed for the one that signs."""
-        self.get(kid)
-        if kid == self.signs:
-            raise Malformed("signs the new tokens: let another sign first", field="kid")
-        signers = {name: signer for name, signer in self.signers.items() if name != kid}
-        made = IssuerFolder(self.path, self.iss, self.audience, self.signs, signers).write()
-        (self.path / f"{kid}.key").unlink()
+        """Publish a key no more, and delete it; again, what a crash left of it.
+
+        Raises Malformed for the one that signs.
+        """
+        made = self
+        if kid not in self.dropped:
+            self.get(kid)
+            if kid == self.signs:
+                raise Malformed("signs the new tokens: let another sign first", field="kid")
+            signers = {name: signer for name, signer in self.signers.items() if name != kid}
+            made = replace(self, signers=signers, dropped=(*self.dropped, kid)).write()
+        (self.path / f"{kid}.key").unlink(missing_ok=True)
+        durable.sync_folder(self.path)
         return made
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
@@ -228,6 +241,7 @@ class IssuerFolder:
             "audience": self.audience,
             "keys": list(self.signers),
             "signs": self.signs,
+            **({"dropped": list(self.dropped)} if self.dropped else {}),
         }
         believed = {"issuers": [{"iss": self.iss, **self.jwks()}]}
         # issuer.json last: a running issuer looks at it to see that something changed.
@@ -235,3 +249,10 @@ class IssuerFolder:
             text = json.dumps(document, indent=2, ensure_ascii=True)
             durable.write(self.path / name, text.encode() + b"\n")
         return self
+
+
+def _next_kid(folder: Path, taken: Iterable[str]) -> str:
+    # A key's file without its name in issuer.json was left by a crash: its name is not used again.
+    names = [*taken, *(file.stem for file in folder.glob("k*.key"))]
+    numbers = [int(found[1]) for name in names if (found := _NUMBERED.fullmatch(name))]
+    return f"k{max(numbers, default=0) + 1}"

@@ -57,9 +57,18 @@ class KeyState:
 def wish(folder: Path) -> bool:
     """Lay a new key beside the one in use, unless one waits already: the till of this folder, also
     one that is running, then changes to it. Whether it was made. Raises OSError."""
-    if _load(folder / NEXT_FILE) is not None:
+    path = folder / NEXT_FILE
+    if _load(path) is not None:
         return False
-    durable.write(folder / NEXT_FILE, secret_text(SigningKey.generate().secret()), mode=0o600)
+    data = secret_text(SigningKey.generate().secret())
+    try:
+        durable.create(path, data)
+    except FileExistsError:
+        # Never in the place of a key that another process made just now: by the time of the write
+        # the till could sign with that one.
+        if _load(path) is not None:
+            return False
+        durable.write(path, data, mode=0o600)
     return True
 
 

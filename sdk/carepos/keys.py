@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PublicKey,
 )
 
-from carepos import strict_json
+from carepos import durable, strict_json
 from carepos.errors import Malformed, SignatureInvalid
 
 
@@ -128,12 +128,11 @@ class SigningKey:
 
 
 def write_secret(path: Path, secret: bytes) -> None:
-    """32 secret bytes as base64url in a new 0600 file, durable when this returns."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(secret_text(secret).decode("ascii"))
-        file.flush()
-        os.fsync(file.fileno())
+    """32 secret bytes as base64url in a new 0600 file, durable when this returns.
+
+    Raises FileExistsError, OSError; a crash leaves no part of the file.
+    """
+    durable.create(path, secret_text(secret))
 
 
 def secret_text(secret: bytes) -> bytes:

@@ -149,7 +149,7 @@ def _key(args: argparse.Namespace) -> int:
             iss=args.iss,
             audience=args.aud,
             alg=args.alg or "EdDSA",
-            kid=args.kid or "k1",
+            kid=args.kid,
         )
         print(f"Made the issuer {made.iss} with the key {made.signs} ({made.signer.alg}).")
     else:

@@ -52,6 +52,43 @@ def test_a_failed_write_leaves_the_old_file(
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_of_those_that_create_one_file_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """The others are told, with the file's own name, and nothing of theirs lies beside it; also
+    where the file system has no links."""
+
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted", "aside")
+
+    if not links:
+        monkeypatch.setattr("os.link", no_links)
+    path = tmp_path / "next.key"
+    durable.create(path, b"first")
+    with pytest.raises(FileExistsError) as there:
+        durable.create(path, b"second")
+    assert there.value.filename == str(path)
+    assert path.read_bytes() == b"first" and path.stat().st_mode & 0o777 == 0o600
+    assert [file.name for file in tmp_path.iterdir()] == ["next.key"]
+
+
+def test_a_create_that_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full, or a crash, before the file is whole: it can be made again."""
+
+    def broken(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr("os.fsync", broken)
+        with pytest.raises(OSError, match="No space"):
+            durable.create(tmp_path / "k1.key", b"secret")
+    assert list(tmp_path.iterdir()) == []
+    durable.create(tmp_path / "k1.key", b"secret")
+
+
 def test_a_file_is_private_when_it_should_be(tmp_path: Path) -> None:
     """The mode asked for is the mode that the file has."""
     durable.write(tmp_path / "secret", b"x", mode=0o600)

@@ -55,6 +55,54 @@ def test_a_rotation_needs_no_outage(tmp_path: Path) -> None:
     assert fourth.next_kid() == "k3"
 
 
+def test_a_kid_names_one_key_for_ever(tmp_path: Path) -> None:
+    """A key that was dropped may be held, or withdrawn for ever, under its kid: the next key gets
+    another one, and nobody can choose that one again."""
+    folder = made(tmp_path / "office").add_key()
+    held = IssuerKeys.from_jwks(json.dumps(folder.jwks()).encode(), NOW)
+    folder.drop("k2")
+    folder = IssuerFolder.load(folder.path).add_key()
+    assert sorted(folder.signers) == ["k1", "k3"]
+    held.replaced_by(IssuerKeys.from_jwks(json.dumps(folder.jwks()).encode(), NOW))
+    with pytest.raises(Malformed, match="another key before"):
+        folder.add_key(kid="k2")
+
+
+class Crash(BaseException):
+    """What no handler of an error stops."""
+
+
+def test_a_crash_in_the_middle_stops_nobody_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two files of a change: the same command does it when it is typed again, and a key
+    that was to go is gone then."""
+
+    def crash(*_: object, **__: object) -> None:
+        raise Crash
+
+    path = tmp_path / "office"
+    with monkeypatch.context() as dying:
+        dying.setattr("carepos.durable.write", crash)
+        with pytest.raises(Crash):
+            made(path)
+    folder = made(path)
+    with monkeypatch.context() as dying:
+        dying.setattr("carepos.durable.write", crash)
+        with pytest.raises(Crash):
+            folder.add_key()
+    folder = IssuerFolder.load(path).add_key("ES256")
+    assert [signer.alg for signer in folder.signers.values()] == ["EdDSA", "ES256"]
+    added = next(kid for kid in folder.signers if kid != folder.signs)
+    with monkeypatch.context() as dying:
+        dying.setattr(Path, "unlink", crash)
+        with pytest.raises(Crash):
+            folder.drop(added)
+    for _ in range(2):
+        IssuerFolder.load(path).drop(added)
+        assert not (path / f"{added}.key").exists()
+
+
 def test_the_key_that_signs_is_not_dropped(tmp_path: Path) -> None:
     """Nor is a kid used or dropped that is not there, nor one that is there made again."""
     folder = made(tmp_path / "office")

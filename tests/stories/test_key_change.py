@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from carepos import EnrolmentFailed, JournalCorrupt, Malformed, NotDecided, Till
+from carepos import EnrolmentFailed, JournalCorrupt, Malformed, NotDecided, Till, key_change
 from carepos.journal import JournalView
-from carepos.key_change import POINTS, load_terminal
+from carepos.key_change import POINTS, load_terminal, wish
 from carepos.keys import KeySet, SigningKey
 from carepos.record import envelope
 from carepos.settlement_commands import TillFolder
@@ -271,6 +271,21 @@ def test_a_key_half_erased_is_no_harm(shop: Shop, family: Family) -> None:
     shop.reopen()
     assert sells(shop, family, "S1") and whole(shop)
     assert SigningKey.load(shop.folder / "terminal.key").kid == key_of(shop)
+
+
+def test_a_late_wish_takes_no_waiting_keys_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's command saw no key, was slow, and writes when one waits already: that one
+    stays, for the till may sign with it by now."""
+    assert wish(tmp_path)
+    waiting = (tmp_path / "next.key").read_bytes()
+    unseen, load = [True], key_change._load
+    monkeypatch.setattr(
+        key_change, "_load", lambda path: None if unseen and unseen.pop() else load(path)
+    )
+    assert not wish(tmp_path)
+    assert (tmp_path / "next.key").read_bytes() == waiting
 
 
 def test_a_waiting_key_that_was_damaged_is_replaced(shop: Shop, family: Family) -> None:
