@@ -16,6 +16,7 @@ from typing import Any, Final
 import jwt
 
 from carepos import strict_json
+from carepos.claims import LAST_SECOND
 from carepos.errors import Malformed
 from carepos.issuer_keys import IssuerKey, IssuerKeys
 from carepos.keys import unb64
@@ -155,7 +156,7 @@ def _check_time(claims: Mapping[str, Any], now: datetime) -> None:
 
 def _second(claims: Mapping[str, Any], name: str) -> int:
     value = claims.get(name)
-    if type(value) is not int or not 1 <= value <= 253_402_300_799:
+    if type(value) is not int or not 1 <= value <= LAST_SECOND:
         raise Problem("id_token_malformed", "must be a whole number of seconds", name)
     return value
 

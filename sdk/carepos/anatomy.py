@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from carepos import compact, presentation
-from carepos.claims import WITNESS
+from carepos.claims import LAST_SECOND, WITNESS
 from carepos.elapsed import relative
 from carepos.keys import digest
 from carepos.token import KEY_BINDING_TYP, TYP
@@ -22,7 +22,6 @@ NOT_JUDGED: Final = "Nothing was verified: this is what the code says, not wheth
 _TIMES: Final = frozenset({"iat", "nbf", "exp"})
 _ORDER: Final = ("iss", "aud", "sub", "jti", "iat", "nbf", "exp", "amr", "care_class", "act",
                  "care_reason", "cnf")  # fmt: skip
-_LAST: Final = 253_402_300_799
 _KEY_KINDS: Final[Mapping[str, str]] = {
     "EdDSA": "an Ed25519 key",
     "Ed25519": "an Ed25519 key",
@@ -162,7 +161,7 @@ def _binding_claim(name: str, value: object, expected: str, now: datetime) -> tu
 
 
 def _time(name: str, value: object, now: datetime) -> str:
-    if type(value) is not int or not 1 <= value <= _LAST:
+    if type(value) is not int or not 1 <= value <= LAST_SECOND:
         return "no whole number of seconds"
     instant = datetime.fromtimestamp(value, UTC)
     said = relative(instant, now)

@@ -23,7 +23,7 @@ ALGORITHMS: Final = frozenset({"EdDSA", "Ed25519", "ES256", "RS256"})
 LIFETIME_S: Final[Mapping[str, int]] = {"once": 900, "card": 400 * 86_400}
 REASONS: Final = frozenset({"unreadable", "phone_lost", "card_lost", "frail", "minor", "other"})
 WITNESS: Final = "carepos:witness"
-_LAST_SECOND: Final = 253_402_300_799  # of the year 9999
+LAST_SECOND: Final = 253_402_300_799  # of the year 9999
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 _AMR = re.compile(r"[a-z0-9:]{1,40}")
@@ -91,7 +91,7 @@ def read_key_binding(claims: Mapping[str, Any], audience: str, sd_hash: str) -> 
     try:
         if claims.keys() != {"iat", "aud", "nonce", "sd_hash"}:
             raise Malformed("its claims are not exactly iat, aud, nonce and sd_hash")
-        signed_at_s = strict_json.integer(claims["iat"], "iat", low=1, high=_LAST_SECOND)
+        signed_at_s = strict_json.integer(claims["iat"], "iat", low=1, high=LAST_SECOND)
         nonce = claims["nonce"]
         if not isinstance(nonce, str) or _NONCE.fullmatch(nonce) is None:
             raise Malformed("must be 16 to 64 characters of base64url", field="nonce")
@@ -119,7 +119,7 @@ def _matching(pattern: re.Pattern[str], claims: Mapping[str, Any], name: str) ->
 
 def _second(claims: Mapping[str, Any], name: str) -> int:
     value = claims.get(name)
-    if type(value) is not int or not 1 <= value <= _LAST_SECOND:
+    if type(value) is not int or not 1 <= value <= LAST_SECOND:
         _bad(name, "must be a whole number of seconds, a NumericDate within the year 9999")
     return value
 

@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from carepos import (
     anatomy,
@@ -282,11 +282,18 @@ def _new_pin(*, from_stdin: bool) -> str:
 
 
 def _at_a_keyboard() -> bool:
-    return sys.stdin.isatty()
+    return _stdin().isatty()
 
 
 def _pin_line() -> str:
-    return sys.stdin.readline(64).strip()
+    return _stdin().readline(64).strip()
+
+
+def _stdin() -> TextIO:
+    """Raises Malformed where it is closed (`<&-`): Python then has none."""
+    if sys.stdin is None:
+        raise Malformed("is closed", field="stdin")
+    return sys.stdin
 
 
 def _need_qr(args: argparse.Namespace) -> None:
@@ -384,11 +391,11 @@ def _code(args: argparse.Namespace) -> str:
         text = str(args.code)
     elif args.file is not None:
         with args.file.open("rb") as file:
-            text = file.read(_READ_BYTES).decode("utf-8", "replace")
+            text = file.read(_READ_BYTES).decode("utf-8-sig", "replace")
     elif _at_a_keyboard():
         text = getpass.getpass("Scan or paste the code, then Enter (nothing is shown): ")
     else:
-        text = sys.stdin.buffer.read(_READ_BYTES).decode("utf-8", "replace")
+        text = _stdin().buffer.read(_READ_BYTES).decode("utf-8-sig", "replace")
     # What mint prints for a card has the ledger's line below the code.
     lines = text.strip().splitlines()
     if not lines:
@@ -491,7 +498,7 @@ def read_programme(path: Path) -> Programme:
             rules = strict_json.read_object(data)
         else:
             rules = tomllib.loads(data.decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, Malformed):
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, Malformed):
         raise Malformed("is not TOML or JSON", field=path.name) from None
     if "issuer" not in rules:
         raise Malformed("issuer is missing", field=path.name)
@@ -525,12 +532,12 @@ def _at(args: argparse.Namespace) -> datetime:
 
 def read_time(text: str, field: str) -> datetime:
     """An instant in ISO 8601 with its zone. Raises Malformed."""
-    instant = None
-    with contextlib.suppress(ValueError):
+    # Overflow: in UTC it may be before the year 1 or behind 9999.
+    with contextlib.suppress(ValueError, OverflowError):
         instant = datetime.fromisoformat(text)
-    if instant is None or instant.tzinfo is None:
-        raise Malformed("must look like 2026-11-22T08:30:00Z, with its zone", field=field)
-    return instant.astimezone(UTC)
+        if instant.tzinfo is not None:
+            return instant.astimezone(UTC)
+    raise Malformed("must look like 2026-11-22T08:30:00Z, with its zone", field=field)
 
 
 # ── sizes ──────────────────────────────────────────────────────────────────────────────────────

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from carepos import compact, pin, presentation, token
@@ -281,7 +281,7 @@ def _about_refused(found: TokenRefused, scanned: str, question: Question) -> str
 
 
 def _since(second: int, at: datetime) -> str:
-    return relative(datetime.fromtimestamp(second, at.tzinfo), at)
+    return relative(datetime.fromtimestamp(second, UTC), at)
 
 
 def _claims(scanned: str) -> Mapping[str, Any]:

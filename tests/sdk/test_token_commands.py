@@ -27,9 +27,11 @@ class Shell:
         self._monkeypatch = monkeypatch
         self._capsys = capsys
 
-    def __call__(self, words: str, stdin: str = "") -> Said:
-        """(exit code, stdout, stderr)."""
-        piped = io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")
+    def __call__(self, words: str, stdin: str | None = "") -> Said:
+        """(exit code, stdout, stderr); without a `stdin` it is closed."""
+        piped = None
+        if stdin is not None:
+            piped = io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")
         self._monkeypatch.setattr(sys, "stdin", piped)
         try:
             code = commands.main(["token", *words.split()])
@@ -106,6 +108,26 @@ def test_an_error_says_what_and_what_to_do(shell: Shell, words: str, said: str) 
     assert (code, out) == (2, "")
     assert said in err and "Traceback" not in err
     assert "13812345678" not in err and "47114711" not in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["mint once --folder office --at 0001-01-01T00:00:00+08:00",
+     f"{EXPLAIN} --at 9999-12-31T23:59:59-08:00", f"{EXPLAIN} --file code --programme deep.toml",
+     f"{EXPLAIN}", "show", "mint card --folder office --pin-stdin"],
+)  # fmt: skip
+def test_nothing_that_is_typed_fails_unexpectedly(shell: Shell, words: str) -> None:
+    """Times that are none in UTC, a file that nests without end, a stdin that is closed."""
+    (shell.folder / "code").write_text(shell("mint once --folder office")[1])
+    (shell.folder / "deep.toml").write_text("issuer = 1\na = " + "[" * 50_000)
+    code, _, said = shell(words, None)
+    assert code == 2 and said.startswith("carepos token: ")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_code(shell: Shell) -> None:
+    """Some shells put one in front of what they pipe."""
+    code = shell("mint once --folder office")[1]
+    assert shell(EXPLAIN, f"\ufeff{code}")[0] == 0
 
 
 def test_a_code_as_an_argument_is_warned_of(shell: Shell) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,13 @@ def test_the_sentence_names_claim_and_remedy_and_no_value(
     assert scanned not in shown or len(scanned) < 6
     secret = presentation.read(scanned).card_secret if len(scanned) < 4000 else None
     assert secret is None or secret not in shown
+
+
+def test_the_last_second_has_words_in_every_zone() -> None:
+    """A token of the year 9999 is explained to somebody in whose zone that is the year 10000."""
+    at = NOW.astimezone(timezone(timedelta(hours=14)))
+    found = judge(signed(nbf=253_402_300_799), with_(at=at))
+    assert (found.code, found.claim) == ("token_not_yet_valid", "nbf")
 
 
 def test_every_code_of_the_order_has_its_words() -> None:
