@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from waitress import serve
 
@@ -47,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _init(args: argparse.Namespace) -> int:
     IssuerFolder.load(args.folder)
+    with contextlib.suppress(FileExistsError):  # from a call that did not come to its end
+        write_secret(args.folder / links.KEY, os.urandom(32))
     Settings.write(
         args.folder,
         provider=args.provider,
@@ -54,7 +58,6 @@ def _init(args: argparse.Namespace) -> int:
         url=args.url,
         port=args.port,
     )
-    write_secret(args.folder / links.KEY, os.urandom(32))
     back = Settings.load(args.folder).redirect_uri
     print(f"Register {back} with the provider; then link, and serve.")
     return 0
@@ -73,8 +76,16 @@ def _serve(args: argparse.Namespace) -> int:
     settings = Settings.load(args.folder)
     made = app.create_app(args.folder)
     print(f"The issuer answers at {settings.url} (Ctrl-C stops it).", flush=True)
-    serve(made, host=settings.host, port=settings.port, threads=8)
+    serve(made, host=settings.host, port=settings.port, threads=8, **behind_proxy(settings))
     return 0
+
+
+def behind_proxy(settings: Settings) -> dict[str, Any]:
+    """What waitress is told of the proxy in front: by itself it believes nobody who says who calls,
+    and all phones would be one address, that of the proxy."""
+    if not settings.proxy:
+        return {}
+    return {"trusted_proxy": settings.proxy, "trusted_proxy_headers": {"x-forwarded-for"}}
 
 
 if __name__ == "__main__":

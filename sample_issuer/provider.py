@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from carepos import strict_json, unknown_key
+from carepos import unknown_key
 from carepos.clock import Clock
 from carepos.errors import Malformed
 from carepos.issuer_keys import IssuerKeys, SetRefused
+from carepos.key_source import source_url
 from sample_issuer import id_token, limited_http
 from sample_issuer.id_token import Expected, Person
 from sample_issuer.problems import Problem
@@ -43,11 +44,11 @@ class Provider:
     """One provider and our registration with it. Safe to use from several threads."""
 
     def __init__(self, expected: Expected, client_secret: str | None, now: Clock) -> None:
-        limited_http.check_address(expected.issuer, "provider.issuer")
+        source_url(expected.issuer, "provider.issuer")
         self.expected = expected
         self._client_secret = client_secret
         self._now = now
-        self._lock = threading.Lock()
+        self._asking = threading.Lock()
         self._discovered: Discovered | None = None
         self._keys: IssuerKeys | None = None
         self._asked_at: datetime | None = None
@@ -74,7 +75,7 @@ class Provider:
         }
         if self._client_secret is not None:
             form["client_secret"] = self._client_secret
-        answer = limited_http.json_document("POST", self._discover().token_endpoint, form=form)
+        answer = limited_http.post(self._discover().token_endpoint, form)
         text = answer.get("id_token")
         if not isinstance(text, str):
             raise Problem("provider_unreachable", "it sent no ID token")
@@ -83,7 +84,7 @@ class Provider:
     def _discover(self) -> Discovered:
         if self._discovered is None:
             base = self.expected.issuer.rstrip("/")
-            found = limited_http.json_document("GET", f"{base}/.well-known/openid-configuration")
+            found = limited_http.get(f"{base}/.well-known/openid-configuration")
             # Discovery §4.3: it must name itself, or it speaks for somebody else.
             if found.get("issuer") != self.expected.issuer:
                 raise Problem("provider_unreachable", "its document is another provider's")
@@ -95,21 +96,26 @@ class Provider:
         return self._discovered
 
     def _keys_for(self, kid: str | None) -> IssuerKeys:
-        with self._lock:
-            now = self._now()
-            held = self._keys
-            wanting = held is None or abs(now - held.as_of) > RENEW or _lacks(held, kid, now)
-            if wanting and unknown_key.may_ask(self._asked_at, now):
-                self._asked_at = now
-                held = self._renewed(held, now)
-            if held is None or now - held.as_of > TOO_OLD:
-                raise Problem("provider_unreachable", "its keys are not known")
-            return held
+        held, now = self._keys, self._now()
+        wanting = held is None or abs(now - held.as_of) > RENEW or _lacks(held, kid, now)
+        # Whoever has keys to go by does not wait for the one who asks.
+        if wanting and self._asking.acquire(blocking=held is None):
+            try:
+                if unknown_key.may_ask(self._asked_at, self._now()):
+                    self._renew()
+            finally:
+                self._asking.release()
+            held, now = self._keys, self._now()
+        if held is None or now - held.as_of > TOO_OLD:
+            raise Problem("provider_unreachable", "its keys are not known")
+        return held
 
-    def _renewed(self, held: IssuerKeys | None, now: datetime) -> IssuerKeys | None:
-        """The newest set; where it can't be had or is not to be taken, the one held, if any."""
+    def _renew(self) -> None:
+        """Take the newest set, if it can be had and is to be taken."""
+        held, now = self._keys, self._now()
+        self._asked_at = now
         try:
-            document = limited_http.json_document("GET", self._discover().jwks_uri)
+            document = limited_http.get(self._discover().jwks_uri)
             newest = IssuerKeys.from_jwks(json.dumps(document).encode(), now)
             self._keys = newest if held is None else held.replaced_by(newest, now=now)
         except (SetRefused, Problem) as error:
@@ -117,7 +123,6 @@ class Provider:
             if held is None:
                 # Nobody can sign in: soon again, and still not with every call.
                 self._asked_at = now - unknown_key.COOL_DOWN + FIRST_AGAIN
-        return self._keys
 
 
 def _lacks(held: IssuerKeys, kid: str | None, now: datetime) -> bool:
@@ -126,6 +131,6 @@ def _lacks(held: IssuerKeys, kid: str | None, now: datetime) -> bool:
 
 def _address(found: dict[str, Any], name: str) -> str:
     try:
-        return limited_http.check_address(strict_json.text(found.get(name), name, high=500), name)
+        return source_url(found.get(name), name)
     except Malformed as error:
         raise Problem("provider_unreachable", f"its document: {error}") from None

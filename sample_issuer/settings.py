@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +10,15 @@ from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from carepos import strict_json
+from carepos import durable, strict_json
 from carepos.claims import LIFETIME_S
 from carepos.errors import Malformed
-from sample_issuer import limited_http
+from carepos.key_source import source_url
 from sample_issuer.id_token import Expected
 
 FILE: Final = "issuer.toml"
+SHORTEST_S: Final = 120
+"""Of a care code: the page renews one before it ends, and no more often than `desk` allows."""
 
 _TEMPLATE: Final = """\
 # The sample issuer. Keys and names of the issuer itself: issuer.json (carepos token key).
@@ -27,7 +30,7 @@ client_secret_file = ""        # a file beside this one; empty for a public clie
 trusted_audiences = []         # who else may stand in an ID token's aud
 
 [care_code]
-lifetime_s = 300               # 60 to 900
+lifetime_s = 300               # 120 to 900
 session_s = 900                # how long a sign-in counts
 time_zone = "Asia/Shanghai"    # for the time on the page
 
@@ -42,6 +45,7 @@ sms = "otp"
 url = "{url}"                  # as phones reach it
 host = "127.0.0.1"
 port = {port}
+proxy = ""                     # the TLS proxy in front, by IP address: it says who calls
 """
 
 
@@ -58,6 +62,7 @@ class Settings:
     url: str
     host: str
     port: int
+    proxy: str
 
     @classmethod
     def write(cls, folder: Path, *, provider: str, client_id: str, url: str, port: int) -> None:
@@ -65,11 +70,10 @@ class Settings:
         for name, text in (("--provider", provider), ("--client-id", client_id), ("--url", url)):
             if '"' in text or "\\" in text or not text.isprintable():
                 raise Malformed("has characters that can't be", field=name)
-        limited_http.check_address(provider, "--provider")
-        limited_http.check_address(url, "--url")
+        source_url(provider, "--provider")
+        source_url(url, "--url")
         text = _TEMPLATE.format(provider=provider, client_id=client_id, url=url, port=port)
-        with (folder / FILE).open("x", encoding="utf-8") as file:
-            file.write(text)
+        durable.create(folder / FILE, text.encode(), mode=0o644)
 
     @classmethod
     def load(cls, folder: Path) -> Settings:
@@ -83,26 +87,29 @@ class Settings:
             whole, "provider", "issuer client_id client_secret_file trusted_audiences"
         )
         care = _table(whole, "care_code", "lifetime_s session_s time_zone methods")
-        service = _table(whole, "service", "url host port")
+        service = _table(whole, "service", "url host port proxy")
         trusted = strict_json.array(provider["trusted_audiences"], "trusted_audiences", high=20)
         methods = strict_json.mapping(care["methods"], "methods", high=50)
         return cls(
             Expected(
-                limited_http.check_address(_text(provider, "issuer"), "provider.issuer"),
+                source_url(_text(provider, "issuer"), "provider.issuer"),
                 _text(provider, "client_id"),
                 frozenset(strict_json.text(each, "trusted_audiences") for each in trusted),
             ),
             _secret(folder, provider["client_secret_file"]),
-            strict_json.integer(care["lifetime_s"], "lifetime_s", low=60, high=LIFETIME_S["once"]),
+            strict_json.integer(
+                care["lifetime_s"], "lifetime_s", low=SHORTEST_S, high=LIFETIME_S["once"]
+            ),
             strict_json.integer(care["session_s"], "session_s", low=60, high=3_600),
             _zone(_text(care, "time_zone")),
             {
                 name: strict_json.text(to, f"methods.{name}", high=40)
                 for name, to in methods.items()
             },
-            limited_http.check_address(_text(service, "url"), "service.url").rstrip("/"),
+            source_url(_text(service, "url"), "service.url").rstrip("/"),
             _text(service, "host"),
             strict_json.integer(service["port"], "port", high=65_535),
+            _proxy(service["proxy"]),
         )
 
     @property
@@ -126,8 +133,19 @@ def _secret(folder: Path, name: object) -> str | None:
     return strict_json.text(path.read_text("utf-8").strip(), "client_secret_file", high=500)
 
 
+def _proxy(value: object) -> str:
+    if value == "":
+        return ""
+    text = strict_json.text(value, "proxy")
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise Malformed("must be an IP address, or empty", field="proxy") from None
+
+
 def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        # A name with a slash at its end makes zoneinfo open a folder: OSError.
         raise Malformed("is no time zone", field="time_zone") from None

@@ -52,9 +52,9 @@ class Late:
 
 
 @contextmanager
-def served(wsgi: Any) -> Iterator[str]:
+def served(wsgi: Any, **options: Any) -> Iterator[str]:
     """The address of a real server with this application."""
-    server = create_server(wsgi, host="127.0.0.1", port=0, threads=4)
+    server = create_server(wsgi, host="127.0.0.1", port=0, threads=4, **options)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -15,14 +18,18 @@ import zxingcpp
 from flask import Flask, Response
 from PIL import Image
 
-from carepos.errors import Malformed, TokenRefused
-from carepos.issuer_folder import IssuerSigner
+from carepos.errors import TokenRefused
+from carepos.issuer_folder import IssuerFolder, IssuerSigner
 from carepos.issuer_keys import IssuerKeys
+from carepos.keys import write_secret
 from carepos.token import IdentityToken, TokenVerifier
 from sample_issuer import __main__ as command
-from sample_issuer import limited_http
+from sample_issuer import app, limited_http
 from sample_issuer.pace import Pace
 from sample_issuer.problems import KINDS, Problem
+from sample_issuer.provider import _address
+from sample_issuer.settings import SHORTEST_S, Settings
+from tests.key_server import key_server
 from tests.sample_issuer.rig import AUDIENCE, ISS, SUB, Rig, rig, served
 
 
@@ -134,6 +141,50 @@ def test_one_address_does_not_ask_without_end(office: Rig) -> None:
     told = {requests.post(f"{office.url}/v1/nonces", timeout=10).status_code for _ in range(130)}
     assert told == {200, 429}
     assert requests.get(f"{office.url}/.well-known/jwks.json", timeout=10).status_code == 200
+
+
+def test_behind_a_proxy_phones_are_told_apart(office: Rig) -> None:
+    """By what the proxy that is named says of them; nobody else is believed."""
+    path = office.folder / "issuer.toml"
+    good = path.read_text("utf-8")
+    for proxy, told in (("127.0.0.1", {200}), ("", {200, 429}), ("192.0.2.1", {200, 429})):
+        path.write_text(good.replace('proxy = ""', f'proxy = "{proxy}"'), "utf-8")
+        made = app.create_app(office.folder, now=office.clock, seconds=office.clock.seconds)
+        with served(made, **command.behind_proxy(Settings.load(office.folder))) as url:
+            assert {
+                requests.post(
+                    f"{url}/v1/nonces", headers={"X-Forwarded-For": f"192.0.2.{n}"}, timeout=10
+                ).status_code
+                for n in range(130)
+            } == told
+
+
+def test_the_page_of_the_shortest_code_is_not_too_often(office: Rig) -> None:
+    """A code that is renewed as often as the page asks for it never meets the desk's limit."""
+    path = office.folder / "issuer.toml"
+    text = path.read_text("utf-8")
+    path.write_text(text.replace("lifetime_s = 300", f"lifetime_s = {SHORTEST_S}"), "utf-8")
+    made = app.create_app(office.folder, now=office.clock, seconds=office.clock.seconds)
+    office.provider.always = "amy"
+    phone = made.test_client()
+    with phone.session_transaction() as session:
+        until = int(office.clock().timestamp()) + 3_600
+        session["who"] = {"sub": SUB, "amr": ["otp"], "until": until}
+    for _ in range(30):
+        page = phone.get("/")
+        assert page.status_code == 200
+        office.clock.advance(int(page.headers["Refresh"]))
+
+
+def test_an_init_that_was_cut_off_is_done_again(tmp_path: Path) -> None:
+    """The secret was made and the settings were not: the same command does the rest."""
+    folder = tmp_path / "office"
+    IssuerFolder.create(folder, iss=ISS, audience=AUDIENCE)
+    write_secret(folder / "links.secret", b"s" * 32)
+    words = f"init --folder {folder} --provider https://p.example --client-id care".split()
+    assert command.main(words) == 0
+    assert (folder / "issuer.toml").exists()
+    assert command.main(words) == 2  # nothing is made in place of settings
 
 
 def test_the_memory_of_who_asked_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,20 +299,60 @@ def test_documents_are_bounded_and_never_redirected(monkeypatch: pytest.MonkeyPa
         if what == "endless":
             return Response(b"x" * 1_000 for _ in range(500))  # waitress spools from 1 MiB on
         if what == "large":
-            return Response(b'{"a":"' + b"x" * 70_000 + b'"}')
+            return Response(b'{"a":"' + b"x" * 70_000 + b'"}', content_type="application/json")
         texts = {"good": b'{"a":1}', "page": b"<html>", "twice": b'{"a":1,"a":2}', "list": b"[]"}
-        return Response(texts.get(what, b""), status=200 if what in texts else 404)
+        status = 200 if what in texts else 404
+        return Response(texts.get(what, b""), status, content_type="application/json")
 
+    def post(url: str, total_s: float = 10.0) -> Any:
+        return limited_http.post(url, {"code": "x"}, total_s=total_s)
+
+    odd.add_url_rule("/<what>", "posted", answer, methods=["POST"])
+    ask: Callable[..., Any]
     with served(odd) as url:
-        assert limited_http.json_document("GET", f"{url}/good") == {"a": 1}
-        for what in ("moved", "endless", "large", "page", "twice", "list", "missing"):
-            with pytest.raises(Problem) as refused:
-                limited_http.json_document("GET", f"{url}/{what}")
-            assert refused.value.code == "provider_unreachable"
-        with pytest.raises(Problem, match="too long"):
-            limited_http.json_document("GET", f"{url}/good", total_s=0.0)
-    with pytest.raises(Problem, match="no answer"):
-        limited_http.json_document("GET", "http://127.0.0.1:1/")
+        for ask in (limited_http.get, post):
+            assert ask(f"{url}/good") == {"a": 1}
+            for what in ("moved", "endless", "large", "page", "twice", "list", "missing"):
+                with pytest.raises(Problem) as refused:
+                    ask(f"{url}/{what}")
+                assert refused.value.code == "provider_unreachable"
+            with pytest.raises(Problem, match=r"too long|did not come"):
+                ask(f"{url}/good", total_s=0.0)
+    for ask in (limited_http.get, post):
+        with pytest.raises(Problem, match=r"no answer|could not be fetched"):
+            ask("http://127.0.0.1:1/")
+
+
+def test_a_provider_that_drips_is_let_go() -> None:
+    """A byte now and then, in the head of the answer too: the whole has one deadline."""
+    with key_server() as server:
+        server.answer = server.drips(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 10_000)
+        with pytest.raises(Problem, match="did not come whole"):
+            limited_http.get(server.url, total_s=0.5)
+
+
+def test_who_has_keys_does_not_wait_for_them(office: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one asks a provider that does not answer, the others sign in by the keys held."""
+    office.code()
+    office.clock.advance(3_700)
+    asked, answered, get = threading.Event(), threading.Event(), limited_http.get
+
+    def slowly(url: str, **more: Any) -> dict[str, Any]:
+        if url.endswith("/jwks"):
+            asked.set()
+            assert answered.wait(30)
+        return get(url, **more)
+
+    monkeypatch.setattr(limited_http, "get", slowly)
+    with ThreadPoolExecutor(1) as phone:
+        first = phone.submit(office.code)
+        assert asked.wait(30)
+        try:
+            assert at_the_till(office, office.code()).sub == SUB
+            assert not first.done()
+        finally:
+            answered.set()
+        assert at_the_till(office, first.result()).sub == SUB
 
 
 @pytest.mark.parametrize(
@@ -269,15 +360,16 @@ def test_documents_are_bounded_and_never_redirected(monkeypatch: pytest.MonkeyPa
     [("https://id.example", True), ("http://127.0.0.1:8470", True), ("http://[::1]:1", True),
      ("http://localhost:1", True), ("http://id.example", False),
      ("http://127.0.0.1.evil.example", False),
-     ("file:///etc/passwd", False), ("", False), ("https://", False)],
+     ("file:///etc/passwd", False), ("", False), ("https://", False), ("https://[::1", False),
+     ("https://id.example:port", False), (7, False)],
 )  # fmt: skip
-def test_only_https_leaves_this_machine(url: str, good: bool) -> None:
+def test_only_https_leaves_this_machine(url: object, good: bool) -> None:
     """http is for trying, on loopback."""
     if good:
-        assert limited_http.check_address(url, "x") == url
+        assert _address({"jwks_uri": url}, "jwks_uri") == url
         return
-    with pytest.raises(Malformed, match="https"):
-        limited_http.check_address(url, "x")
+    with pytest.raises(Problem, match="provider_unreachable"):
+        _address({"jwks_uri": url}, "jwks_uri")
 
 
 def test_links_hold_nobodys_name(office: Rig, tmp_path: Path) -> None:
@@ -306,6 +398,10 @@ def test_settings_are_checked(office: Rig, capsys: pytest.CaptureFixture[str]) -
     good = path.read_text("utf-8")
     for old, new, named in (
         ("lifetime_s = 300", "lifetime_s = 901", "lifetime_s"),
+        ("lifetime_s = 300", f"lifetime_s = {SHORTEST_S - 1}", "lifetime_s"),
+        ('proxy = ""', 'proxy = "proxy.example"', "proxy"),
+        ('proxy = ""', "proxy = 7", "proxy"),
+        ("Asia/Shanghai", "Asia/", "time_zone"),
         ("lifetime_s = 300", 'lifetime_s = "300"', "lifetime_s"),
         ("Asia/Shanghai", "Mars/Olympus", "time_zone"),
         ("client_id", "client", "client"),
