@@ -250,6 +250,7 @@ def _print_qr(text: str) -> None:
 def _device(args: argparse.Namespace) -> int:
     key_change.load_terminal(args.folder)
     made = pairing.make(args.folder, file=held_code.FILE)
+    pairing.read(args.folder, held_code.FILE)  # one that is no good lets no device in: say so now
     path = args.folder / held_code.FILE
     print(f"The device's secret is in {path} ({'made' if made else 'kept'}).")
     print(f"设备密钥在 {path}。")

@@ -41,8 +41,6 @@ from carepos_plugin.sentences import refusal_of, refusal_said
 from carepos_plugin.settings import Settings
 from carepos_plugin.upkeep import Contact
 
-MAX_CODE_CHARACTERS = 4096
-
 T = TypeVar("T")
 
 

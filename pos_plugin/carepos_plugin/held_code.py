@@ -10,9 +10,10 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from carepos_plugin import pairing
 from carepos_plugin.problems import Problem
 
-FILE: Final = "device.secret"
+FILE: Final = pairing.DEVICE_FILE
 HEADER: Final = "X-CarePOS-Device"
 LIFE_S: Final = 60
 

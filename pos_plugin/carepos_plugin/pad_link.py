@@ -59,10 +59,11 @@ class PadLink:
                 or not hmac.compare_digest(link[0].encode(), code.encode("utf-8", "replace"))
             ):
                 raise Problem("link_gone")
-            self._link = None
             secret = b64(self._random_bytes(32))
-            durable.write(self._path, f"{digest(secret.encode())}\n".encode())
-            self._paired = digest(secret.encode())
+            paired = digest(secret.encode())
+            durable.write(self._path, f"{paired}\n".encode())
+            # A disk that takes nothing uses no link up.
+            self._link, self._paired = None, paired
             return secret
 
     def opens(self, secret: str) -> bool:
@@ -74,7 +75,8 @@ class PadLink:
         )
 
     def forget(self) -> None:
-        """No pad is connected any more."""
+        """No pad is connected any more, after a power cut neither. Raises OSError."""
         with self._mutex:
             self._link = self._paired = None
             self._path.unlink(missing_ok=True)
+            durable.sync_folder(self._path.parent)

@@ -16,6 +16,9 @@ from carepos.keys import b64, read_secret, write_secret
 
 FILE: Final = "pairing.secret"
 HEADER: Final = "X-CarePOS-Pairing"
+DEVICE_FILE: Final = "device.secret"
+
+_MAKES: Final = {FILE: "carepos till enrol again", DEVICE_FILE: "carepos till device"}
 
 
 def make(folder: Path, random_bytes: RandomBytes = os.urandom, *, file: str = FILE) -> bool:
@@ -35,7 +38,7 @@ def read(folder: Path, file: str = FILE) -> str:
     path = folder / file
     if os.name == "posix" and path.stat().st_mode & 0o077:
         raise Malformed(
-            f"{file} can be read by others on this computer, so they could act as the register: "
-            f"chmod 600 {file}, or delete it and type carepos till enrol again for a new one"
+            f"{file} can be read by others on this computer, so they could act as whoever shows "
+            f"it: chmod 600 {file}, or delete it and type {_MAKES[file]} for a new one"
         )
     return b64(read_secret(path))

@@ -12,13 +12,12 @@ side of it is `/api/pin-pad/…` and `/api/pin-requests/…`.
 
 from __future__ import annotations
 
-import re
 from importlib import resources
 from typing import Final
 
 from flask import Blueprint, Response, request
 
-from carepos import Malformed, ids, strict_json
+from carepos import ids, pin, strict_json
 from carepos_plugin.http import empty_body, json_body, json_response
 from carepos_plugin.pad_link import PadLink
 from carepos_plugin.pin_pad import PinPad
@@ -31,7 +30,6 @@ PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_PIN = re.compile(r"[0-9]{4,8}")
 
 
 def blueprint(pad: PinPad, link: PadLink) -> Blueprint:
@@ -74,11 +72,8 @@ def blueprint(pad: PinPad, link: PadLink) -> Blueprint:
         )
         request_id = ids.reference(names["request"], "request")
         entry = strict_json.integer(names["entry"], "entry", low=1)
-        pin = names["pin"]
-        if not isinstance(pin, str) or _PIN.fullmatch(pin) is None:
-            # Not a try: the ledger never hears of it.
-            raise Malformed("a PIN has 4 to 8 digits", field="pin")
-        return json_response(pad.enter(request_id, entry, pin))
+        # What is no PIN is no try: the ledger never hears of it.
+        return json_response(pad.enter(request_id, entry, pin.entered(names["pin"])))
 
     @routes.post("/cancel")
     def cancel() -> Response:

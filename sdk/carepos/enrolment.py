@@ -63,6 +63,9 @@ class Enrolment:
 
         `believed` finds the ledger's keys. Raises Malformed, SignatureInvalid.
         """
+        if len(self.former) >= MAX_FORMER:
+            # What can't be read again must not be written: the till would never open again.
+            raise Malformed(f"had {MAX_FORMER} keys before: enrol a new till", field="former")
         fresh = _read_certificate(certificate, self.url, self.ledger_keys, [key], believed)
         if fresh.terminal != self.terminal:
             raise Malformed("is another terminal's", field="certificate")

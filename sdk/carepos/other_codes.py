@@ -19,6 +19,7 @@ from carepos.errors import Malformed
 from carepos.keys import unb64
 from carepos.presentation import MAX_SCANNED, strip_scanner_prefix
 from carepos.product import normalise_gtin
+from carepos.token import TYP
 
 LooksLike = Literal[
     "empty",
@@ -33,8 +34,6 @@ LooksLike = Literal[
     "damaged",
     "unknown",
 ]
-
-CARE_TYP: Final = "care+jwt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +132,7 @@ def _look_of_token(text: str, plain: str) -> LooksLike:
         ):
             return "keyboard"  # no scanner misreads a letter: what is typed here was translated
         typ = _typ(token)
-        return "damaged" if typ is None or typ == CARE_TYP else "other_token"
+        return "damaged" if typ is None or typ == TYP else "other_token"
     if _CARE_MISTYPED.match(plain) or _is_half_translated(text):
         return "keyboard"
     if _CARE_WITHIN.search(text):

@@ -19,16 +19,21 @@ _PIN = re.compile(r"[0-9]{4,8}")
 _LENGTH = 32
 
 
+def entered(pin: object) -> str:
+    """`pin` if it has the form of one. Raises Malformed, which does not repeat it."""
+    if not isinstance(pin, str) or _PIN.fullmatch(pin) is None:
+        raise Malformed("a PIN has 4 to 8 digits", field="pin")
+    return pin
+
+
 def proof(pin: object, *, iss: str, jti: str, card_secret: str) -> str:
     """What is sent: 43 characters of base64url. Raises Malformed for anything but 4 to 8 digits.
 
     Takes some 50 ms on purpose: whoever holds a card and a verifier has to pay it for each try.
     """
-    if not isinstance(pin, str) or _PIN.fullmatch(pin) is None:
-        raise Malformed("a PIN has 4 to 8 digits", field="pin")
+    digits = entered(pin).encode("ascii")
     salt = f"carepos/pin/v1|{iss}|{jti}|{card_secret}".encode("ascii")
-    derived = Scrypt(salt=salt, length=_LENGTH, n=2**14, r=8, p=1).derive(pin.encode("ascii"))
-    return b64(derived)
+    return b64(Scrypt(salt=salt, length=_LENGTH, n=2**14, r=8, p=1).derive(digits))
 
 
 def verifier(proof_text: object) -> str:

@@ -439,6 +439,20 @@ def test_device_makes_a_secret_once(shop: Rig, run: Run) -> None:
     assert run("device", "--folder", folder / "nothing")[0] == 2
 
 
+def test_device_says_when_its_secret_opens_nothing(shop: Rig, run: Run) -> None:
+    """Others can read it, or it is damaged: said with what to do, not "kept"."""
+    folder = shop.till.folder
+    run("device", "--folder", folder)
+    path = folder / held_code.FILE
+    for mode, content in ((0o644, path.read_bytes()), (0o600, b"")):
+        path.write_bytes(content)
+        path.chmod(mode)
+        code, out, err = run("device", "--folder", folder)
+        assert code == 2 and "kept" not in out and held_code.FILE in err
+    path.chmod(0o644)
+    assert "carepos till device" in run("device", "--folder", folder)[2]
+
+
 def test_scan_says_what_a_code_is(shop: Rig, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """From a shell, code and PIN by stdin and never repeated: what it looks like, whether the PIN
     is right, what is left."""

@@ -428,6 +428,31 @@ def test_t8_a_link_works_once_and_a_new_pad_takes_the_old_ones_place(shop: Rig) 
     assert second.call("state", {}).status_code == 401
 
 
+def test_a_full_disk_uses_no_link_up(shop: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pad whose secret could not be kept pairs with the same link once there is room."""
+    code = shop.post("/api/pin-pad/link", {})["link"].partition("#")[2]
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("carepos.durable.write", full)
+        body = {"code": code}
+        assert shop.call("POST", "/pin-pad/pair", body).status_code == 503
+    assert shop.call("POST", "/pin-pad/pair", body).status_code == 200
+
+
+def test_a_pad_that_is_forgotten_stays_so_after_a_power_cut(
+    shop: Rig, pad: Pad, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tablet that was lost: its file's end is on the disk before the answer."""
+    synced: list[bool] = []
+    path = shop.till.folder / pad_link.FILE
+    monkeypatch.setattr("carepos.durable.sync_folder", lambda _: synced.append(path.exists()))
+    shop.post("/api/pin-pad/forget", {})
+    assert synced == [False]
+
+
 def test_a_pad_works_again_after_a_restart(shop: Rig, pad: Pad) -> None:
     """Only the digest of its secret is on the disk."""
     found = pad_link.PadLink(shop.till.folder, monotonic=shop.seconds, random_bytes=bytes)

@@ -370,6 +370,21 @@ def test_the_journal_needs_the_keys_of_before(shop: Shop, family: Family) -> Non
         load_terminal(shop.folder)
 
 
+def test_a_key_too_many_stops_the_change_and_not_the_till(
+    shop: Shop, family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the enrolment's file could not hold is not written: the till sells on under the key it
+    has, says why, and opens again."""
+    monkeypatch.setattr("carepos.enrolment.MAX_FORMER", 1)
+    shop.till.change_key()
+    last = key_of(shop)
+    state = shop.till.change_key()
+    assert state.kid == last and "enrol a new till" in str(state.problem)
+    assert sells(shop, family, "S1")
+    shop.reopen()
+    assert key_of(shop) == last and sells(shop, family, "S2")
+
+
 # T-1: a stolen key
 
 

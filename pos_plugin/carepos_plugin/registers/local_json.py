@@ -24,8 +24,9 @@ from flask import Blueprint, Response, request
 
 from carepos import Line, Malformed, ids, paper_text, spread_discount, strict_json
 from carepos.basket import MAX_LINES, lines_from_json
+from carepos.presentation import MAX_SCANNED
 from carepos.product import normalise_gtin
-from carepos_plugin.counter import MAX_CODE_CHARACTERS, Counter
+from carepos_plugin.counter import Counter
 from carepos_plugin.http import empty_body, json_body, json_response
 from carepos_plugin.problems import Problem
 
@@ -107,8 +108,8 @@ def blueprint(counter: Counter) -> Blueprint:
 
 def _code(value: object) -> str | None:
     """As scanned: an empty scan is an answer too. None for what the device holds."""
-    if value is not None and not (isinstance(value, str) and len(value) <= MAX_CODE_CHARACTERS):
-        raise Malformed(f"must be at most {MAX_CODE_CHARACTERS} characters, or null", field="code")
+    if value is not None and not (isinstance(value, str) and len(value) <= MAX_SCANNED):
+        raise Malformed(f"must be at most {MAX_SCANNED} characters, or null", field="code")
     return value
 
 
