@@ -167,6 +167,8 @@ class KeyChanger:
         if not is_wished(self._folder):
             return
         with self._changing:
+            if not is_wished(self._folder):
+                return  # another thread has changed over meanwhile
             wish(self._folder)  # where it was damaged: it has signed nothing and never will
             following = SigningKey.load(self._folder / NEXT_FILE)
             if self._written(following) is None:

@@ -273,6 +273,21 @@ def test_a_key_half_erased_is_no_harm(shop: Shop, family: Family) -> None:
     assert SigningKey.load(shop.folder / "terminal.key").kid == key_of(shop)
 
 
+def test_two_that_go_on_at_once_make_one_change(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Upkeep saw the wish and waited while the operator's own call changed the key: it finds the
+    wish fulfilled, and announces nothing that nobody asked for."""
+    shop.till.change_key()
+    seen, is_wished = [True, True], key_change.is_wished  # before it waited: settle, write
+    monkeypatch.setattr(
+        key_change, "is_wished", lambda folder: seen.pop() if seen else is_wished(folder)
+    )
+    shop.till.settle()
+    assert not (shop.folder / "next.key").exists()
+    assert len(shop.till.journal.records("key_change")) == 1
+
+
 def test_a_late_wish_takes_no_waiting_keys_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
