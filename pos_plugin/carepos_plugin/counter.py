@@ -207,7 +207,7 @@ class Counter:
             except Refused as error:
                 return shown.refused_before(checkout, offer, error.refusal)
             self._offers.spend(held, sale)
-            self._pad.end(checkout)
+            self._pad.over(checkout)
             self._held_code.end(checkout)
         return self._told(sale)
 

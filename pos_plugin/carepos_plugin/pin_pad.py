@@ -187,13 +187,25 @@ class PinPad:
             return self._standing(found)
 
     def end(self, checkout: str, *, unless: str | None = None) -> None:
-        """Another code was scanned for the sale, or it is over: a card that waits for its PIN, or
-        had it proved, is forgotten. A scan of the same card (`unless`) changes nothing."""
+        """Another code was scanned for the sale: a card that waits for its PIN, or had it proved,
+        is forgotten. A scan of the same card (`unless`) changes nothing."""
         with self._mutex:
             shown = self._on_pad
             if unless is not None and shown is not None and shown.code == unless:
                 return
             self._end(checkout, "replaced")
+
+    def over(self, checkout: str) -> None:
+        """The sale is redeemed: its card is forgotten, and the pad goes on saying what it said.
+
+        Nobody scanned anything else, and the holder must not read so.
+        """
+        with self._mutex:
+            for each in [each for each in self._requests.values() if each.checkout == checkout]:
+                each.holder = None
+                if each.state != "proved":
+                    self._end_one(each, "replaced")
+                del self._requests[each.id]
 
     def answering(self) -> bool:
         """Whether the pad's page has asked within the last ten seconds."""

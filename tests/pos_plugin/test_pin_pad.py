@@ -252,6 +252,17 @@ def test_another_scan_ends_the_request(shop: Rig, pad: Pad, next_scan: str) -> N
     assert all(r.code is None for r in requests_of(shop))
 
 
+def test_a_holder_whose_card_paid_is_thanked_and_nothing_else(shop: Rig, pad: Pad) -> None:
+    """The sale ends the request: nobody scanned another code, so the pad must not say so."""
+    asked = scan(shop, print_card(shop.world.family()))
+    pad.enter(PIN)
+    assert shop.redeem(CHECKOUT, again(shop, asked))["state"] == "confirmed"
+    assert pad.state()["state"] == "proved"
+    assert requests_of(shop) == []
+    gone = f"/api/pin-requests/{asked['pin']['request']}"
+    assert shop.refused("GET", gone, None) == (410, "pin_request_gone")
+
+
 def test_a_late_poll_does_not_end_the_next_customers_offer(shop: Rig, pad: Pad) -> None:
     """The register still asks about the card when the next code was scanned and offered."""
     asked = scan(shop, print_card(shop.world.family()))
