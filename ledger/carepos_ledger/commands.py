@@ -45,13 +45,15 @@ _RULES_WITHOUT_A_WORD: dict[str, object] = {
 }
 _AMOUNT = re.compile(r"([0-9]{1,13}|[0-9]{1,3}(?:,[0-9]{3}){1,4})(?:\.([0-9]{1,3}))?")
 _HINTS = {
-    "not_found": "check the name, or make it first",
+    "not_found": "check what you named",
     "already_exists_differently": "what is there is kept; look at it before you go on",
     "issuer_unavailable": "look at the address, and ask the issuer; nothing was changed",
     "not_funded": "fund the programme first",
     "still_worth": "name --forfeit if the person wants that",
     "try_again": "try again in a moment",
 }
+
+_MADE_BY_COMMANDS = ("funder", "issuer", "merchant", "product list", "programme", "store")
 
 _Work = Callable[[argparse.Namespace], int]
 
@@ -609,6 +611,8 @@ def _guarded(work: _Work) -> _Work:
 
 def _refusal(error: NotDecided) -> str:
     hint = _HINTS.get(error.code)
+    if error.code == "not_found" and error.detail.removeprefix("no such ") in _MADE_BY_COMMANDS:
+        hint = "check the name, or make it first"
     said = error.detail or error.code.replace("_", " ")
     return f"{said} — {hint}" if hint else said
 

@@ -401,14 +401,17 @@ def _beside(folder: Path) -> tuple[Enrolment, JournalView]:
 
 def _settle(args: argparse.Namespace) -> int:
     if is_running(args.folder):
-        answered = PluginClient(args.folder).post("/api/settle")
-        reached, still_open = answered["ledger_answered"], answered["open"]
+        client = PluginClient(args.folder)
+        reached, found = client.post("/api/settle")["ledger_answered"], client.get("/api/status")
     else:
         with app.opened(args.folder) as plugin:
-            reached, still_open = plugin.chores(), plugin.read_status()["open"]
+            reached, found = plugin.chores(), plugin.read_status()
             plugin.print_queue.print_waiting()
+    still_open = found["open"]
     if not reached:
-        print("The ledger did not answer; try again later. 账本未答复，请稍后再试。")
+        why = f" ({found['ledger']['problem']})" if found["ledger"]["problem"] else ""
+        print(f"The ledger gave no answer that counts{why}; try again later.")
+        print("账本未答复或答复无效，请稍后再试。")
     for sale in still_open:
         _print_sale(sale)
     if not still_open:

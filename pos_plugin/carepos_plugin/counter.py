@@ -313,17 +313,20 @@ class Counter:
     # ── the day ────────────────────────────────────────────────────────────────────────────────
 
     def close_day(self, business_date: str | None) -> dict[str, Any]:
-        """Write and send the till's Z, by default for today on the shop's clock.
+        """Write and send the till's Z, by default for today on the shop's clock; for no later day.
 
         The same day again with nothing new to tell gives the same Z, so a double click makes one.
         """
-        day = business_date or f"{self._now().astimezone(ZoneInfo(self._settings.zone)):%Y-%m-%d}"
+        today = f"{self._now().astimezone(ZoneInfo(self._settings.zone)):%Y-%m-%d}"
+        day = business_date or today
         if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", day) is None:
             raise Malformed("must look like 2026-11-22", field="business_date")
         try:
             date.fromisoformat(day)
         except ValueError:
             raise Malformed("no such day", field="business_date") from None
+        if day > today:
+            raise Malformed("has not begun yet on the shop's clock", field="business_date")
         journal = self._till.journal
         with self._closing:
             reports = journal.records("day_report")

@@ -140,7 +140,9 @@ def enrol(url: str, activation: str, key: SigningKey, transport: Transport) -> E
     except Malformed as error:
         raise EnrolmentFailed(f"{url} does not answer like a ledger: {error}") from error
     except NotDecided as error:
-        raise EnrolmentFailed(f"the ledger did not accept the code: {error}") from error
+        asked = "; ask the programme's office for a new one (carepos ledger activate)"
+        what_to_do = asked if error.code.startswith("activation_") else ""
+        raise EnrolmentFailed(f"the ledger did not accept the code: {error}{what_to_do}") from error
     except Unreachable as error:
         raise EnrolmentFailed(f"{error}; is the address right? ({url})") from error
 

@@ -121,7 +121,7 @@ class NotDecided(CareposError):
     def __init__(
         self, status: int, code: str, detail: str, *, tries_left: int | None = None
     ) -> None:
-        super().__init__(f"{code} ({status}): {detail}")
+        super().__init__(f"{code} ({status}): {detail}" if detail else f"{code} ({status})")
         self.tries_left = tries_left
         self.status = status
         self.code = code
@@ -185,11 +185,11 @@ def problem_from(status: int, document: Mapping[str, object]) -> NotDecided:
         return "".join(c for c in kept if c.isprintable())[:limit]
 
     code = text("code", 60) or "unknown_problem"
+    # Without a detail the title says what happened: a bare code helps nobody who reads it.
+    detail = text("detail", 300) or text("title", 300).rstrip(".")
     if code == "clock_skew":
         server_time = document.get("server_time")
-        return ClockSkew(
-            status, text("detail", 300), server_time if isinstance(server_time, str) else None
-        )
+        return ClockSkew(status, detail, server_time if isinstance(server_time, str) else None)
     left = document.get("tries_left")
     tries_left = left if type(left) is int and 0 <= left <= 99 else None
-    return NotDecided(status, code, text("detail", 300), tries_left=tries_left)
+    return NotDecided(status, code, detail, tries_left=tries_left)

@@ -177,8 +177,13 @@ class JournalView:
         """Look at a journal without a lock, while a till may be writing it.
 
         `keys`: the terminal's, also those it had before (`Enrolment.terminal_keys`). Raises
-        JournalError when there is no journal.
+        JournalError when there is no journal, as in the folder of a till that was never started.
         """
+        if not path.exists():
+            raise JournalError(
+                f"there is no {path.name} in {path.parent} yet: the till was never started "
+                "(carepos till serve)"
+            )
         try:
             connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
             # Only the writer checkpoints (SQLite before 3.51.3 may corrupt when two do).

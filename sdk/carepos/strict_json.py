@@ -172,7 +172,7 @@ def text(value: object, field: str, *, low: int = 1, high: int = 200) -> str:
     if not isinstance(value, str):
         raise Malformed("must be a string", field=field)
     if not low <= len(value) <= high:
-        raise Malformed(f"must have {low} to {high} characters", field=field)
+        raise Malformed(f"must have {_span(low, high)} characters", field=field)
     if not value.isprintable():
         raise Malformed("must be printable", field=field)
     return value
@@ -189,8 +189,12 @@ def array(value: object, field: str, *, low: int = 0, high: int = 1000) -> list[
     if not isinstance(value, list):
         raise Malformed("must be a list", field=field)
     if not low <= len(value) <= high:
-        raise Malformed(f"must have {low} to {high} elements", field=field)
+        raise Malformed(f"must have {_span(low, high)} elements", field=field)
     return value
+
+
+def _span(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def mapping(value: object, field: str, *, high: int = 20_000) -> Mapping[str, Any]:

@@ -499,6 +499,15 @@ def test_fh4_the_business_date_is_the_shops_own(tmp_path: Path) -> None:
         assert shop.post("/api/day-close", {})["business_date"] == "2026-11-23"
 
 
+def test_no_day_is_closed_before_it_begins(tmp_path: Path) -> None:
+    """A slip of the finger in the date would be signed for ever."""
+    with rig(tmp_path) as shop:
+        for day in ("2026-11-23", "2027-11-22"):
+            body = {"business_date": day}
+            assert shop.refused("POST", "/api/day-close", body) == (400, "malformed")
+        assert shop.post("/api/day-close", {"business_date": "2026-11-21"})["z_no"] == 1
+
+
 def test_a_closed_journal_stops_selling_with_a_sentence(tmp_path: Path) -> None:
     """FA-3: when the disk fails, nothing is sold and the cashier reads what to do."""
     with rig(tmp_path) as shop:

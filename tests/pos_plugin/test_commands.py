@@ -150,6 +150,29 @@ def test_a_wrong_code_says_what_to_do(tmp_path: Path, run: Run, code: str, says:
         assert run(*words, good)[0] == 0
 
 
+def test_a_code_that_another_till_used_says_what_to_do(tmp_path: Path, run: Run) -> None:
+    """What happened and who gives a new code, instead of a bare status."""
+    with _small_world(tmp_path) as made:
+        code = made.ledger.terminals.new_activation("zhou-shop", 3600).code
+        words = ("enrol", "--url", made.url, "--code", code, "--folder")
+        assert run(*words, tmp_path / "one")[0] == 0
+        done, _, err = run(*words, tmp_path / "two")
+        assert done == 2
+        assert "This activation code was used by another till;" in err
+        assert "carepos ledger activate" in err
+
+
+def test_a_till_that_was_never_started_is_told_so(tmp_path: Path, run: Run) -> None:
+    """Right after enrolling there is no journal to look at; that is no damage."""
+    with _small_world(tmp_path) as made:
+        code = made.ledger.terminals.new_activation("zhou-shop", 3600).code
+        folder = tmp_path / "t"
+        assert run("enrol", "--url", made.url, "--code", code, "--folder", folder)[0] == 0
+        for command in ("status", "verify"):
+            done, _, err = run(command, "--folder", folder)
+            assert (done, "never started (carepos till serve)" in err) == (2, True)
+
+
 def test_a_ledger_that_is_not_there_says_so(tmp_path: Path, run: Run) -> None:
     """A wrong address is one sentence with the address in it."""
     code = f"cp1.{'A' * 22}.{'A' * 43}"
@@ -298,13 +321,13 @@ def test_close_day(shop: Rig, run: Run, running: bool) -> None:
 def test_without_a_network_the_day_is_closed_and_goes_up_later(
     shop: Rig, run: Run, running: bool
 ) -> None:
-    """Day close needs no network; settling says that the ledger did not answer."""
+    """Day close needs no network; settling says that the ledger gave no answer."""
     shop.sell()
     folder = shop.till.folder if running else _stopped(shop)
     shop.cut_network()
     end(shop.world.server)
     done, out, _ = run("settle", "--folder", folder)
-    assert (done, "The ledger did not answer" in out) == (1, True)
+    assert (done, "gave no answer that counts (" in out) == (1, True)
     done, out, _ = run("close-day", "--folder", folder)
     assert (done, "does not have it yet" in out) == (0, True)
     done, out, _ = run("status", "--folder", folder)

@@ -301,6 +301,21 @@ def test_a_problem_is_shown_short_and_printable() -> None:
     assert type(problem_from(409, {"code": "in_flight"})) is NotDecided
 
 
+def test_a_problem_without_a_detail_says_its_title() -> None:
+    """Nobody reads a bare code and a colon."""
+    bare = problem_from(403, {"code": "activation_used", "detail": "", "title": "It was used."})
+    assert str(bare) == "activation_used (403): It was used"
+    assert str(problem_from(409, {"code": "in_flight"})) == "in_flight (409)"
+
+
+def test_a_length_that_is_fixed_is_said_once() -> None:
+    """`must have 43 characters`, not `43 to 43`."""
+    with pytest.raises(Malformed, match=r"must have 43 characters"):
+        strict_json.text("x", "thumbprint", low=43, high=43)
+    with pytest.raises(Malformed, match=r"must have 1 to 3 elements"):
+        strict_json.array([], "keys", low=1, high=3)
+
+
 @pytest.mark.parametrize("language", ["zh", "en"])
 def test_every_refusal_has_a_sentence(language: str) -> None:
     """A cashier never reads a bare code."""

@@ -170,7 +170,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
         start(tmp_path)
     with pytest.raises(JournalError, match="can't be read"):
         JournalView.open(tmp_path / "journal.db", KEYS)
-    with pytest.raises(JournalError, match="can't be read"):
+    with pytest.raises(JournalError, match="never started"):
         JournalView.open(tmp_path / "absent.db", KEYS)
 
 
