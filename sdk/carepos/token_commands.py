@@ -297,9 +297,16 @@ def _stdin() -> TextIO:
 
 
 def _need_qr(args: argparse.Namespace) -> None:
-    """Before a code is made or a PIN asked for: what draws it is there. Raises QrMissing."""
+    """Before a code is made or a PIN asked for: what draws it, and where it goes, is there.
+
+    Raises QrMissing, Malformed.
+    """
     if args.qr or args.terminal:
         qr_picture.library()
+    if args.qr and args.qr.suffix.lower() != ".png":
+        raise Malformed("is a PNG: let its name end in .png", field="--qr")
+    if args.qr and not args.qr.parent.is_dir():
+        raise Malformed(f"there is no folder {args.qr.parent}: make it first", field="--qr")
 
 
 def _picture(code: str, args: argparse.Namespace, level: Level) -> None:

@@ -8,11 +8,11 @@ and what to do; never a value of `sub`, `jti`, `act` or `nonce` (INV-10).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from carepos import compact, pin, presentation, token
+from carepos import compact, other_codes, pin, presentation, token
 from carepos.claims import LIFETIME_S
 from carepos.elapsed import length, relative
 from carepos.errors import Malformed, TokenRefused
@@ -125,7 +125,10 @@ _CLAIM_REMEDIES: Final[Mapping[tuple[str, str], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found. `code` is None for a good one; `unchecked` says what was not looked at."""
+    """What was found. `code` is None for a good one; `unchecked` says what was not looked at.
+
+    `look` is what was held up instead, where the till says that (docs/identity.md §10).
+    """
 
     code: str | None
     claim: str
@@ -133,6 +136,7 @@ class Verdict:
     remedy: str
     about: str = ""
     unchecked: tuple[str, ...] = ()
+    look: other_codes.Kind | None = None
 
     @property
     def good(self) -> bool:
@@ -146,7 +150,7 @@ class Verdict:
         return f"refused 拒绝 {self.code}: {self.claim} {self.rule}{more}; to do: {self.remedy}."
 
     def to_json(self) -> dict[str, object]:
-        cashier = None if self.code is None else Refusal(self.code)
+        cashier = None if self.code is None else _read_by_cashiers(self.code, self.look)
         return {
             "good": self.good,
             "code": self.code,
@@ -154,11 +158,15 @@ class Verdict:
             "rule": self.rule or None,
             "about": self.about or None,
             "to_do": self.remedy or None,
-            "cashier": None
-            if cashier is None
-            else {"en": cashier.sentence("en"), "zh": cashier.sentence("zh")},
+            "looks_like": None if self.look is None else self.look.looks_like,
+            "cashier": cashier,
             "not_checked": list(self.unchecked),
         }
+
+
+# Looks that tell an issuer's developer more than the rule that failed: those of things that are no
+# token at all, or were one before a keyboard or a scanner had it.
+_SAYS_MORE: Final = other_codes.BY_LOOK.keys() - {"other_token", "unknown"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +195,18 @@ def refused(code: str, claim: str | None = None, rule: str | None = None) -> Ver
     known = REMEDIES[code]
     named = known.claim if claim is None else claim
     remedy = _CLAIM_REMEDIES.get((code, named), known.remedy)
-    return Verdict(code, named, known.rule if rule is None else rule, remedy)
+    why = known.rule
+    if rule is not None:
+        # A form that fails names its place once more, and is said as "not …".
+        why = rule.removeprefix(f"{named}: ")
+        why = f"is {why}" if why.startswith("not ") else why
+    return Verdict(code, named, why, remedy)
+
+
+def _read_by_cashiers(code: str, look: other_codes.Kind | None) -> dict[str, str]:
+    if look is not None:
+        return {"en": look.en, "zh": look.zh}
+    return {language: Refusal(code).sentence(language) for language in ("en", "zh")}
 
 
 def judge(scanned: str, question: Question) -> Verdict:
@@ -197,6 +216,12 @@ def judge(scanned: str, question: Question) -> Verdict:
         identity = verifier.examine(scanned, question.at)
     except TokenRefused as found:
         made = refused(found.code, found.claim, found.why)
+        looks_like = other_codes.look_of_refused(found.code, found.claim, scanned)
+        if looks_like is not None:
+            made = replace(made, look=other_codes.BY_LOOK[looks_like])
+        if looks_like in _SAYS_MORE:
+            said = other_codes.sentence(looks_like, "en").rstrip(".")
+            made = replace(made, remedy=f"{said[:1].lower()}{said[1:]}")
         return _with(made, _about_refused(found, scanned, question))
     late = _later_rows(scanned, identity, question)
     if late is not None:
@@ -315,4 +340,4 @@ def _listed(words: Iterable[str]) -> str:
 
 
 def _with(verdict: Verdict, about: str) -> Verdict:
-    return Verdict(verdict.code, verdict.claim, verdict.rule, verdict.remedy, about)
+    return replace(verdict, about=about)

@@ -258,6 +258,18 @@ def test_a_reader_that_has_enough_is_no_error(shell: Shell) -> None:
     assert ended.stdout.startswith("| names") and ended.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [("nowhere/card.png", "there is no folder nowhere"), ("card.jpg", "let its name end in .png")],
+)
+def test_a_picture_that_has_no_place_is_told_before_a_code_is_made(
+    shell: Shell, path: str, says: str
+) -> None:
+    """No code on the screen that was to be a picture, and no temporary name in the message."""
+    code, out, err = shell(f"mint once --folder office --qr {path}")
+    assert (code, out) == (2, "") and says in err
+
+
 def test_a_qr_on_the_terminal(shell: Shell) -> None:
     """Below the code, in half blocks."""
     lines = shell("mint once --folder office --terminal")[1].splitlines()

@@ -16,6 +16,7 @@ from carepos.issuer_folder import IssuerSigner
 from carepos.issuer_keys import IssuerKeys
 from carepos.keys import b64, unb64
 from carepos.minting import Mint
+from carepos.other_codes import BY_LOOK
 from carepos.refusals import BY_CODE
 from carepos.revocation import Revocations
 from carepos.token import TYP
@@ -197,3 +198,31 @@ def test_a_body_exchanged_says_signature_first() -> None:
     altered = unb64(body).replace(b'"face"', b'"otp"')
     found = judge(".".join((header, b64(altered), signature)), QUESTION)
     assert (found.code, found.claim) == ("token_signature", "signature")
+
+
+@pytest.mark.parametrize(
+    ("held_up", "looks_like", "says"),
+    [
+        ("134567890123456789", "payment_code", "to do: this is a payment code, ask for the care"),
+        ("6913046198782", "product", "to do: this is a product's barcode"),
+        (ONCE.swapcase(), "keyboard", "to do: the keyboard changed the code: turn Caps Lock off"),
+        (ONCE[:-9], "damaged", "to do: the code was not read whole"),
+        ("hello", "unknown", "token is not a compact JWS; to do: scan or copy the code whole"),
+    ],
+)
+def test_what_was_held_up_instead_is_said(held_up: str, looks_like: str, says: str) -> None:
+    """A payment code is not explained as a bad header; `cashier` is what the till really shows."""
+    found = judge(held_up, QUESTION)
+    assert says in found.sentence()
+    assert "token token" not in found.sentence()
+    told = found.to_json()
+    kind = BY_LOOK[looks_like]
+    assert (told["looks_like"], told["cashier"]) == (looks_like, {"en": kind.en, "zh": kind.zh})
+
+
+def test_a_wrong_claim_is_not_taken_for_another_code() -> None:
+    """Behind a good signature the claim is what helps."""
+    found = judge(signed(aud="urn:other"), QUESTION)
+    assert "put the platform's redemption audience in aud" in found.sentence()
+    assert found.look is not None and found.look.looks_like == "other_token"
+    assert judge(signed(sub=""), QUESTION).look is None
