@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -211,7 +212,18 @@ def _add_card_name(parser: argparse.ArgumentParser) -> None:
 
 def _revoke_key(client: OperatorClient, args: argparse.Namespace) -> int:
     body = {"iss": args.iss, "kid": args.kid, "reason": args.reason}
-    return _told(client.post("/revocations/keys", body), f"key {args.kid} of {args.iss}")
+    _told(client.post("/revocations/keys", body), f"key {args.kid} of {args.iss}")
+    issuers = _listed(client.get("/issuers"), "issuers")
+    held = [key["kid"] for each in issuers if each["iss"] == args.iss for key in each["keys"]]
+    if args.kid in held:
+        return DONE
+    # A key may be withdrawn before its issuer publishes it; a slip in its name looks the same.
+    print(
+        f"Warning: the ledger holds no key {args.kid} of {args.iss}, but {', '.join(held)}. "
+        "If one of those was meant, withdraw it too.",
+        file=sys.stderr,
+    )
+    return NO
 
 
 def _revoke_card(client: OperatorClient, args: argparse.Namespace) -> int:
@@ -232,8 +244,10 @@ def read_token_name(source: str) -> dict[str, str]:
     Its signature is not looked at: withdrawing needs none. Raises CommandStopped, OSError.
     """
     data = sys.stdin.buffer.read(8_192) if source == "-" else _bytes_of(Path(source))[:8_192]
+    # What `carepos token mint card` prints has the ledger's line below the code.
+    first = next(iter(data.strip().splitlines()), b"")
     try:
-        held = presentation.read(data.decode("ascii"))
+        held = presentation.read(first.decode("ascii"))
         unverified = compact.read(held.token).claims
         iss = issuer_text(unverified.get("iss"))
         found = claims.read(unverified)
@@ -281,7 +295,11 @@ def _add_cards(add: Add) -> None:
 
     cards = add("cards", "know the cards of an issuer's file 导入卡", _cards)
     cards.add_argument(
-        "file", type=Path, metavar="FILE.csv", help=f"columns {','.join(CARD_COLUMNS)}"
+        "file",
+        type=Path,
+        metavar="FILE",
+        help=f"CSV with columns {','.join(CARD_COLUMNS)}; or the lines for the ledger that "
+        "`carepos token mint card` prints",
     )
     cards.add_argument("--dry-run", action="store_true", help="judge only; 1 if one is refused")
     cards.add_argument("--chunk", type=int, default=250, help="cards per request, 1 to 500")
@@ -311,39 +329,63 @@ def _unlock(client: OperatorClient, args: argparse.Namespace) -> int:
 
 
 def read_cards(path: Path) -> tuple[dict[int, dict[str, str]], dict[int, str]]:
-    """(good cards, reasons of bad ones) of an issuer's CSV, both by line.
+    """(good cards, reasons of bad ones) of an issuer's file, both by line.
 
-    UTF-8, with the columns `iss,jti_sha256,sub,pin_verifier`. Raises CommandStopped, OSError.
+    UTF-8: CSV with the columns `iss,jti_sha256,sub,pin_verifier`, or a JSON object with those
+    names on each line. Raises CommandStopped, OSError.
     """
     try:
         text = _bytes_of(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise CommandStopped(f"{path} is not UTF-8: ask the issuer for it as UTF-8.") from None
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    if "CPC1*" in text:
+        raise CommandStopped(
+            f"{path} holds cards' codes, which the ledger must never see: give it the line below "
+            "each code only."
+        )
     good: dict[int, dict[str, str]] = {}
     bad: dict[int, str] = {}
     seen: dict[tuple[str, str], int] = {}
+    rows = _json_rows(text) if text.lstrip().startswith("{") else _csv_rows(text, path)
+    for line, read in rows:
+        try:
+            card = read()
+            first = seen.setdefault((card["iss"], card["jti_sha256"]), line)
+            if first != line:
+                raise Malformed(f"stands in line {first} already", field="jti_sha256")
+            good[line] = card
+        except Malformed as error:
+            bad[line] = str(error)
+    return good, bad
+
+
+_Rows = Iterator[tuple[int, Callable[[], dict[str, str]]]]
+
+
+def _csv_rows(text: str, path: Path) -> _Rows:
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         if next(rows, None) != list(CARD_COLUMNS):
             raise CommandStopped(f"{path} must begin with the line {','.join(CARD_COLUMNS)}.")
         for row in rows:
-            if not any(row):
-                continue
-            line = rows.line_num
-            try:
-                card = _card_of(row)
-                first = seen.setdefault((card["iss"], card["jti_sha256"]), line)
-                if first != line:
-                    raise Malformed(f"stands in line {first} already", field="jti_sha256")
-                good[line] = card
-            except Malformed as error:
-                bad[line] = str(error)
+            if any(row):
+                yield rows.line_num, partial(_card_of, row)
     except csv.Error as error:
         raise CommandStopped(f"{path}, line {rows.line_num}: {error}.") from None
-    return good, bad
 
 
-def _card_of(row: list[str]) -> dict[str, str]:
+def _json_rows(text: str) -> _Rows:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield number, partial(_card_of_json, line)
+
+
+def _card_of_json(line: str) -> dict[str, str]:
+    named = strict_json.exact_names(strict_json.read(line.encode()), set(CARD_COLUMNS))
+    return _card_of([named[column] for column in CARD_COLUMNS])
+
+
+def _card_of(row: list[Any]) -> dict[str, str]:
     if len(row) != len(CARD_COLUMNS):
         raise Malformed(f"must have {len(CARD_COLUMNS)} columns")
     iss, jti_sha256, sub, verifier = row

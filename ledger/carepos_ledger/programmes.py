@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from carepos import ids, strict_json
+from carepos import claims, ids, strict_json
 from carepos.errors import Malformed
 from carepos.product import MAX_ENTRIES, ProductList, is_restricted_circulation
 from carepos.voucher import PROGRAMME_NAMES, Programme
@@ -94,6 +94,9 @@ class Programmes:
             rules, required=RULE_NAMES - {"acting"}, optional={"acting"}, where="programme"
         )
         wanted = Programme.from_json({**given, "rules_version": 1, "stores": []}).to_json()
+        # Tills take any text here, as old packs may hold it; a new rule nobody can meet is a slip.
+        if not all(claims.is_method(each) for each in wanted["amr_any"]):
+            raise Malformed(claims.METHOD_FORM, field="programme.amr_any")
         # A date that would not be read again must not be stored (years before 1000).
         Programme.from_json(wanted)
         del wanted["rules_version"], wanted["stores"]

@@ -27,6 +27,7 @@ LAST_SECOND: Final = 253_402_300_799  # of the year 9999
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 _AMR = re.compile(r"[a-z0-9:]{1,40}")
+METHOD_FORM: Final = "a method is 1 to 40 of the characters a-z 0-9 :"
 _ISS = re.compile(r"[\x20-\x7e]{1,200}")
 _NONCE = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
@@ -124,12 +125,17 @@ def _second(claims: Mapping[str, Any], name: str) -> int:
     return value
 
 
+def is_method(value: object) -> bool:
+    """Whether an `amr` can name this: what no token can say, no programme should ask for."""
+    return isinstance(value, str) and _AMR.fullmatch(value) is not None
+
+
 def _methods(claims: Mapping[str, Any]) -> frozenset[str]:
     listed = claims.get("amr")
     if not isinstance(listed, list) or not 1 <= len(listed) <= 8:
         _bad("amr", "must be a list of 1 to 8 methods")
-    if not all(isinstance(each, str) and _AMR.fullmatch(each) for each in listed):
-        _bad("amr", "a method is 1 to 40 of the characters a-z 0-9 :")
+    if not all(is_method(each) for each in listed):
+        _bad("amr", METHOD_FORM)
     methods = frozenset(listed)
     if len(methods) < len(listed):
         _bad("amr", "names a method twice")

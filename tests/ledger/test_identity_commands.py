@@ -212,6 +212,47 @@ def test_cards_from_an_issuers_file(place: Place, capsys: Said) -> None:
     assert place.run("cards", place.here / "broken.csv") == FAILED
 
 
+def test_what_the_mint_prints_is_what_the_ledger_reads(place: Place, capsys: Said) -> None:
+    """The lines for the ledger of `carepos token mint card`, as they come; with a card's own code
+    among them nothing is sent. To withdraw and unlock, its whole output names the card."""
+    people = _enrolled(place, 2)
+    lines = [
+        {"iss": ISS, "jti_sha256": digest(f"card-{n}".encode()), "sub": sub,
+         "pin_verifier": digest(b"pin")}
+        for n, sub in enumerate(people)
+    ]  # fmt: skip
+    told = [json.dumps(line) for line in lines]
+    file = place.here / "cards.jsonl"
+    file.write_text("\n".join([*told, '{"iss": "x"}', "no JSON", told[0]]) + "\n")
+    capsys.readouterr()
+    assert place.run("cards", file) == NO
+    said = capsys.readouterr().out
+    assert "2 new, 0 with another PIN, 0 known before, 3 refused" in said
+    assert all(re.search(rf"│ +{line} │", said) for line in (3, 4, 5))
+    scanned = card_code("card-0")
+    file.write_text(f"{told[1]}\n{scanned}\n{told[0]}\n")
+    assert place.run("cards", file) == FAILED
+    said = capsys.readouterr().err
+    assert "must never see" in said and "c" * 22 not in said
+    (place.here / "card.txt").write_text(f"{scanned}\n{told[0]}\n")
+    assert place.run("unlock-card", "--token", place.here / "card.txt") == DONE
+    assert place.run("revoke-card", "--token", place.here / "card.txt", "--reason", "lost") == DONE
+    assert lines[0]["jti_sha256"] in capsys.readouterr().out
+
+
+def test_a_slip_in_a_keys_name_is_told(place: Place, capsys: Said) -> None:
+    """A key that the ledger does not hold may be withdrawn ahead; who meant another reads which
+    there are, before the stolen one signs on."""
+    settle_in(place, "1")
+    [jwk] = json.loads((place.here / "issuer.json").read_text("utf-8"))["keys"]
+    capsys.readouterr()
+    assert place.run("revoke-key", ISS, "kk", "--reason", "laptop stolen") == NO
+    said = capsys.readouterr()
+    assert "Made" in said.out and "holds no key kk" in said.err and jwk["kid"] in said.err
+    assert place.run("revoke-key", ISS, jwk["kid"], "--reason", "laptop stolen") == DONE
+    assert capsys.readouterr().err == ""
+
+
 ACTING = """
 [acting]
 proxy = true

@@ -136,6 +136,13 @@ def test_odd_rules_are_malformed(desk: Desk) -> None:
     assert desk.tables() == before
 
 
+def test_a_method_no_token_can_name_is_malformed(desk: Desk) -> None:
+    """`Face` would refuse every family at every till; the slip is told to who made it."""
+    for slip in ("Face", "otp ", "脸"):
+        with pytest.raises(Malformed, match="a method is"):
+            desk.programmes.put_programme({**RULES, "amr_any": ["otp", slip]})
+
+
 def test_stores_come_and_go_with_new_rules(desk: Desk) -> None:
     """Admitting or removing a store is a new version of the rules, once each."""
     programmes = desk.programmes
