@@ -1,4 +1,5 @@
-"""`python -m sample_issuer init|link|serve`. Exit codes: 0 done; 2 wrong usage, or it failed."""
+"""A service that makes care codes for who signs in elsewhere. Exit codes: 0 done; 2 wrong usage, or
+it failed."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from waitress import serve
+from waitress.server import create_server
 
 from carepos.errors import CareposError
 from carepos.issuer_folder import IssuerFolder
@@ -28,6 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     init.add_argument("--client-id", required=True, help="as registered with the provider")
     init.add_argument("--url", default="http://127.0.0.1:8480", help="as phones reach this service")
     init.add_argument("--port", type=int, default=8480)
+    init.add_argument(
+        "--own-pages",
+        default="",
+        metavar="URL",
+        help="the ledger's pages for beneficiaries, https://…/me; without: no button to them",
+    )
     init.set_defaults(run=_init)
     link = commands.add_parser("link", help="whose account is which beneficiary")
     link.add_argument("--people", type=Path, required=True, help="provider_sub,line")
@@ -57,6 +64,7 @@ def _init(args: argparse.Namespace) -> int:
         client_id=args.client_id,
         url=args.url,
         port=args.port,
+        own_pages=args.own_pages,
     )
     back = Settings.load(args.folder).redirect_uri
     print(f"Register {back} with the provider; then link, and serve.")
@@ -75,9 +83,21 @@ def _link(args: argparse.Namespace) -> int:
 def _serve(args: argparse.Namespace) -> int:
     settings = Settings.load(args.folder)
     made = app.create_app(args.folder)
+    listening = listen(
+        made, host=settings.host, port=settings.port, threads=8, **behind_proxy(settings)
+    )
     print(f"The issuer answers at {settings.url} (Ctrl-C stops it).", flush=True)
-    serve(made, host=settings.host, port=settings.port, threads=8, **behind_proxy(settings))
+    listening.run()
     return 0
+
+
+def listen(wsgi: Any, *, host: str, port: int, threads: int, **more: Any) -> Any:
+    """A waitress server that has its port. Raises OSError saying which one it could not have."""
+    try:
+        return create_server(wsgi, host=host, port=port, threads=threads, **more)
+    except OSError as error:
+        why = f"port {port} of {host} can't be used ({error.strerror}): is it served already?"
+        raise OSError(error.errno, why) from None
 
 
 def behind_proxy(settings: Settings) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from flask import Flask, Response, redirect, render_template, request, session
 from werkzeug.exceptions import HTTPException
@@ -163,10 +163,32 @@ def _for_phones(app: Flask, parts: Parts) -> None:
         dark = qr_picture.modules(made.code, "L")
         picture = base64.b64encode(qr_picture.png(dark, 4)).decode()
         until = made.expires_at.astimezone(settings.time_zone)
-        text = render_template("care_code.html", picture=picture, until=f"{until:%H:%M:%S}")
+        text = render_template(
+            "care_code.html",
+            picture=picture,
+            until=f"{until:%H:%M:%S}",
+            own_pages=bool(settings.own_pages),
+        )
         response = Response(text)
         # Renewed by the browser itself: no script, and never a code that has just ended.
         response.headers["Refresh"] = str(max(settings.lifetime_s - FRESH_BEFORE_S, 10))
+        return response
+
+    @app.post("/my-vouchers")
+    def my_vouchers() -> AnyResponse:
+        who = _signed_in(parts.now())
+        if who is None or not settings.own_pages:
+            return redirect("/", 303)
+        made = parts.desk.mint(who["sub"], who["amr"], "self")
+        response = Response(
+            render_template("my_vouchers.html", address=settings.own_pages, token=made.code)
+        )
+        # The ledger's is the one other place to which a form of ours may go: the token is in its
+        # body, never in an address.
+        split = urlsplit(settings.own_pages)
+        to = f"form-action {split.scheme}://{split.netloc}"
+        policy = _HEADERS["Content-Security-Policy"].replace("form-action 'self'", to)
+        response.headers["Content-Security-Policy"] = policy
         return response
 
     @app.get("/login")

@@ -91,7 +91,23 @@ def _wait_for(*addresses: str) -> None:
                 time.sleep(0.1)
 
 
+def main() -> int:
+    if len(sys.argv) != 4 or sys.argv[1].startswith("-"):
+        print(__doc__, file=sys.stderr)
+        return 2
+    issuer, provider, account = sys.argv[1:]
+    try:
+        _wait_for(f"{issuer}/.well-known/jwks.json", f"{provider}/jwks")
+        print(care_code(issuer, provider, account)["code"])
+    except requests.RequestException as error:
+        address = error.request.url if error.request is not None else f"{issuer}, {provider}"
+        print(f"example_app: no answer from {address}: is it running?", file=sys.stderr)
+    except RuntimeError as error:
+        print(f"example_app: refused: {error}", file=sys.stderr)
+    else:
+        return 0
+    return 1
+
+
 if __name__ == "__main__":
-    issuer_url, provider_url, who = sys.argv[1:4]
-    _wait_for(f"{issuer_url}/.well-known/jwks.json", f"{provider_url}/jwks")
-    print(care_code(issuer_url, provider_url, who)["code"])
+    sys.exit(main())

@@ -11,13 +11,14 @@ import argparse
 import hashlib
 import html
 import secrets
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from flask import Flask, Response, redirect, request
-from waitress import serve
+from waitress.server import create_server
 from werkzeug.wrappers import Response as AnyResponse
 
 from carepos import clock
@@ -135,9 +136,15 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=PORT)
     port = parser.parse_args().port
     issuer = f"http://127.0.0.1:{port}"
+    try:
+        listening = create_server(
+            FakeProvider(issuer).app(), host="127.0.0.1", port=port, threads=4
+        )
+    except OSError as error:
+        sys.exit(f"fake_provider: port {port} can't be used ({error.strerror}): try another --port")
     known = ", ".join(ACCOUNTS)
     print(f"A provider for trying, at {issuer}: {known} (Ctrl-C stops it)", flush=True)
-    serve(FakeProvider(issuer).app(), host="127.0.0.1", port=port, threads=4)
+    listening.run()
 
 
 if __name__ == "__main__":

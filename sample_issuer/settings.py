@@ -33,6 +33,7 @@ trusted_audiences = []         # who else may stand in an ID token's aud
 lifetime_s = 300               # 120 to 900
 session_s = 900                # how long a sign-in counts
 time_zone = "Asia/Shanghai"    # for the time on the page
+own_pages = "{own_pages}"                 # the ledger's, https://…/me; empty: no button to them
 
 # What the provider says in amr, and what we pass on of it. What is not here is left out.
 [care_code.methods]
@@ -58,6 +59,7 @@ class Settings:
     lifetime_s: int
     session_s: int
     time_zone: ZoneInfo
+    own_pages: str
     methods: Mapping[str, str]
     url: str
     host: str
@@ -65,14 +67,20 @@ class Settings:
     proxy: str
 
     @classmethod
-    def write(cls, folder: Path, *, provider: str, client_id: str, url: str, port: int) -> None:
-        """A first issuer.toml. Raises Malformed, FileExistsError."""
-        for name, text in (("--provider", provider), ("--client-id", client_id), ("--url", url)):
+    def write(
+        cls, folder: Path, *, provider: str, client_id: str, url: str, port: int, own_pages: str
+    ) -> None:
+        """A first issuer.toml; `own_pages` may be empty. Raises Malformed, FileExistsError."""
+        given = {"--provider": provider, "--client-id": client_id, "--url": url}
+        for name, text in {**given, "--own-pages": own_pages}.items():
             if '"' in text or "\\" in text or not text.isprintable():
                 raise Malformed("has characters that can't be", field=name)
         source_url(provider, "--provider")
         source_url(url, "--url")
-        text = _TEMPLATE.format(provider=provider, client_id=client_id, url=url, port=port)
+        _own_pages(own_pages, "--own-pages")
+        text = _TEMPLATE.format(
+            provider=provider, client_id=client_id, url=url, port=port, own_pages=own_pages
+        )
         durable.create(folder / FILE, text.encode(), mode=0o644)
 
     @classmethod
@@ -86,7 +94,7 @@ class Settings:
         provider = _table(
             whole, "provider", "issuer client_id client_secret_file trusted_audiences"
         )
-        care = _table(whole, "care_code", "lifetime_s session_s time_zone methods")
+        care = _table(whole, "care_code", "lifetime_s session_s time_zone methods", "own_pages")
         service = _table(whole, "service", "url host port proxy")
         trusted = strict_json.array(provider["trusted_audiences"], "trusted_audiences", high=20)
         methods = strict_json.mapping(care["methods"], "methods", high=50)
@@ -102,6 +110,7 @@ class Settings:
             ),
             strict_json.integer(care["session_s"], "session_s", low=60, high=3_600),
             _zone(_text(care, "time_zone")),
+            _own_pages(care.get("own_pages", ""), "care_code.own_pages"),
             {
                 name: strict_json.text(to, f"methods.{name}", high=40)
                 for name, to in methods.items()
@@ -118,8 +127,14 @@ class Settings:
         return f"{self.url}/callback"
 
 
-def _table(whole: Mapping[str, Any], name: str, names: str) -> dict[str, Any]:
-    return strict_json.exact_names(whole[name], set(names.split()), where=name)
+def _table(whole: Mapping[str, Any], name: str, names: str, may: str = "") -> dict[str, Any]:
+    return strict_json.names_within(
+        whole[name], required=set(names.split()), optional=set(may.split()), where=name
+    )
+
+
+def _own_pages(value: object, field: str) -> str:
+    return "" if value == "" else source_url(strict_json.text(value, field), field)
 
 
 def _text(table: Mapping[str, Any], name: str) -> str:

@@ -93,10 +93,11 @@ class Programmes:
         given = strict_json.names_within(
             rules, required=RULE_NAMES - {"acting"}, optional={"acting"}, where="programme"
         )
-        wanted = Programme.from_json({**given, "rules_version": 1, "stores": []}).to_json()
+        read = Programme.from_json({**given, "rules_version": 1, "stores": []})
         # Tills take any text here, as old packs may hold it; a new rule nobody can meet is a slip.
-        if not all(claims.is_method(each) for each in wanted["amr_any"]):
+        if not all(claims.is_method(each) for each in read.amr_any):
             raise Malformed(claims.METHOD_FORM, field="programme.amr_any")
+        wanted = read.to_json()
         # A date that would not be read again must not be stored (years before 1000).
         Programme.from_json(wanted)
         del wanted["rules_version"], wanted["stores"]

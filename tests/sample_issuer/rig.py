@@ -102,7 +102,7 @@ class Rig:
 
 
 @contextmanager
-def rig(folder: Path) -> Iterator[Rig]:
+def rig(folder: Path, own_pages: str = "") -> Iterator[Rig]:
     """An issuer that knows amy (line 2) and ben (line 3), and nobody else."""
     clock, provider_app, issuer_app = Clock(), Late(), Late()
     with ExitStack() as opened:
@@ -116,7 +116,7 @@ def rig(folder: Path) -> Iterator[Rig]:
         make = (
             f"init --folder {office} --provider {provider_url} --client-id care --url {issuer_url}"
         )
-        assert command.main(make.split()) == 0
+        assert command.main([*make.split(), "--own-pages", own_pages]) == 0
         people, enrolment = folder / "people.csv", folder / "enrolment.csv"
         people.write_text("provider_sub,line\namy,2\nben,3\n")
         enrolment.write_text(f"line,iss,sub\n2,{ISS},{SUB}\n3,{ISS},pPz4ZkzqQmWl7o2eS0c1xA\n")

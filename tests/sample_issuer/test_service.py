@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 import threading
 from base64 import b64decode
 from collections.abc import Callable, Iterator
@@ -24,13 +26,15 @@ from carepos.issuer_keys import IssuerKeys
 from carepos.keys import write_secret
 from carepos.token import IdentityToken, TokenVerifier
 from sample_issuer import __main__ as command
-from sample_issuer import app, limited_http
+from sample_issuer import app, example_app, limited_http
 from sample_issuer.pace import Pace
 from sample_issuer.problems import KINDS, Problem
 from sample_issuer.provider import _address
 from sample_issuer.settings import SHORTEST_S, Settings
 from tests.key_server import key_server
 from tests.sample_issuer.rig import AUDIENCE, ISS, SUB, Rig, rig, served
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -86,6 +90,85 @@ def test_the_page_shows_a_code_that_reads_and_renews_itself(office: Rig) -> None
     assert again != code
     office.clock.advance(901)
     assert "<img" not in phone.get(office.url, timeout=10).text
+
+
+def test_the_way_to_the_beneficiarys_own_pages(tmp_path: Path) -> None:
+    """One press mints a token for those pages alone, the next posts it there: in a form's body, to
+    that one address, and good for nothing at a till. Nobody who is not signed in gets one."""
+    ledger = "https://ledger.example:8443/me"
+    with rig(tmp_path, ledger) as office:
+        phone = requests.Session()
+        stranger = phone.post(f"{office.url}/my-vouchers", timeout=10)
+        assert "Sign in" in stranger.text and "token" not in stranger.text
+        assert 'action="/my-vouchers"' in _sign_in(phone, office).text
+        page = phone.post(f"{office.url}/my-vouchers", timeout=10)
+        form = re.search(
+            r'<form method="post" action="([^"]+)">'
+            r'<input type="hidden" name="token" value="([^"]+)">',
+            page.text,
+        )
+        assert form is not None and form[1] == ledger
+        assert page.headers["Cache-Control"] == "no-store" and "<script" not in page.text
+        policy = page.headers["Content-Security-Policy"]
+        assert "form-action https://ledger.example:8443;" in policy
+        with pytest.raises(TokenRefused, match="token_audience"):
+            at_the_till(office, form[2])
+        assert at_the_till(office, form[2], f"{AUDIENCE}:self").sub == SUB
+
+
+def test_without_pages_there_is_no_button(office: Rig) -> None:
+    """An issuer.toml without the setting, as an older one, is read and shows the code alone."""
+    phone = requests.Session()
+    assert "my-vouchers" not in _sign_in(phone, office).text
+    assert "<img" in phone.post(f"{office.url}/my-vouchers", timeout=10).text
+    toml = office.folder / "issuer.toml"
+    older = [
+        line for line in toml.read_text("utf-8").splitlines() if not line.startswith("own_pages")
+    ]
+    toml.write_text("\n".join(older), "utf-8")
+    assert Settings.load(office.folder).own_pages == ""
+    toml.write_text("\n".join(older).replace("[service]", '[service]\nown_pages = ""'), "utf-8")
+    with pytest.raises(Malformed):
+        Settings.load(office.folder)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ("", 2, "python -m sample_issuer.example_app ISSUER_URL"),
+        ("--help", 2, "python -m sample_issuer.example_app ISSUER_URL"),
+        ("ISSUER PROVIDER nobody", 1, "refused: person_unknown: Nothing was issued to you here"),
+        ("PROVIDER/x PROVIDER amy", 1, "no answer from"),
+    ],
+)
+def test_the_example_app_says_what_went_wrong(
+    office: Rig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    words: str, code: int, says: str,
+) -> None:  # fmt: skip
+    """A sentence, not a traceback: it is the first thing that an integrator copies."""
+    named = words.replace("ISSUER", office.url).replace("PROVIDER", office.provider.issuer)
+    monkeypatch.setattr(sys, "argv", ["example_app", *named.split()])
+    assert example_app.main() == code
+    said = capsys.readouterr()
+    assert says in said.err and said.out == ""
+
+
+def test_a_port_that_is_taken_is_named(office: Rig) -> None:
+    """Before it says that it answers."""
+    port = urlsplit(office.url).port
+    toml = office.folder / "issuer.toml"
+    toml.write_text(re.sub(r"(?m)^port = .*", f"port = {port}", toml.read_text("utf-8")), "utf-8")
+    for words, code in (
+        (["sample_issuer", "serve", "--folder", str(office.folder)], 2),
+        (["sample_issuer.fake_provider", "--port", str(port)], 1),
+    ):
+        ended = subprocess.run(
+            [sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, timeout=60,
+            check=False,
+        )  # fmt: skip
+        assert (ended.returncode, ended.stdout) == (code, "")
+        assert f"port {port} " in ended.stderr and "can't be used" in ended.stderr
+        assert "Traceback" not in ended.stderr
 
 
 def _sign_in(phone: requests.Session, office: Rig, account: str = "amy") -> requests.Response:
