@@ -37,7 +37,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     folder = tmp_path_factory.mktemp("issuers")
     printed = []
     blocks = _BLOCK.findall(DOCS.read_text("utf-8"))
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     for code, kind, text in blocks:
         ended = run(kind, text, folder)
         assert ended.returncode == int(code or 0), (text, ended.stdout, ended.stderr)
@@ -53,6 +53,7 @@ def test_the_examples_work(done: tuple[Path, list[str]]) -> None:
     assert printed[1].split("(")[0] in DOCS.read_text("utf-8")
     assert "its PIN proved" in printed[4]
     assert "k1 is gone" in printed[5]
+    assert "good 有效: class once" in printed[6]
 
 
 def test_a_key_that_was_dropped_takes_its_codes_along(done: tuple[Path, list[str]]) -> None:
