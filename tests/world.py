@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from waitress import wasyncore
 from waitress.server import create_server
@@ -195,11 +196,13 @@ def world(
     *,
     reached: Reached = pass_by,
     funded_minor: int = 100_000_000,
+    zone: ZoneInfo | None = None,
 ) -> Iterator[World]:
     """A ledger with one programme, one store, and nothing issued yet."""
     now = FakeClock()
     ledger_folder = folder / "ledger"
-    settings = Settings(ledger_folder, database_url or f"sqlite:///{folder / 'ledger.db'}")
+    url = database_url or f"sqlite:///{folder / 'ledger.db'}"
+    settings = Settings(ledger_folder, url, zone=zone)
     Keyring.create(ledger_folder)
     database = Database(settings.database)
     migrations.upgrade(database)

@@ -135,7 +135,7 @@ def build(
             Uses(database), Disputes(database, now), VoucherStops(database, now), operators.named
         )
     )
-    pages = HolderPages(database, settings.audience, now)
+    pages = HolderPages(database, settings.audience, now, settings.zone)
     app.register_blueprint(pages.blueprint())
     _describe(app)
     _answer_errors(app, pages)

@@ -11,7 +11,7 @@ import hmac
 import logging
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, tzinfo
 from importlib import resources
 from typing import Any, Final
 
@@ -73,8 +73,13 @@ class HolderPages:
     """The pages; `blueprint()` serves them, `refused()` is for addresses that no route has."""
 
     def __init__(
-        self, database: Database, redemption_audience: str, now: Callable[[], datetime]
+        self,
+        database: Database,
+        redemption_audience: str,
+        now: Callable[[], datetime],
+        zone: tzinfo | None = None,
     ) -> None:
+        self._zone = zone
         self._sessions = HolderSessions(database, redemption_audience, now)
         self._accounts = HolderAccounts(database, now)
         self._disputes = Disputes(database, now)
@@ -253,7 +258,7 @@ class HolderPages:
             shown=account.uses[(page - 1) * USES_PER_PAGE : page * USES_PER_PAGE],
             new_count=sum(_is_new(use, session) for use in account.uses),
             is_new=lambda use: _is_new(use, session),
-            zone=Words(language).zone(self._now()),
+            zone=Words(language, self._zone).zone(self._now()),
         )
 
     def _dispute_page(
@@ -287,7 +292,7 @@ class HolderPages:
         status: int = 200,
         **shown: Any,
     ) -> Response:
-        words = Words(language)
+        words = Words(language, self._zone)
         text = self._templates.get_template(template).render(
             w=words,
             other=Words(words.other),

@@ -6,7 +6,7 @@ A reader with little schooling, an old phone and perhaps a screen reader: one th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -177,10 +177,11 @@ _LARGE: Final[Mapping[str, str]] = MappingProxyType({"g": "kg", "ml": "L"})
 
 
 class Words:
-    """The words of one language. Instants are shown in the ledger machine's own time zone."""
+    """The words of one language. Instants are shown in `zone`; None is this machine's own."""
 
-    def __init__(self, language: Language) -> None:
+    def __init__(self, language: Language, zone: tzinfo | None = None) -> None:
         self.language: Language = language
+        self._zone = zone
         self._place = LANGUAGES.index(language)
 
     @property
@@ -230,18 +231,18 @@ class Words:
         return ("、" if self.language == "zh" else ", ").join(map(self.category, categories))
 
     def instant(self, at: datetime) -> str:
-        return f"{at.astimezone():%Y-%m-%d %H:%M}"
+        return f"{at.astimezone(self._zone):%Y-%m-%d %H:%M}"
 
     def clock_time(self, at: datetime) -> str:
-        return f"{at.astimezone():%H:%M}"
+        return f"{at.astimezone(self._zone):%H:%M}"
 
     def last_day(self, expires_at: datetime) -> str:
         """The last day on which something that ends at this instant is good."""
-        return f"{(expires_at - timedelta(milliseconds=1)).astimezone():%Y-%m-%d}"
+        return f"{(expires_at - timedelta(milliseconds=1)).astimezone(self._zone):%Y-%m-%d}"
 
     def day(self, at: datetime) -> str:
-        return f"{at.astimezone():%Y-%m-%d}"
+        return f"{at.astimezone(self._zone):%Y-%m-%d}"
 
     def zone(self, at: datetime) -> str:
-        offset = f"{at.astimezone():%z}"
+        offset = f"{at.astimezone(self._zone):%z}"
         return f"UTC{offset[:3]}:{offset[3:5]}"

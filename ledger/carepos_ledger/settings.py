@@ -6,6 +6,7 @@ import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from carepos import durable, strict_json
 from carepos.errors import Malformed
@@ -34,6 +35,10 @@ port = {port}
 # Then `carepos ledger retain` deletes the signed records with what was bought, and who was issued
 # what. Half a year: card schemes allow 120 days, and an audit of relief comes after the relief.
 dispute_days = {dispute_days}
+
+# The clock of the times on beneficiaries' pages (an IANA time zone like "Asia/Shanghai"): the
+# shops', so that the page says what the paper receipt says. Empty: this machine's.
+zone = {zone}
 """
 
 
@@ -47,6 +52,7 @@ class Settings:
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     dispute_days: int = DEFAULT_DISPUTE_DAYS
+    zone: ZoneInfo | None = None
 
     @classmethod
     def default(cls, folder: Path) -> Settings:
@@ -62,7 +68,7 @@ class Settings:
         names = strict_json.names_within(
             found,
             required={"database"},
-            optional={"audience", "host", "port", "dispute_days"},
+            optional={"audience", "host", "port", "dispute_days", "zone"},
             where=FILE,
         )
         return cls(
@@ -74,6 +80,7 @@ class Settings:
             strict_json.integer(
                 names.get("dispute_days", DEFAULT_DISPUTE_DAYS), "dispute_days", low=1, high=36_500
             ),
+            _zone(strict_json.text(names.get("zone", ""), "zone", low=0)),
         )
 
     def save(self) -> None:
@@ -85,5 +92,15 @@ class Settings:
             host=json.dumps(self.host),
             port=self.port,
             dispute_days=self.dispute_days,
+            zone=json.dumps("" if self.zone is None else self.zone.key),
         )
         durable.write(self.folder / FILE, text.encode(), mode=0o600)
+
+
+def _zone(name: str) -> ZoneInfo | None:
+    try:
+        return ZoneInfo(name) if name else None
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise Malformed(
+            'must be a time zone like "Asia/Shanghai", or empty', field="zone"
+        ) from None

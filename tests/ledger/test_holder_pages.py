@@ -12,9 +12,11 @@ import re
 import secrets
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
 import pytest
 import requests
@@ -23,7 +25,7 @@ from sqlalchemy import delete, select, update
 from carepos import Line, NotDecided, record
 from carepos.claims import REASONS as WHY
 from carepos.client import Client, Transport
-from carepos.errors import Refused
+from carepos.errors import Malformed, Refused
 from carepos.keys import SigningKey, digest
 from carepos.record import Reversal
 from carepos_ledger import holder_pages, holder_words, schema
@@ -32,6 +34,7 @@ from carepos_ledger.holder_sessions import SESSIONS_AT_ONCE
 from carepos_ledger.intake import Intake
 from carepos_ledger.operators import new_secret
 from carepos_ledger.revoking import Revoking
+from carepos_ledger.settings import Settings
 from tests.ledger.holder import COOKIE, SELF, Browser, Page, self_token
 from tests.world import AUDIENCE, ISSUER, PROGRAMME, RICE, Family, World, milk, world
 
@@ -777,3 +780,41 @@ def test_every_word_is_used_and_every_word_that_is_used_is_there() -> None:
         assert word in asked | made or f'"{word}"' in code + templates, word
         assert zh and en and set(re.findall(r"{\w+}", zh)) == set(re.findall(r"{\w+}", en)), word
     assert asked | made <= holder_words._WORDS.keys()
+
+
+@pytest.mark.parametrize(
+    ("zone", "says", "use_by"),
+    [
+        ("Asia/Shanghai", ("2026-11-23 00:30", "Times are UTC+08:00"), "2026-11-30"),
+        ("America/Lima", ("2026-11-22 11:30", "Times are UTC-05:00"), "2026-11-29"),
+    ],
+)
+def test_the_page_says_the_time_that_is_on_the_paper(
+    tmp_path: Path, zone: str, says: tuple[str, ...], use_by: str
+) -> None:
+    """`zone` of ledger.toml, wherever the server stands: another day on page and receipt would be
+    taken for a purchase of somebody else."""
+    with world(tmp_path, zone=ZoneInfo(zone)) as far:
+        far.now.forward(hours=8.5)
+        family = far.family(expires_at="2026-11-30T04:00:00.000Z")
+        buy(far, family)
+        page = signed_in(far, family).mine().text
+        assert all(said in page for said in says), page
+        assert use_by in page
+
+
+def test_the_zone_is_read_from_ledger_toml(tmp_path: Path) -> None:
+    """Written, read again, empty for this machine's, and a slip is named."""
+    made = replace(Settings.default(tmp_path), zone=ZoneInfo("Asia/Shanghai"))
+    made.save()
+    assert Settings.load(tmp_path) == made
+    Settings.default(tmp_path).save()
+    assert Settings.load(tmp_path).zone is None
+    for slip in ("Asia/Beijing", "../x", "UTC+8"):
+        text = (
+            (tmp_path / "ledger.toml").read_text("utf-8").replace('zone = ""', f'zone = "{slip}"')
+        )
+        (tmp_path / "slip").mkdir(exist_ok=True)
+        (tmp_path / "slip" / "ledger.toml").write_text(text, "utf-8")
+        with pytest.raises(Malformed, match="zone: must be a time zone"):
+            Settings.load(tmp_path / "slip")
