@@ -56,14 +56,10 @@ class Links:
         made = dict(self.subs)
         for provider_sub, line in _rows(people, ("provider_sub", "line")):
             if line not in subs:
-                raise Malformed(
-                    f"names line {line}, which {enrolment.name} does not have", field=people.name
-                )
+                raise Malformed(f"line {line} has no beneficiary", field=people.name)
             person = self._person(provider_sub)
             if made.setdefault(person, subs[line]) != subs[line]:
-                raise Malformed(
-                    f"names line {line} for an account that stands on another", field=people.name
-                )
+                raise Malformed(f"line {line}: this account is another's", field=people.name)
         return Links(self.provider, self.key, made)
 
     def save(self, folder: Path) -> None:
