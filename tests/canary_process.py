@@ -5,10 +5,12 @@
 It has everything imported and forks one process for each wish that comes over the socket: a JSON
 list with, as file descriptors, what that process is to have as stdin and as stdout and stderr.
 
-    ["ledger", FOLDER, PLUG]   ["plugin", FOLDER, PLUG]   ["carepos", WORD, …]   ["counter", FOLDER]
+    ["ledger", FOLDER, PLUG]   ["plugin", FOLDER, PLUG]   ["counter", FOLDER]
+    ["carepos", WORD, …]   ["sample_issuer", WORD, …]   ["provider", PORT]
 
 `counter` is a till without a plugin, driven by one JSON object a line. It shows what a careless
-integrator would: `repr()` of whatever comes back, and of errors the whole chain.
+integrator would: `repr()` of whatever comes back, and of errors the whole chain. The plugin's
+monotonic clock is ahead by what stands in the file `ahead`.
 """
 
 from __future__ import annotations
@@ -19,9 +21,13 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import waitress
 
 from carepos import Line, Till, commands
 from carepos_ledger import app as ledger
@@ -30,9 +36,18 @@ from carepos_ledger import founding
 from carepos_ledger.settings import Settings
 from carepos_plugin import app as plugin
 from carepos_plugin import commands as plugin_commands
+from sample_issuer import __main__ as sample_issuer
+from sample_issuer.fake_provider import FakeProvider
 from sample_merchant.demo.plug import Plug
 
 LOADED = (ledger_commands, founding, plugin_commands)
+ACCOUNT = {
+    "name": "账户金丝雀韦",
+    "email": "canary.wei@county.example",
+    "preferred_username": "canary-wei-1988",
+    "phone_number": "+8613999066110",
+}
+"""What a provider says of whoever signs in, whether it was asked for or not."""
 
 
 def counter(folder: Path) -> None:
@@ -63,16 +78,31 @@ def _show(till: Till, wish: dict[str, Any]) -> None:
             seen = seen.__cause__ or seen.__context__
 
 
+class TalkativeProvider(FakeProvider):
+    def claims(self, sub: str, nonce: str) -> dict[str, Any]:
+        return {**super().claims(sub, nonce), **ACCOUNT}
+
+
+def _ahead(file: Path) -> float:
+    return time.monotonic() + (float(file.read_text()) if file.exists() else 0.0)
+
+
 def run(what: str, *words: str) -> None:
     logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("sqlalchemy").setLevel(logging.DEBUG)  # it keeps a level of its own
     if what == "carepos":
         sys.exit(commands.main(words))
+    if what == "sample_issuer":
+        sys.exit(sample_issuer.main(words))
     if what == "counter":
         counter(Path(words[0]))
+    elif what == "provider":
+        made = TalkativeProvider(f"http://127.0.0.1:{words[0]}")
+        waitress.serve(made.app(), host="127.0.0.1", port=int(words[0]))
     elif what == "ledger":
         ledger.serve(Settings.load(Path(words[0])), reached=Plug(Path(words[1])).reached)
     else:
+        plugin.build = partial(plugin.build, monotonic=partial(_ahead, Path("ahead")))
         plugin.serve(Path(words[0]), reached=Plug(Path(words[1])).reached)
 
 

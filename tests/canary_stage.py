@@ -28,6 +28,9 @@ from urllib.parse import urlsplit
 
 import psycopg
 import requests
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from carepos import token
 from carepos.keys import SigningKey
@@ -38,6 +41,9 @@ from tests.canaries import Canary, Place
 ISSUER, AUDIENCE, PROGRAMME = "https://issuer.test", "urn:carepos:redeem", "flood-dairy"
 MILK, SOAP = "06913046198782", "06965356619631"
 CASHIER = "canary-cashier"
+
+PROGRAMS = ("carepos", "sample_issuer")
+"""What a person types and waits for; all else runs until it is stopped."""
 
 Json = dict[str, Any]
 
@@ -162,13 +168,15 @@ class Stage:
         self.folder.mkdir()
         for name in ("tmp", "office", "settlements"):
             (self.folder / name).mkdir()
+        self._ahead = 0.0
         self.ledger_port, self.plugin_port = _free_port(), _free_port()
+        self.provider_url, self.issuer_url = (f"http://127.0.0.1:{_free_port()}" for _ in range(2))
         self.ledger_url = f"http://127.0.0.1:{self.ledger_port}"
         self.plugin_url = f"http://127.0.0.1:{self.plugin_port}"
         self.wire = Wire(_free_port(), self.ledger_port)
         self.ledger_plug = Plug(self.folder / "ledger.plug")
         self.till_plug = Plug(self.folder / "till.plug")
-        self.operator = self.pairing = ""
+        self.operator = self.pairing = self.pad = self.device = ""
         self.plant("issuer key", self.issuer_key.private_key().private_bytes_raw())
         if password := urlsplit(self.database_url).password:
             self.plant("database password", password)
@@ -190,12 +198,26 @@ class Stage:
         return value if isinstance(value, str) else ""
 
     def plant_file(self, kind: str, path: Path) -> str:
-        """A secret as its file holds it, in text and (where that is base64url) as bytes."""
-        text = path.read_bytes().strip()
-        self.canaries.add(Canary(kind, text))
-        if re.fullmatch(rb"[A-Za-z0-9_-]{43}", text):
-            self.canaries.add(Canary(kind, base64.urlsafe_b64decode(text + b"=")))
-        return text.decode("ascii", "replace")
+        """A secret as its file holds it, in text and (where that is base64url or PEM) as bytes."""
+        values = _secrets_of(path)
+        self.canaries.update(Canary(kind, value) for value in values)
+        return values[0].decode("ascii", "replace")
+
+    @contextlib.contextmanager
+    def replacing(self, kind: str, path: Path) -> Iterator[None]:
+        """The secret in this file is replaced or deleted: from then on it must be nowhere, also not
+        where its bytes lay on the disk, which another name holds on to."""
+        former = _secrets_of(path)
+        held = self.folder / "held"
+        held.mkdir(exist_ok=True)
+        os.link(path, held / str(len(list(held.iterdir()))))
+        yield
+        assert not path.exists() or _secrets_of(path) != former
+        for value in former:
+            self.canaries.discard(Canary(kind, value))
+            self.plant(f"former {kind}", value)
+        if path.exists():
+            self.plant_file(kind, path)
 
     def token(self, sub: str, **changes: Any) -> str:
         """A care code with a canary in every claim that says something of a person."""
@@ -231,12 +253,12 @@ class Stage:
         for name in ("cmdline", "environ"):
             with contextlib.suppress(OSError):
                 self.told.append(Place("processes", (place / name).read_bytes()))
-        if what != "carepos":
+        if what not in PROGRAMS:
             self.running[what] = run
         return run
 
-    def _serve(self, what: str, folder: str, plug: str, probe: str) -> None:
-        run = self.start(what, folder, plug)
+    def _serve(self, what: str, *words: str, probe: str) -> None:
+        run = self.start(what, *words)
         run.read_on()
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and run.alive:
@@ -247,10 +269,19 @@ class Stage:
         raise AssertionError(run.end_of_words)
 
     def start_ledger(self) -> None:
-        self._serve("ledger", "ledger", "ledger.plug", f"{self.ledger_url}/openapi.json")
+        probe = f"{self.ledger_url}/openapi.json"
+        self._serve("ledger", "ledger", "ledger.plug", probe=probe)
 
     def start_plugin(self) -> None:
-        self._serve("plugin", "till", "till.plug", f"{self.plugin_url}/")
+        self._serve("plugin", "till", "till.plug", probe=f"{self.plugin_url}/")
+
+    def start_provider(self) -> None:
+        port = self.provider_url.rpartition(":")[2]
+        self._serve("provider", port, probe=f"{self.provider_url}/jwks")
+
+    def start_issuer(self) -> None:
+        run = self.start("sample_issuer", "serve", "--folder", "issuer")
+        self.running["issuer"] = run
 
     def start_counter(self) -> None:
         self.start("counter", "card-till").read(b"ready\n")
@@ -284,15 +315,34 @@ class Stage:
 
     def command(self, *words: str, stdin: str = "", codes: tuple[int, ...] = (0,)) -> str:
         """`carepos …` as a person types it; every word of both sides is kept."""
-        run = self.start("carepos", *words)
+        return self._typed("carepos", " ".join(words[:2]), words, stdin, codes)
+
+    def sample_issuer(self, *words: str, codes: tuple[int, ...] = (0,)) -> str:
+        """`python -m sample_issuer …`, in the folder `issuer`."""
+        return self._typed("sample_issuer", words[0], (*words, "--folder", "issuer"), "", codes)
+
+    def _typed(
+        self, program: str, name: str, words: tuple[str, ...], stdin: str, codes: tuple[int, ...]
+    ) -> str:
+        run = self.start(program, *words)
         run.stdin.write(stdin.encode())
         run.stdin.close()
         run.wait_dead()
-        self.told.append(Place(f"words carepos {words[0]} {words[1]}", " ".join(words).encode()))
-        self.told.append(Place(f"output carepos {words[0]} {words[1]}", bytes(run.said)))
+        self.told.append(Place(f"words {program} {name}", " ".join(words).encode()))
+        self.told.append(Place(f"output {program} {name}", bytes(run.said)))
         said = bytes(run.said).decode("utf-8", "replace")
         assert int(said.rsplit("exit ", 1)[-1]) in codes, (words, said)
         return said
+
+    def killed(self, what: str) -> None:
+        """The power goes, now."""
+        os.kill(self.running[what].pid, signal.SIGKILL)
+        self.died(what)
+
+    def forward(self, seconds: float) -> None:
+        """The plugin's clock for what ends by itself."""
+        self._ahead += seconds
+        (self.folder / "ahead").write_text(str(self._ahead))
 
     # ── HTTP ───────────────────────────────────────────────────────────────────────────────────
 
@@ -310,15 +360,39 @@ class Stage:
 
     def register(self, method: str, path: str, body: object = None) -> Json:
         """What the register asks the plugin; problem documents are answers too."""
+        return self._plugin("register", method, path, body, "X-CarePOS-Pairing", self.pairing)
+
+    def at_pad(self, action: str, body: object = None, secret: str | None = None) -> Json:
+        """What the PIN pad's page asks the plugin."""
+        shown = self.pad if secret is None else secret
+        path = f"/pin-pad/{action}"
+        return self._plugin("pad", "POST", path, body or {}, "X-CarePOS-Pin-Pad", shown)
+
+    def at_device(self, code: object, secret: str | None = None) -> Json:
+        """What a face or palm device hands over."""
+        shown = self.device if secret is None else secret
+        body = {"code": code}
+        return self._plugin("device", "POST", "/device/code", body, "X-CarePOS-Device", shown)
+
+    def _plugin(
+        self, who: str, method: str, path: str, body: object, header: str, secret: str
+    ) -> Json:
+        headers = {header: secret.encode().decode("latin-1")}
         answer = requests.request(
-            method,
-            self.plugin_url + path,
-            json=body,
-            headers={"X-CarePOS-Pairing": self.pairing},
-            timeout=60,
+            method, self.plugin_url + path, json=body, headers=headers, timeout=60
         )
-        self.told.append(Place(f"answer register {path}", answer.content))
+        self.told.append(Place(f"answer {who} {path}", answer.content))
         return dict(answer.json())
+
+    def browse(
+        self, browser: requests.Session, who: str, method: str, url: str, **more: Any
+    ) -> requests.Response:
+        """One page, with what its headers say; redirects are pages too."""
+        answer = browser.request(method, url, allow_redirects=False, timeout=30, **more)
+        head = "".join(f"{name}: {value}\n" for name, value in answer.headers.items())
+        name = "/".join(urlsplit(url).path.split("/")[:3])
+        self.told.append(Place(f"answer {who} {method} {name}", head.encode() + answer.content))
+        return answer
 
     def raw(self, port: int, request: bytes, who: str) -> bytes:
         """Bytes that need not be HTTP; what came back."""
@@ -335,24 +409,27 @@ class Stage:
 
     # ── at the counter ─────────────────────────────────────────────────────────────────────────
 
-    def offer(self, code: str, *, key: str = MILK, **more: Any) -> tuple[str, Json]:
+    def offer(self, code: str | None, *, key: str = MILK, **more: Any) -> tuple[str, Json]:
+        """(checkout, what could be redeemed); without a code for what the device read."""
         self.sales += 1
         checkout = f"S1-{self.sales:06d}"
-        line = {
-            "key": key,
-            "description": "纯牛奶 250ml*24",
-            "quantity": 1,
-            "unit": "piece",
-            "line_amount_minor": 1_000,
-        }
-        body = {"checkout": checkout, "code": code, "lines": [line], **more}
+        body = {"checkout": checkout, "code": code, "lines": [_line(key)], **more}
         return checkout, self.register("POST", "/api/offers", body)
+
+    def after_pin(self, checkout: str, asked: Json) -> Json:
+        """The register comes again for a card whose PIN was asked."""
+        body = {
+            "checkout": checkout,
+            "pin_request": asked["pin"]["request"],
+            "lines": [_line(MILK)],
+        }
+        return self.register("POST", "/api/offers", body)
 
     def redeem(self, checkout: str, offer: Json) -> Json:
         body = {"offer": offer.get("offer"), "checkout": checkout, "cashier": CASHIER}
         return self.register("POST", "/api/redemptions", body)
 
-    def sell(self, code: str) -> Json:
+    def sell(self, code: str | None) -> Json:
         checkout, offer = self.offer(code)
         return self.redeem(checkout, offer)
 
@@ -427,6 +504,16 @@ class Stage:
         return found
 
 
+def _line(key: str) -> Json:
+    return {
+        "key": key,
+        "description": "纯牛奶 250ml*24",
+        "quantity": 1,
+        "unit": "piece",
+        "line_amount_minor": 1_000,
+    }
+
+
 def _readings(name: str, data: bytes) -> list[Place]:
     """A file as it is; a receipt also as it reads."""
     found = [Place(name, data)]
@@ -436,6 +523,19 @@ def _readings(name: str, data: bytes) -> list[Place]:
         )
         found.append(Place(f"{name}, read", text.encode()))
     return found
+
+
+def _secrets_of(path: Path) -> list[bytes]:
+    text = path.read_bytes().strip()
+    if re.fullmatch(rb"[A-Za-z0-9_-]{43}", text):
+        return [text, base64.urlsafe_b64decode(text + b"=")]
+    if text.startswith(b"-----BEGIN"):
+        key = load_pem_private_key(text, password=None)
+        if isinstance(key, Ed25519PrivateKey):
+            return [key.private_bytes_raw()]
+        assert isinstance(key, EllipticCurvePrivateKey)
+        return [key.private_numbers().private_value.to_bytes(32, "big")]
+    return [text]
 
 
 def _free_port() -> int:

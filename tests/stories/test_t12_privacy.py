@@ -32,10 +32,11 @@ from carepos.till import POINTS as TILL_POINTS
 from carepos_ledger import openapi
 from carepos_ledger.book import POINTS as LEDGER_POINTS
 from carepos_ledger.keyring import Keyring
-from carepos_plugin import office_routes
+from carepos_plugin import device_routes, office_routes, pin_pad_routes
 from carepos_plugin.print_queue import POINTS as PRINT_POINTS
 from carepos_plugin.registers import local_json
 from tests.canaries import Allowed, Canary, Place, search, spellings, unused
+from tests.canary_counter import CARD, PIN, WRONG_PIN, devices, pin_pad
 from tests.canary_stage import (
     AUDIENCE,
     CASHIER,
@@ -47,9 +48,6 @@ from tests.canary_stage import (
     Stage,
     listening,
 )
-
-PIN, WRONG_PIN = "73910264", "80417352"
-CARD = ("carepos:card",)
 
 ALLOWED = [
     # who is behind a `sub`
@@ -92,6 +90,9 @@ ALLOWED = [
     Allowed("operator secret", "ledger/operator.secret", "0600"),
     Allowed("till key", "*/terminal.key", "0600"),
     Allowed("pairing secret", "till/pairing.secret", "0600"),
+    Allowed("pad link", "output carepos till pin-pad", "to be opened on the pad, once"),
+    Allowed("pad secret", "answer pad /pin-pad/pair", "the pad keeps it; the till its digest"),
+    Allowed("device secret", "till/device.secret", "0600"),
     Allowed("import key", "office/import.key", "0600"),
     Allowed("database password", "ledger/ledger.toml", "0600"),
     Allowed("activation code", "answer operator /activations", "shown to whoever asked, once"),
@@ -174,7 +175,7 @@ def _issue(stage: Stage) -> None:
     inputs = stage.folder / "office" / "input"
     inputs.mkdir()
     (inputs / "mapping.toml").write_text(MAPPING, "utf-8")
-    rows = [_row(stage, n) for n in range(1, 13)]
+    rows = [_row(stage, n) for n in range(1, 17)]
     bad = [
         [*_row(stage, 20)[:3], "金丝雀不是号码", *_row(stage, 20)[4:]],
         [*_row(stage, 21)[:7], rows[0][3], ""],
@@ -209,7 +210,7 @@ def _issue(stage: Stage) -> None:
         stage.command(*changed, "--import-key", "office/import.key", codes=(1, 2))
     with (stage.folder / "office" / "enrolment.csv").open(encoding="utf-8", newline="") as file:
         stage.subs = [row["sub"] for row in csv.DictReader(file)]
-    assert len(stage.subs) == 12
+    assert len(stage.subs) == 16
     keyring = Keyring.load(stage.ledger_folder)
     for sub in stage.subs:
         stage.plant("sub", sub)
@@ -367,20 +368,26 @@ def malformed(stage: Stage) -> None:
     nothing = cast(Any, None)
     app.register_blueprint(local_json.blueprint(nothing))
     app.register_blueprint(office_routes.blueprint(nothing, nothing, nothing))
+    app.register_blueprint(pin_pad_routes.register_side(nothing, nothing, ""))
+    app.register_blueprint(pin_pad_routes.blueprint(nothing, nothing))
+    app.register_blueprint(device_routes.blueprint(nothing))
     plugin = [
         (method, re.sub(r"<(\w+)>", r"{\1}", rule.rule))
         for rule in app.url_map.iter_rules()
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
         if rule.endpoint != "static"
     ]
-    secret = f"Authorization: Bearer {stage.operator}", f"X-CarePOS-Pairing: {stage.pairing}"
-    for port, who, addresses, shown in (
-        (stage.ledger_port, "operator, malformed", ledger, secret[0]),
-        (stage.plugin_port, "register, malformed", plugin, secret[1]),
+    # The register last: it may take the pad away from its till.
+    for port, who, addresses, prefix, shown in (
+        (stage.ledger_port, "operator", ledger, "/", f"Authorization: Bearer {stage.operator}"),
+        (stage.plugin_port, "pad", plugin, "/pin-pad", f"X-CarePOS-Pin-Pad: {stage.pad}"),
+        (stage.plugin_port, "device", plugin, "/device", f"X-CarePOS-Device: {stage.device}"),
+        (stage.plugin_port, "register", plugin, "/api", f"X-CarePOS-Pairing: {stage.pairing}"),
     ):
-        for method, path in addresses:
+        for method, path in (each for each in addresses if each[1].startswith(prefix)):
             for request in _spoiled(stage, method, path, shown):
-                assert b" 500" not in stage.raw(port, request, who)[:13], request[:200]
+                answer = stage.raw(port, request, f"{who}, malformed")
+                assert b" 500" not in answer[:13], request[:200]
 
 
 def _spoiled(stage: Stage, method: str, path: str, shown: str) -> Iterator[bytes]:
@@ -542,6 +549,8 @@ SURFACES: list[Callable[[Stage], None]] = [
     act_for_others,
     wallets,
     cards_and_pins,
+    pin_pad,
+    devices,
     malformed,
     a_broken_database,
     a_full_disk,

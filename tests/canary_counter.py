@@ -1,0 +1,168 @@
+"""Canaries at the counter's other doors: a PIN pad, a face or palm device, and codes that are no
+care codes. Each public function is a surface of T-12 (tests/stories/test_t12_privacy.py)."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from carepos import pin
+from carepos.keys import b64, digest
+from tests.canary_stage import ISSUER, Json, Stage
+
+PIN, WRONG_PIN = "73910264", "80417352"
+CARD = ("carepos:card",)
+TOO_LATE_S = 3_600.0
+
+
+# ── the PIN pad ────────────────────────────────────────────────────────────────────────────────
+
+
+def pin_pad(stage: Stage) -> None:
+    """A printed card and its PIN on the holder's side: right, wrong, too late, taken back, with
+    another's secret, without a ledger, after a power cut, and until the card is locked."""
+    card, other = (_card(stage, stage.subs[n], f"canary.pad~{n}") for n in (12, 13))
+    assert stage.offer(card)[1]["pin"]["state"] == "no_pad"
+    _connect_pad(stage)
+    checkout, asked = stage.offer(card)
+    for spoilt in (f"{PIN}9", f"{PIN[:7]}x", "金丝雀密码", [PIN], int(PIN), f" {PIN}", {PIN: PIN}):
+        _enter(stage, spoilt)
+    assert _enter(stage, WRONG_PIN)["state"] == "waiting"
+    assert _enter(stage, PIN)["state"] == "proved"
+    assert stage.redeem(checkout, stage.after_pin(checkout, asked))["state"] == "confirmed"
+    for secret in ("", "金丝雀", stage.token(stage.subs[12]), stage.pairing, stage.pad[:-1]):
+        for action in ("state", "enter", "cancel", "pair"):
+            stage.at_pad(action, {"request": PIN, "entry": 1, "pin": PIN}, secret=secret)
+    for body in ({"pin": PIN, "code": card}, {"code": card}, {"request": card, "entry": PIN}):
+        for action in ("state", "enter", "cancel", "pair"):
+            stage.at_pad(action, body)
+    _ended_otherwise(stage, card)
+    stage.offer(_card(stage, stage.subs[13], "canary.pad~untold", told=False))
+    assert _enter(stage, PIN)["state"] == "refused"
+    stage.offer(other)
+    for _ in range(5):
+        _enter(stage, WRONG_PIN)
+    stage.offer(other)
+    assert _enter(stage, PIN)["state"] == "refused"
+
+
+def _ended_otherwise(stage: Stage, card: str) -> None:
+    checkout, asked = stage.offer(card)
+    stage.at_pad("cancel", {"request": asked["pin"]["request"]})
+    stage.after_pin(checkout, asked)
+    checkout, asked = stage.offer(card)
+    stage.forward(TOO_LATE_S)
+    stage.at_pad("enter", {"request": asked["pin"]["request"], "entry": 1, "pin": PIN})
+    stage.after_pin(checkout, asked)
+    checkout, asked = stage.offer(card)
+    stage.offer(card[:-4], checkout=checkout)
+    stage.after_pin(checkout, asked)
+    for trouble in (_no_ledger, _no_table):
+        checkout, asked = stage.offer(card)
+        with trouble(stage):
+            assert _enter(stage, PIN)["state"] == "failed"
+            stage.after_pin(checkout, asked)
+    stage.offer(card)
+    stage.killed("plugin")
+    stage.start_plugin()
+    assert stage.at_pad("state")["state"] == "idle"
+    stage.command("till", "pin-pad", "--folder", "till", "--forget")
+    _connect_pad(stage)
+
+
+def _connect_pad(stage: Stage) -> None:
+    said = stage.command("till", "pin-pad", "--folder", "till")
+    found = re.search(r"#([A-Za-z0-9_-]{22})\n", said)
+    assert found is not None, said
+    stage.plant("pad link", found[1])
+    stage.at_pad("pair", {"code": f"金丝雀{PIN}"})
+    stage.pad = stage.plant("pad secret", stage.at_pad("pair", {"code": found[1]})["secret"])
+    stage.at_pad("pair", {"code": found[1]})
+
+
+def _enter(stage: Stage, number: object) -> Json:
+    """Type it under what the pad shows, and press OK."""
+    shown = stage.at_pad("state")
+    body = {"request": shown["request"], "entry": shown["entry"], "pin": number}
+    return stage.at_pad("enter", body)
+
+
+def _card(stage: Stage, sub: str, jti: str, *, told: bool = True) -> str:
+    """What a scanner reads from a card that the ledger was told of, as its issuer's file has it."""
+    secret = stage.plant("card secret", b64(stage.issuer_key.sign(jti.encode()))[:22])
+    proofs = [pin.proof(p, iss=ISSUER, jti=jti, card_secret=secret) for p in (PIN, WRONG_PIN)]
+    for number, proof in zip((PIN, WRONG_PIN), proofs, strict=True):
+        stage.plant("pin", number)
+        stage.plant("pin proof", proof)
+    if told:
+        verifier = stage.plant("pin verifier", pin.verifier(proofs[0]))
+        row = ",".join((ISSUER, digest(jti.encode()), sub, verifier))
+        file = stage.folder / "office" / "input" / "cards.csv"
+        file.write_text(f"iss,jti_sha256,sub,pin_verifier\n{row}\n", "utf-8")
+        stage.command("ledger", "cards", "office/input/cards.csv", "--folder", "ledger")
+    code = stage.token(sub, jti=jti, token_class="card", lifetime_s=86_400, amr=CARD)
+    return f"CPC1*{secret}*{code}"
+
+
+@contextlib.contextmanager
+def _no_ledger(stage: Stage) -> Iterator[None]:
+    stage.over("ledger")
+    yield
+    stage.start_ledger()
+
+
+@contextlib.contextmanager
+def _no_table(stage: Stage) -> Iterator[None]:
+    stage.sql("ALTER TABLE pin_visits RENAME TO away")
+    yield
+    stage.sql("ALTER TABLE away RENAME TO pin_visits")
+
+
+# ── a face or palm device ──────────────────────────────────────────────────────────────────────
+
+
+def devices(stage: Stage) -> None:
+    """What a device read is redeemed, comes too late, is another's, is no code, or comes from
+    somebody who is no device."""
+    assert stage.at_device(stage.token(stage.subs[14]))["code"] == "device_not_paired"
+    for _ in range(2):
+        stage.command("till", "device", "--folder", "till")
+    stage.device = stage.plant_file("device secret", stage.till_folder / "device.secret")
+    amr = ("face",)
+    assert stage.at_device(stage.token(stage.subs[14], amr=amr))["held"]
+    assert stage.sell(None)["state"] == "confirmed"
+    assert stage.offer(None)[1]["code"] == "no_code_held"
+    for secret in ("", "金丝雀", stage.token(stage.subs[14]), stage.pairing, stage.pad):
+        stage.at_device(stage.token(stage.subs[14]), secret=secret)
+    late = datetime(2026, 1, 1, tzinfo=UTC)
+    for held in (
+        stage.token(stage.subs[14])[:-5],
+        stage.token(stage.subs[14], issued_at=late),
+        stage.token(stage.subs[14], iss="https://canary.example/face"),
+        stage.plant("name", "金丝雀面容蒙"),
+        *other_codes_of(stage),
+    ):
+        stage.at_device(held)
+        stage.offer(None)
+    for junk in ([PIN], {"face": "金丝雀面容蒙"}, 5, None, "", "金丝雀面容蒙" * 2_000):
+        stage.at_device(junk)
+    stage.at_device(stage.token(stage.subs[14]))
+    stage.forward(TOO_LATE_S)
+    stage.offer(None)
+    stage.at_device(stage.token(stage.subs[14]))
+    with _no_ledger(stage):
+        stage.offer(None)
+    stage.at_device(stage.token(stage.subs[14]))
+    stage.killed("plugin")
+    stage.start_plugin()
+    assert stage.offer(None)[1]["code"] == "no_code_held"
+
+
+# ── other codes ────────────────────────────────────────────────────────────────────────────────
+
+
+def other_codes_of(stage: Stage) -> list[str]:
+    """What people hold up, and cashiers type, instead of a care code."""
+    return []
