@@ -3,9 +3,7 @@ care codes. Each public function is a surface of T-12 (tests/stories/test_t12_pr
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from carepos import pin
@@ -59,9 +57,9 @@ def _ended_otherwise(stage: Stage, card: str) -> None:
     checkout, asked = stage.offer(card)
     stage.offer(card[:-4], checkout=checkout)
     stage.after_pin(checkout, asked)
-    for trouble in (_no_ledger, _no_table):
+    for trouble in (stage.without_ledger(), stage.without_table("pin_visits")):
         checkout, asked = stage.offer(card)
-        with trouble(stage):
+        with trouble:
             assert _enter(stage, PIN)["state"] == "failed"
             stage.after_pin(checkout, asked)
     stage.offer(card)
@@ -106,20 +104,6 @@ def _card(stage: Stage, sub: str, jti: str, *, told: bool = True) -> str:
     return f"CPC1*{secret}*{code}"
 
 
-@contextlib.contextmanager
-def _no_ledger(stage: Stage) -> Iterator[None]:
-    stage.over("ledger")
-    yield
-    stage.start_ledger()
-
-
-@contextlib.contextmanager
-def _no_table(stage: Stage) -> Iterator[None]:
-    stage.sql("ALTER TABLE pin_visits RENAME TO away")
-    yield
-    stage.sql("ALTER TABLE away RENAME TO pin_visits")
-
-
 # ── a face or palm device ──────────────────────────────────────────────────────────────────────
 
 
@@ -152,7 +136,7 @@ def devices(stage: Stage) -> None:
     stage.forward(TOO_LATE_S)
     stage.offer(None)
     stage.at_device(stage.token(stage.subs[14]))
-    with _no_ledger(stage):
+    with stage.without_ledger():
         stage.offer(None)
     stage.at_device(stage.token(stage.subs[14]))
     stage.killed("plugin")

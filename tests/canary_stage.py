@@ -304,6 +304,13 @@ class Stage:
             self.over(what)
 
     @contextlib.contextmanager
+    def without_ledger(self) -> Iterator[None]:
+        """No till can reach it."""
+        self.over("ledger")
+        yield
+        self.start_ledger()
+
+    @contextlib.contextmanager
     def full_disk(self, what: str) -> Iterator[None]:
         """No file of this process may grow any more."""
         pid = self.running[what].pid
@@ -452,6 +459,32 @@ class Stage:
             return
         with psycopg.connect(self.psycopg_url, autocommit=True) as session:
             session.execute(statement.encode())
+
+    @contextlib.contextmanager
+    def without_table(self, name: str) -> Iterator[None]:
+        """What reads or writes it fails."""
+        self.sql(f"ALTER TABLE {name} RENAME TO away")
+        yield
+        self.sql(f"ALTER TABLE away RENAME TO {name}")
+
+    @contextlib.contextmanager
+    def refusing_rows(self, table: str, column: str) -> Iterator[None]:
+        """The database takes no new row, and its reason quotes a value, as a CHECK of PostgreSQL
+        shows the whole row."""
+        poison = self.plant("poison", '{"金丝雀毒": nonsense}')
+        check = f"CHECK ({column} = '{poison}') NOT VALID"
+        self.sql(
+            f"CREATE TRIGGER breaks BEFORE INSERT ON {table} "
+            f"BEGIN SELECT RAISE(ABORT, '{poison}'); END"
+            if self.on_sqlite
+            else f"ALTER TABLE {table} ADD CONSTRAINT breaks {check}"
+        )
+        yield
+        self.sql(
+            "DROP TRIGGER breaks"
+            if self.on_sqlite
+            else f"ALTER TABLE {table} DROP CONSTRAINT breaks"
+        )
 
     @property
     def on_sqlite(self) -> bool:
