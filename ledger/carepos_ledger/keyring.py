@@ -28,7 +28,7 @@ _NEXT, _LOCK = "signing.key.next", "keys.lock"
 Reached = Callable[[str], None]
 """Told the name of each point of a rotation; tests stop there."""
 
-POINTS = ("key_made", "set_written")
+POINTS = ("key_made", "set_written", "old_overwritten")
 
 
 def pass_by(_: str) -> None:
@@ -109,6 +109,9 @@ class Keyring:
                 }
                 _write_key_set(folder, root, payload)
             reached("set_written")
+            # Old signatures stay good, so whoever finds the old key could go on making them.
+            durable.overwrite(folder / _SIGNING)
+            reached("old_overwritten")
             following.replace(folder / _SIGNING)
             durable.sync_folder(folder)
             return cls.load(folder)
@@ -122,7 +125,7 @@ class Keyring:
             keys = LedgerKeys.read(document, root.kid)
         except Malformed as error:
             raise Malformed(f"{_KEYSET} holds no key set ({error}): restore its copy") from None
-        signing = SigningKey.load(folder / _SIGNING)
+        signing = _load_signing(folder)
         if signing.kid not in {key.kid for key in keys.keys}:
             raise Malformed(f"{_SIGNING} is not in {_KEYSET}: restore the copies of both")
         return cls(
@@ -142,6 +145,15 @@ class Keyring:
 
     def __repr__(self) -> str:
         return f"Keyring({self.ledger})"
+
+
+def _load_signing(folder: Path) -> SigningKey:
+    try:
+        return SigningKey.load(folder / _SIGNING)
+    except Malformed:
+        if not (folder / _NEXT).exists():
+            raise
+        return SigningKey.load(folder / _NEXT)  # the old one is overwritten, not yet replaced
 
 
 def _write_key_set(folder: Path, root: SigningKey, payload: dict[str, object]) -> None:

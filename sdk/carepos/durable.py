@@ -61,6 +61,20 @@ def _aside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def overwrite(path: Path) -> None:
+    """Put zeros where the bytes of a secret lie that is about to be replaced or deleted, which by
+    itself leaves them on the disk; durable when this returns. Raises OSError.
+
+    What a disk keeps besides (spare blocks, a journal of its own) is out of reach.
+    """
+    with path.open("r+b") as file:
+        length = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        file.write(b"\0" * length)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def private(path: Path) -> None:
     """Let only the owner read and write the file at `path`, made empty if there is none.
 

@@ -226,7 +226,11 @@ class IssuerFolder:
                 raise Malformed("signs the new tokens: let another sign first", field="kid")
             signers = {name: signer for name, signer in self.signers.items() if name != kid}
             made = replace(self, signers=signers, dropped=(*self.dropped, kid)).write()
-        (self.path / f"{kid}.key").unlink(missing_ok=True)
+        key_file = self.path / f"{kid}.key"
+        if key_file.exists():
+            # Readers believe it for a day more, also when somebody else signs with it.
+            durable.overwrite(key_file)
+            key_file.unlink()
         durable.sync_folder(self.path)
         return made
 

@@ -15,7 +15,6 @@ the switch. So every crash leaves one key or the other:
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -110,14 +109,9 @@ def finish_switch(folder: Path, key: SigningKey) -> None:
 
 
 def _rename(folder: Path) -> None:
-    """The old key's file is overwritten and then replaced. What a disk keeps besides (spare blocks,
-    a journal of its own) is out of reach: it is the ledger that makes the old key worth nothing."""
-    with (folder / KEY_FILE).open("r+b") as old:
-        length = old.seek(0, os.SEEK_END)
-        old.seek(0)
-        old.write(b"\0" * length)
-        old.flush()
-        os.fsync(old.fileno())
+    """The old key's file is overwritten and then replaced. What a disk keeps besides is out of
+    reach: it is the ledger that makes the old key worth nothing."""
+    durable.overwrite(folder / KEY_FILE)
     (folder / NEXT_FILE).replace(folder / KEY_FILE)
     durable.sync_folder(folder)
 

@@ -30,15 +30,17 @@ def before(folder: Path) -> Keyring:
 
 def test_a_rotation_adds_a_key_and_keeps_the_others(folder: Path, before: Keyring) -> None:
     """The next version of the set, signed by the same root, with every key so far; the secret of
-    the old one is nowhere any more."""
+    the old one is nowhere any more, also not where its file lay on the disk."""
     secret = (folder / "signing.key").read_bytes().strip()
+    bytes_on_disk = folder.parent / "held"
+    bytes_on_disk.hardlink_to(folder / "signing.key")
     after = Keyring.rotate(folder)
     before.keys.check_successor(after.keys)
     assert after.keys.version == 2 and after.signing.kid != before.signing.kid
     assert [key.kid for key in after.keys.keys] == [before.signing.kid, after.signing.kid]
     assert (after.ledger, after.epoch, after.root) == (before.ledger, before.epoch, before.root)
     assert after.beneficiary_ref("m", "i", "s") == before.beneficiary_ref("m", "i", "s")
-    assert secret not in b"".join(f.read_bytes() for f in folder.iterdir())
+    assert secret not in b"".join(f.read_bytes() for f in [bytes_on_disk, *folder.iterdir()])
     if os.name == "posix":
         assert (folder / "signing.key").stat().st_mode & 0o777 == 0o600
     third = Keyring.rotate(folder)
@@ -58,10 +60,10 @@ def test_a_rotation_that_is_cut_off_is_finished_by_the_next(
 
     with pytest.raises(KeyboardInterrupt):
         Keyring.rotate(folder, reached=reached)
-    served = Keyring.load(folder)
-    assert served.signing.kid == before.signing.kid
+    served, waiting = Keyring.load(folder), SigningKey.load(folder / "signing.key.next")
+    old_is_gone = point == "old_overwritten"
+    assert served.signing.kid == (waiting if old_is_gone else before.signing).kid
     assert served.keys.version == (1 if point == "key_made" else 2)
-    waiting = SigningKey.load(folder / "signing.key.next")
     with pytest.raises(KeyboardInterrupt):
         Keyring.rotate(folder, reached=reached)
     after = Keyring.rotate(folder)

@@ -40,13 +40,17 @@ def test_what_is_published_is_a_set_that_readers_take(tmp_path: Path, alg: str) 
 
 def test_a_rotation_needs_no_outage(tmp_path: Path) -> None:
     """The new key is published before it signs, and the old one until its tokens are over; each set
-    is one that readers put in the place of the one before."""
+    is one that readers put in the place of the one before. Of the old key nothing is left, also not
+    where its file lay on the disk."""
     first = made(tmp_path / "office")
+    bytes_on_disk = tmp_path / "held"
+    bytes_on_disk.hardlink_to(first.path / "k1.key")
     second = first.add_key()
     assert second.signs == "k1" and sorted(second.signers) == ["k1", "k2"]
     third = second.sign_with("k2")
     fourth = third.drop("k1")
     assert list(fourth.signers) == ["k2"] and not (fourth.path / "k1.key").exists()
+    assert not any(bytes_on_disk.read_bytes())
     held = IssuerKeys.from_jwks(json.dumps(first.jwks()).encode(), NOW)
     for each in (second, third, fourth):
         held = held.replaced_by(IssuerKeys.from_jwks(json.dumps(each.jwks()).encode(), NOW))
