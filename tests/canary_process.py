@@ -7,6 +7,7 @@ list with, as file descriptors, what that process is to have as stdin and as std
 
     ["ledger", FOLDER, PLUG]   ["plugin", FOLDER, PLUG]   ["counter", FOLDER]
     ["carepos", WORD, …]   ["sample_issuer", WORD, …]   ["provider", PORT]
+    ["rotation", FOLDER, PLUG]
 
 `counter` is a till without a plugin, driven by one JSON object a line. It shows what a careless
 integrator would: `repr()` of whatever comes back, and of errors the whole chain. The plugin's
@@ -33,6 +34,7 @@ from carepos import Line, Till, commands
 from carepos_ledger import app as ledger
 from carepos_ledger import commands as ledger_commands
 from carepos_ledger import founding
+from carepos_ledger.keyring import Keyring
 from carepos_ledger.settings import Settings
 from carepos_plugin import app as plugin
 from carepos_plugin import commands as plugin_commands
@@ -99,6 +101,8 @@ def run(what: str, *words: str) -> None:
     elif what == "provider":
         made = TalkativeProvider(f"http://127.0.0.1:{words[0]}")
         waitress.serve(made.app(), host="127.0.0.1", port=int(words[0]))
+    elif what == "rotation":
+        Keyring.rotate(Path(words[0]), reached=Plug(Path(words[1])).reached)
     elif what == "ledger":
         ledger.serve(Settings.load(Path(words[0])), reached=Plug(Path(words[1])).reached)
     else:

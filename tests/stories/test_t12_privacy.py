@@ -38,6 +38,7 @@ from carepos_plugin.registers import local_json
 from tests.canaries import Allowed, Canary, Place, search, spellings, unused
 from tests.canary_counter import CARD, PIN, WRONG_PIN, devices, pin_pad
 from tests.canary_holder import own_pages
+from tests.canary_keys import a_tills_key, issuers_and_cards, the_ledgers_key
 from tests.canary_stage import (
     AUDIENCE,
     CASHIER,
@@ -552,6 +553,9 @@ SURFACES: list[Callable[[Stage], None]] = [
     a_broken_database,
     a_full_disk,
     power_cuts,
+    a_tills_key,
+    the_ledgers_key,
+    issuers_and_cards,
     the_days_end,
     erase_and_retain,
 ]
