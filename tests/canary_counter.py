@@ -3,13 +3,19 @@ care codes. Each public function is a surface of T-12 (tests/stories/test_t12_pr
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
+from urllib.parse import quote
 
-from carepos import pin
-from carepos.keys import b64, digest
-from tests.canary_stage import ISSUER, Json, Stage
+from carepos import pin, token
+from carepos.keys import SigningKey, b64, digest
+from carepos.other_codes import look
+from tests.canary_stage import AUDIENCE, ISSUER, Json, Stage
 
+ID_NUMBER = next(
+    n for n in (f"52263219751103421{d}" for d in "0123456789X") if look(n) == "id_number"
+)
 PIN, WRONG_PIN = "73910264", "80417352"
 CARD = ("carepos:card",)
 TOO_LATE_S = 3_600.0
@@ -147,6 +153,60 @@ def devices(stage: Stage) -> None:
 # ── other codes ────────────────────────────────────────────────────────────────────────────────
 
 
+def other_codes(stage: Stage) -> None:
+    """Whatever is held up is looked at, told what it is, and forgotten: at the register, with an
+    integrator who shows all that the SDK says, and at the command line."""
+    codes = [*other_codes_of(stage), stage.token(stage.subs[12], aud=f"{AUDIENCE}:self")]
+    stage.start_counter()
+    for code in codes:
+        stage.offer(code)
+        stage.at_counter(code=code)
+        stage.at_counter(code=code, pin=PIN)
+    stage.over("counter")
+    for code in codes:
+        text = f"{code}\n{PIN}\n"
+        scanned = ("--folder", "card-till", "--pin-stdin")
+        stage.command("till", "scan", *scanned, stdin=text, codes=(1, 2))
+
+
 def other_codes_of(stage: Stage) -> list[str]:
     """What people hold up, and cashiers type, instead of a care code."""
-    return []
+    name, phone = stage.plant("name", "金丝雀码主莫"), stage.plant("phone", "13900882215")
+    good = stage.token(stage.subs[12])
+    stranger = token.mint(
+        SigningKey.generate(),
+        iss="https://canary.example/id",
+        aud=AUDIENCE,
+        sub=stage.plant("sub", "canary~of~another"),
+        jti=stage.plant("jti", "canary.of.another"),
+        issued_at=datetime.now(UTC),
+        family_name=name,
+    )
+    claims = {"email": "canary.mo@county.example", "name": name, "phone_number": phone}
+    about = json.dumps({"iss": "https://accounts.example", "sub": phone, **claims}).encode()
+    foreign = (
+        f"{b64(json.dumps({'alg': 'RS256', 'typ': 'JWT'}).encode())}.{b64(about)}.{b64(about)}"
+    )
+    stage.plant("claim", claims["email"])
+    for part in (stranger.rpartition(".")[2], foreign.partition(".")[0]):
+        stage.plant("token", part)
+    activation = next(c.value for c in stage.canaries if c.kind == "activation code")
+    secret = stage.plant("card secret", "canary_card_secret_0004"[:22])
+    return [
+        stage.plant("payment code", "134567809123456701"),
+        stage.plant("payment code", "2812345678091234567"),
+        stage.plant("id_number", ID_NUMBER),
+        stage.plant("phone", phone),
+        f"BEGIN:VCARD\nFN:{name}\nTEL:{phone}\nEND:VCARD",
+        f"https://canary.example/pay?name={quote(name)}&phone={phone}&token={good}",
+        f"weixin://wxpay/{name}/{phone}",
+        activation.decode(),
+        foreign,
+        f"CPC1*{secret}*{foreign}",
+        stranger,
+        f"{stranger}~{good}",
+        good.swapcase(),
+        good.replace("e", "ｅ"),
+        f"\x1b[31m{name}\x00{phone}",
+        name * 2_000,
+    ]

@@ -36,7 +36,7 @@ from carepos_plugin import device_routes, office_routes, pin_pad_routes
 from carepos_plugin.print_queue import POINTS as PRINT_POINTS
 from carepos_plugin.registers import local_json
 from tests.canaries import Allowed, Canary, Place, search, spellings, unused
-from tests.canary_counter import CARD, PIN, WRONG_PIN, devices, pin_pad
+from tests.canary_counter import CARD, PIN, WRONG_PIN, devices, other_codes, pin_pad
 from tests.canary_holder import own_pages
 from tests.canary_keys import a_tills_key, issuers_and_cards, the_ledgers_key
 from tests.canary_stage import (
@@ -548,6 +548,7 @@ SURFACES: list[Callable[[Stage], None]] = [
     cards_and_pins,
     pin_pad,
     devices,
+    other_codes,
     own_pages,
     malformed,
     a_broken_database,
