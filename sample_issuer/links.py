@@ -39,7 +39,7 @@ class Links:
         """Raises Malformed, OSError. Without a links.csv nobody is known yet."""
         path = folder / FILE
         rows = _rows(path, ("person", "sub")) if path.exists() else iter(())
-        subs = {str(person): str(sub) for person, sub in rows}
+        subs = {person: sub for _, (person, sub) in rows}
         return cls(provider, read_secret(folder / KEY), subs)
 
     def sub_of(self, provider_sub: str) -> str | None:
@@ -47,19 +47,20 @@ class Links:
         return self.subs.get(self._person(provider_sub))
 
     def joined(self, people: Path, enrolment: Path, iss: str) -> Links:
-        """With the people of two files added. Raises Malformed naming the line, OSError."""
+        """With the people of two files added. Raises Malformed naming the row, OSError."""
         subs = {}
-        for line, of, sub in _rows(enrolment, ("line", "iss", "sub")):
+        for row, (line, of, sub) in _rows(enrolment, ("line", "iss", "sub")):
             if of != iss:
-                raise Malformed(f"line {line} is of another issuer", field=enrolment.name)
+                raise Malformed(f"row {row} is of another issuer", field=enrolment.name)
             subs[line] = sub
         made = dict(self.subs)
-        for provider_sub, line in _rows(people, ("provider_sub", "line")):
+        for row, (provider_sub, line) in _rows(people, ("provider_sub", "line")):
+            # By its row, never by what stands there: in a file made otherwise that is a name.
             if line not in subs:
-                raise Malformed(f"line {line} has no beneficiary", field=people.name)
+                raise Malformed(f"row {row} has no beneficiary", field=people.name)
             person = self._person(provider_sub)
             if made.setdefault(person, subs[line]) != subs[line]:
-                raise Malformed(f"line {line}: this account is another's", field=people.name)
+                raise Malformed(f"row {row}: this account is another's", field=people.name)
         return Links(self.provider, self.key, made)
 
     def save(self, folder: Path) -> None:
@@ -75,7 +76,8 @@ class Links:
         return b64(hmac.new(self.key, named, hashlib.sha256).digest())
 
 
-def _rows(path: Path, header: tuple[str, ...]) -> Iterator[list[str]]:
+def _rows(path: Path, header: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+    """(number in the file, values) of every row below the header."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
         rows = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -83,7 +85,7 @@ def _rows(path: Path, header: tuple[str, ...]) -> Iterator[list[str]]:
             raise Malformed(f"must begin with the line {','.join(header)}", field=path.name)
         for row in rows:
             if len(row) != len(header) or not all(row):
-                raise Malformed(f"line {rows.line_num} is not {','.join(header)}", field=path.name)
-            yield row
+                raise Malformed(f"row {rows.line_num} is not {','.join(header)}", field=path.name)
+            yield rows.line_num, row
     except (UnicodeDecodeError, csv.Error):
         raise Malformed("is no CSV in UTF-8", field=path.name) from None

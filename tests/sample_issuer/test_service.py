@@ -455,8 +455,11 @@ def test_only_https_leaves_this_machine(url: object, good: bool) -> None:
         _address({"jwks_uri": url}, "jwks_uri")
 
 
-def test_links_hold_nobodys_name(office: Rig, tmp_path: Path) -> None:
-    """Neither account nor line is in links.csv; a wrong file is refused by line, not name."""
+def test_links_hold_nobodys_name(
+    office: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither account nor line is in links.csv; a wrong file is refused by row, and nothing of it
+    is said, whatever stands in the columns."""
     links = (office.folder / "links.csv").read_text()
     assert SUB in links and "amy" not in links
     assert (office.folder / "links.csv").stat().st_mode & 0o777 == 0o600
@@ -464,12 +467,15 @@ def test_links_hold_nobodys_name(office: Rig, tmp_path: Path) -> None:
     for name, text in (
         ("people", "provider_sub,line\namy,9\n"), ("people", "provider_sub,line\namy,3\n"),
         ("people", "sub,line\n"), ("people", "provider_sub,line\namy\n"),
-        ("enrolment", "line,iss,sub\n2,https://other.example,x\n"), ("enrolment", "\xff"),
+        ("people", "provider_sub,line\n2,amy\n"), ("enrolment", "\xff"),
+        ("enrolment", "line,iss,sub\namy,https://other.example,x\n"),
     ):  # fmt: skip
         kept = {each: each.read_bytes() for each in (people, enrolment)}
         (people if name == "people" else enrolment).write_text(text, encoding="latin-1")
         words = f"link --folder {office.folder} --people {people} --enrolment {enrolment}"
         assert command.main(words.split()) == 2
+        said = capsys.readouterr().err
+        assert "amy" not in said and name in said
         for each, data in kept.items():
             each.write_bytes(data)
     assert (office.folder / "links.csv").read_text() == links
