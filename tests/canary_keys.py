@@ -7,7 +7,7 @@ import json
 
 from carepos import key_change
 from carepos.key_change import KEY_FILE
-from carepos.keys import SigningKey, b64
+from carepos.keys import SigningKey, b64, digest
 from carepos_ledger.keyring import POINTS as ROTATION_POINTS
 from tests.canary_counter import CARD
 from tests.canary_stage import ISSUER, PROGRAMME, Stage
@@ -113,6 +113,9 @@ def issuers_and_cards(stage: Stage) -> None:
     )
     for more in (("--dry-run",), ("--results", "office/cards-results.csv")):
         stage.command("ledger", "cards", "office/input/cards.csv", *more, *folder, codes=(1,))
+    one = ("card", ISSUER, digest(b"canary.card~3"), stage.subs[13], "--verifier", "-")
+    for verifier, codes in ((digest(b"canary"), (0,)), (name, (2,))):
+        stage.command("ledger", *one, *folder, stdin=f"{verifier}\n", codes=codes)
     (inputs / "cards.csv").write_bytes(f"{name}\n".encode("gb18030"))
     stage.command("ledger", "cards", "office/input/cards.csv", *folder, codes=(2,))
     stage.command("ledger", "forget-expired", *folder)

@@ -257,8 +257,9 @@ class Stage:
             self.running[what] = run
         return run
 
-    def _serve(self, what: str, *words: str, probe: str) -> None:
+    def _serve(self, what: str, *words: str, probe: str, name: str | None = None) -> None:
         run = self.start(what, *words)
+        self.running[name or what] = run
         run.read_on()
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and run.alive:
@@ -280,8 +281,9 @@ class Stage:
         self._serve("provider", port, probe=f"{self.provider_url}/jwks")
 
     def start_issuer(self) -> None:
-        run = self.start("sample_issuer", "serve", "--folder", "issuer")
-        self.running["issuer"] = run
+        words = ("sample_issuer", "serve", "--folder", "issuer")
+        probe = f"{self.issuer_url}/.well-known/jwks.json"
+        self._serve(*words, probe=probe, name="issuer")
 
     def start_counter(self) -> None:
         self.start("counter", "card-till").read(b"ready\n")
@@ -567,7 +569,8 @@ def _secrets_of(path: Path) -> list[bytes]:
         if isinstance(key, Ed25519PrivateKey):
             return [key.private_bytes_raw()]
         assert isinstance(key, EllipticCurvePrivateKey)
-        return [key.private_numbers().private_value.to_bytes(32, "big")]
+        # Its number goes over the end of a line of PEM; 20 of its bytes are on the second.
+        return [text.splitlines()[2], key.private_numbers().private_value.to_bytes(32, "big")]
     return [text]
 
 

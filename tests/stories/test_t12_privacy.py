@@ -38,6 +38,7 @@ from carepos_plugin.registers import local_json
 from tests.canaries import Allowed, Canary, Place, search, spellings, unused
 from tests.canary_counter import CARD, PIN, WRONG_PIN, devices, other_codes, pin_pad
 from tests.canary_holder import own_pages
+from tests.canary_issuers import issuer_kit, sample_issuer
 from tests.canary_keys import a_tills_key, issuers_and_cards, the_ledgers_key
 from tests.canary_stage import (
     AUDIENCE,
@@ -73,6 +74,27 @@ ALLOWED = [
     Allowed("nonce", "wire till to ledger", "in the presentation"),
     Allowed("token", "wire till to ledger", "a redemption travels with its token"),
     Allowed("pin proof", "wire till to ledger", "the ledger counts tries"),
+    # an issuer, who knows its people, and what they are handed
+    Allowed("sub", "issuer/links.csv", "which account is which beneficiary, 0600"),
+    Allowed("sub", "answer phone GET /callback", "in the cookie of the person themself"),
+    Allowed("sub", "answer app POST /v1/care-codes", "in the person's own care code"),
+    Allowed("jti", "answer app POST /v1/care-codes", "the same"),
+    Allowed("token", "answer app POST /v1/care-codes", "the same"),
+    Allowed("sub", "output carepos token mint", "the code that was asked for"),
+    Allowed("jti", "output carepos token mint", "the same"),
+    Allowed("token", "output carepos token mint", "the same"),
+    Allowed("actor", "output carepos token mint", "the same"),
+    Allowed("card secret", "output carepos token mint", "the same: it is the card"),
+    Allowed("pin verifier", "output carepos token mint", "the line for the ledger"),
+    Allowed("sub", "output carepos token present", "the credential that was put in"),
+    Allowed("jti", "output carepos token present", "the same"),
+    Allowed("token", "output carepos token present", "the same"),
+    Allowed("sub", "words carepos token mint", "a random name, typed by who tries the kit"),
+    Allowed("actor", "words carepos token mint", "the same"),
+    Allowed("sub", "words carepos ledger card", "a random name; files of cards have it inside"),
+    Allowed("sign-in", "answer phone GET /login", "OpenID Connect sends it by way of the browser"),
+    Allowed("sign-in", "answer phone GET /authorize", "the same, back"),
+    Allowed("sign-in", "answer app POST /v1/nonces", "the app signs in with it"),
     # a shop's own pseudonym of a family
     Allowed("beneficiary_ref", "till/journal.db*", "in the signed chain; the till's own, 0600"),
     Allowed("beneficiary_ref", "card-till/journal.db*", "the same"),
@@ -95,6 +117,11 @@ ALLOWED = [
     Allowed("operator secret", "ledger/operator.secret", "0600"),
     Allowed("till key", "*/terminal.key", "0600"),
     Allowed("pairing secret", "till/pairing.secret", "0600"),
+    Allowed("issuer key", "issuer/*.key", "0600"),
+    Allowed("links secret", "issuer/links.secret", "0600"),
+    Allowed("client secret", "issuer/client.secret", "0600"),
+    Allowed("holder key", "phone/phone.key", "a phone keeps it in its key store"),
+    Allowed("session", "answer phone GET /callback", "the cookie of whoever signed in"),
     Allowed("session", "answer holder POST /me", "the cookie of whoever signed in, 15 minutes"),
     Allowed("form token", "answer holder * /me/*", "in the forms of that session's own pages"),
     Allowed("pad link", "output carepos till pin-pad", "to be opened on the pad, once"),
@@ -557,6 +584,8 @@ SURFACES: list[Callable[[Stage], None]] = [
     a_tills_key,
     the_ledgers_key,
     issuers_and_cards,
+    issuer_kit,
+    sample_issuer,
     the_days_end,
     erase_and_retain,
 ]
