@@ -25,7 +25,6 @@ def a_tills_key(stage: Stage) -> None:
             stage.till_plug.pull_at(point)
             stage.command("till", "change-key", "--folder", "till", codes=(0, 1, 2))
             stage.died("plugin")
-            stage.command("till", "status", "--folder", "till")
             stage.start_plugin()
             stage.register("POST", "/api/settle", {})
     with stage.replacing("till key", file):

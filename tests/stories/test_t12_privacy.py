@@ -6,7 +6,8 @@ power cuts. What is left on the disks, in logs (all of them at DEBUG, Python in 
 on paper, on the wire and in /proc is searched, in clear and in every usual encoding.
 
 What may be where stands in `ALLOWED`, each with its reason, and an exception that nothing needs
-fails the test too. Another part of the system is one more function in `SURFACES`.
+fails the test too. Another part of the system is one more function in `SURFACES`;
+those of the counter's devices, the beneficiary's pages, keys and issuers are in `tests/canary_*`.
 """
 
 from __future__ import annotations
