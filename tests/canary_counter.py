@@ -16,7 +16,8 @@ from tests.canary_stage import AUDIENCE, ISSUER, Json, Stage
 ID_NUMBER = next(
     n for n in (f"52263219751103421{d}" for d in "0123456789X") if look(n) == "id_number"
 )
-PIN, WRONG_PIN = "73910264", "80417352"
+PIN, WRONG_PIN, NO_PIN = "73910264", "80417352", "金丝雀密码"
+WRONG_SECRET = "金丝雀错密钥"
 CARD = ("carepos:card",)
 TOO_LATE_S = 3_600.0
 
@@ -28,15 +29,17 @@ def pin_pad(stage: Stage) -> None:
     """A printed card and its PIN on the holder's side: right, wrong, too late, taken back, with
     another's secret, without a ledger, after a power cut, and until the card is locked."""
     card, other = (_card(stage, stage.subs[n], f"canary.pad~{n}") for n in (12, 13))
+    stage.plant("pin", NO_PIN)
+    stage.plant("wrong secret", WRONG_SECRET)
     assert stage.offer(card)[1]["pin"]["state"] == "no_pad"
     _connect_pad(stage)
     checkout, asked = stage.offer(card)
-    for spoilt in (f"{PIN}9", f"{PIN[:7]}x", "金丝雀密码", [PIN], int(PIN), f" {PIN}", {PIN: PIN}):
+    for spoilt in (f"{PIN}9", f"{PIN}x", NO_PIN, [PIN], int(PIN), f" {PIN}", {PIN: PIN}):
         _enter(stage, spoilt)
     assert _enter(stage, WRONG_PIN)["state"] == "waiting"
     assert _enter(stage, PIN)["state"] == "proved"
     assert stage.redeem(checkout, stage.after_pin(checkout, asked))["state"] == "confirmed"
-    for secret in ("", "金丝雀", stage.token(stage.subs[12]), stage.pairing, stage.pad[:-1]):
+    for secret in ("", WRONG_SECRET, stage.token(stage.subs[12]), stage.pairing, stage.pad[:-1]):
         for action in ("state", "enter", "cancel", "pair"):
             stage.at_pad(action, {"request": PIN, "entry": 1, "pin": PIN}, secret=secret)
     for body in ({"pin": PIN, "code": card}, {"code": card}, {"request": card, "entry": PIN}):
@@ -81,7 +84,7 @@ def _connect_pad(stage: Stage) -> None:
     found = re.search(r"#([A-Za-z0-9_-]{22})\n", said)
     assert found is not None, said
     stage.plant("pad link", found[1])
-    stage.at_pad("pair", {"code": f"金丝雀{PIN}"})
+    stage.at_pad("pair", {"code": f"{NO_PIN}{PIN}"})
     stage.pad = stage.plant("pad secret", stage.at_pad("pair", {"code": found[1]})["secret"])
     stage.at_pad("pair", {"code": found[1]})
 
@@ -124,7 +127,7 @@ def devices(stage: Stage) -> None:
     assert stage.at_device(stage.token(stage.subs[14], amr=amr))["held"]
     assert stage.sell(None)["state"] == "confirmed"
     assert stage.offer(None)[1]["code"] == "no_code_held"
-    for secret in ("", "金丝雀", stage.token(stage.subs[14]), stage.pairing, stage.pad):
+    for secret in ("", WRONG_SECRET, stage.token(stage.subs[14]), stage.pairing, stage.pad):
         stage.at_device(stage.token(stage.subs[14]), secret=secret)
     late = datetime(2026, 1, 1, tzinfo=UTC)
     for held in (

@@ -14,7 +14,7 @@ from carepos import compact
 from carepos.keys import write_secret
 from sample_issuer import links
 from sample_issuer.example_app import sign_in
-from tests.canary_counter import PIN, WRONG_PIN, other_codes_of
+from tests.canary_counter import NO_PIN, PIN, WRONG_PIN, other_codes_of
 from tests.canary_process import ACCOUNT, UNCHECKED
 from tests.canary_stage import AUDIENCE, ISSUER, Stage
 
@@ -107,10 +107,10 @@ def _made(stage: Stage, code: str) -> str:
 def _explains_a_pin(stage: Stage, card: str, line: str) -> None:
     """The right PIN, a wrong one, none; of this card, and of a file that is no card's line."""
     inputs = stage.folder / "office" / "input"
-    for name, told in (("line.txt", line), ("no-line.txt", f"金丝雀{PIN}")):
+    for name, told in (("line.txt", line), ("no-line.txt", f"{NO_PIN}{PIN}")):
         (inputs / name).write_text(f"{card}\n{told}\n", "utf-8")
         words = ("--file", f"office/input/{name}", "--card-line", f"office/input/{name}")
-        for number in (PIN, WRONG_PIN, "金丝雀密码"):
+        for number in (PIN, WRONG_PIN, NO_PIN):
             stage.command(
                 "token", "explain", *words, "--pin-stdin", *ISSUERS, stdin=f"{number}\n",
                 codes=(0, 1, 2),

@@ -37,7 +37,7 @@ from carepos_plugin import device_routes, office_routes, pin_pad_routes
 from carepos_plugin.print_queue import POINTS as PRINT_POINTS
 from carepos_plugin.registers import local_json
 from tests.canaries import Allowed, Canary, Place, search, spellings, unused
-from tests.canary_counter import CARD, PIN, WRONG_PIN, devices, other_codes, pin_pad
+from tests.canary_counter import CARD, NO_PIN, PIN, WRONG_PIN, devices, other_codes, pin_pad
 from tests.canary_holder import own_pages
 from tests.canary_issuers import issuer_kit, sample_issuer
 from tests.canary_keys import a_tills_key, issuers_and_cards, the_ledgers_key
@@ -375,7 +375,7 @@ def cards_and_pins(stage: Stage) -> None:
     card = stage.token(stage.subs[5], jti=jti, token_class="card", lifetime_s=86_400, amr=CARD)
     code, wish = f"CPC1*{secret}*{card}", {"key": MILK}
     stage.at_counter(code=code)
-    stage.at_counter(code=code, pin="no digits 金丝雀")
+    stage.at_counter(code=code, pin=stage.plant("pin", NO_PIN))
     stage.at_counter(code=card, pin=PIN)
     stage.at_counter(code=code, pin=PIN, checkout="C-1", **wish)
     stage.at_counter(code=stage.token(stage.subs[6]), checkout="C-2", **wish)
