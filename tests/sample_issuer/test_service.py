@@ -20,7 +20,7 @@ import zxingcpp
 from flask import Flask, Response
 from PIL import Image
 
-from carepos.errors import TokenRefused
+from carepos.errors import Malformed, TokenRefused
 from carepos.issuer_folder import IssuerFolder, IssuerSigner
 from carepos.issuer_keys import IssuerKeys
 from carepos.keys import write_secret
