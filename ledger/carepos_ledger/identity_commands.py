@@ -213,16 +213,15 @@ def _add_card_name(parser: argparse.ArgumentParser) -> None:
 def _revoke_key(client: OperatorClient, args: argparse.Namespace) -> int:
     body = {"iss": args.iss, "kid": args.kid, "reason": args.reason}
     _told(client.post("/revocations/keys", body), f"key {args.kid} of {args.iss}")
-    issuers = _listed(client.get("/issuers"), "issuers")
-    held = [key["kid"] for each in issuers if each["iss"] == args.iss for key in each["keys"]]
-    if args.kid in held:
+    of_it = [each for each in _listed(client.get("/issuers"), "issuers") if each["iss"] == args.iss]
+    if any(key["kid"] == args.kid for each in of_it for key in each["keys"]):
         return DONE
     # A key may be withdrawn before its issuer publishes it; a slip in its name looks the same.
     print(
-        f"Warning: the ledger holds no key {args.kid} of {args.iss}, but {', '.join(held)}. "
-        "If one of those was meant, withdraw it too.",
+        "Warning: the ledger holds no key of that name. If one of these was meant, withdraw that:",
         file=sys.stderr,
     )
+    _show_issuers(of_it)
     return NO
 
 
