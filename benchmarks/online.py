@@ -23,8 +23,8 @@ from benchmarks.measure import Row, percentile
 from carepos.keys import unb64
 from carepos_ledger.book import Book
 from carepos_ledger.database import Database
-from carepos_ledger.decide import Command, Terminal
 from carepos_ledger.key_rules import TerminalKey
+from carepos_ledger.shelf import Command, Terminal
 from carepos_ledger.trust import Trust
 from tests.postgres_cluster import PostgresCluster, running_cluster
 

@@ -1,4 +1,4 @@
-"""Double entry: which accounts a funding, an issue, a redemption, its reversal and a forfeit move.
+"""Double entry: which accounts a funding, an issue, a redemption, its undo and a forfeit move.
 
 Pure. The entries of one posting sum to zero per unit (a currency, or piece/g/ml); what a voucher
 holds is the sum of its entries. An item voucher moves twice: its quantity, and the money that
@@ -135,9 +135,59 @@ def redemption(
     return _without_zeros(legs)
 
 
+def refund(
+    balances: Iterable[Balance],
+    parts: Iterable[AllocationEntry],
+    merchant: str,
+    programme: str,
+) -> list[Entry]:
+    """The legs that give these parts of a redemption back, in order of voucher.
+
+    A redemption of less than nothing: what a cap saved follows the quantity again. What was kept
+    of an item voucher's money was rounded down (docs/offline.md §3), so it covers its quantity.
+    """
+    given = [
+        replace(part, quantity=-part.quantity, programme_minor=-part.programme_minor)
+        for part in parts
+    ]
+    return redemption(balances, given, merchant, programme)
+
+
+def net(postings: Iterable[Iterable[Entry]]) -> list[Entry]:
+    """What a redemption and everything that took it back come to, account by account."""
+    sums: dict[tuple[str, str, str], int] = {}
+    for entries in postings:
+        for entry in entries:
+            key = (entry.account, entry.holder, entry.unit)
+            sums[key] = sums.get(key, 0) + entry.amount
+    return _without_zeros([Entry(*key, amount) for key, amount in sums.items()])
+
+
 def reversed_entries(entries: Iterable[Entry]) -> list[Entry]:
     """Every leg negated: a reversal undoes exactly what was posted."""
     return [replace(entry, amount=-entry.amount) for entry in entries]
+
+
+def evened(balances: Iterable[Balance], entries: list[Entry]) -> list[Entry]:
+    """What must move between `available` and `saved` once `entries` are applied.
+
+    Where a cap does not divide, what a redemption left as saved depends on the ones before it.
+    Undone in another order, the negated legs alone would draw `saved` below zero.
+    """
+    legs = []
+    for before in balances:
+        balance = before.after(entries)
+        if balance.terms is None:
+            continue
+        money = balance.available_minor + balance.saved_minor
+        shift = (
+            min(money, balance.terms.reserve(balance.available_quantity)) - balance.available_minor
+        )
+        legs += [
+            Entry(AVAILABLE, balance.voucher, balance.currency, shift),
+            Entry(SAVED, balance.voucher, balance.currency, -shift),
+        ]
+    return _without_zeros(legs)
 
 
 def forfeit(balance: Balance, programme: str) -> list[Entry]:

@@ -20,8 +20,8 @@ from carepos.voucher import Programme
 from carepos_ledger import schema
 from carepos_ledger.actions import find
 from carepos_ledger.database import Database, insert_or_ignore
-from carepos_ledger.decide import ActedPosting
 from carepos_ledger.problems import Problem
+from carepos_ledger.shelf import ActedPosting
 
 
 def lock_households(connection: Connection, households: Iterable[tuple[int, str]]) -> None:

@@ -17,9 +17,9 @@ from carepos.errors import Malformed
 from carepos.keys import PublicKey, digest, unb64
 from carepos_ledger import terminal_keys
 from carepos_ledger.database import Database
-from carepos_ledger.decide import Terminal
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.problems import Problem
+from carepos_ledger.shelf import Terminal
 
 LIFE_S = 60
 MAX_CHARACTERS = 2048

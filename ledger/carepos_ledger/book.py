@@ -21,8 +21,9 @@ from carepos.clock import Clock
 from carepos.product import ProductList
 from carepos.record import Redeem
 from carepos.token import IdentityToken
+from carepos.undo import Refund, Void
 from carepos.voucher import Programme, Terms, Voucher, voucher_kind
-from carepos_ledger import acting, cards, schema, terminal_keys
+from carepos_ledger import acting, cards, chain_progress, schema, terminal_keys, undo_rows
 from carepos_ledger.accounts import Balance, Entry
 from carepos_ledger.database import (
     Database,
@@ -30,18 +31,10 @@ from carepos_ledger.database import (
     is_conflict,
     is_lock_timeout,
 )
-from carepos_ledger.decide import (
-    AttemptState,
-    Command,
-    Decided,
-    Decider,
-    Holding,
-    Posted,
-    Shelf,
-    needed_vouchers,
-)
+from carepos_ledger.decide import MISSING_SHOWN, Decider, needed_vouchers
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.problems import Problem
+from carepos_ledger.shelf import AttemptState, Command, Decided, Holding, Posted, Shelf
 
 Reached = Callable[[str], None]
 """Told the name of each point of a posting; whoever starts the ledger may pass another."""
@@ -51,7 +44,6 @@ _Step = Callable[[list[Command], bool], dict[str, Decided | Problem]]
 
 POINTS = ("noted", "written", "committed")
 TRIES = 5
-MISSING_SHOWN = 100
 
 
 def pass_by(_: str) -> None:
@@ -106,6 +98,7 @@ class Book:
         self._read_rules(connection, shelf, batch)
         now = self._now()
         self._read_acted(connection, shelf, batch, now)
+        self._read_ownerless(connection, shelf, batch)
         decider = Decider(shelf, self._keyring, now)
         answers = {command.record.digest: decider.decide(command) for command in batch}
         self._write(connection, shelf, clock.to_text(now))
@@ -130,6 +123,7 @@ class Book:
                 "digest": c.record.digest,
                 "prev": c.record.prev,
                 "noted_at": noted_at,
+                "bucket": c.record.bucket,
             }
             for c in batch
         ]
@@ -163,6 +157,7 @@ class Book:
                 != c.record.digest
             ]
             self._raise_alarms(connection, [("fork", c) for c in forked])
+            chain_progress.advance(connection, batch)
         problems = dict.fromkeys(
             late, Problem("signature_invalid", "another key has taken this one's place")
         )
@@ -192,11 +187,20 @@ class Book:
 
     def _read_stored(self, connection: Connection, shelf: Shelf, batch: list[Command]) -> None:
         attempts, records = schema.attempts.c, schema.records.c
-        keys = sorted({(c.record.bucket, c.record.terminal, c.record.id) for c in batch})
+        own = sorted({(c.record.bucket, c.record.terminal, c.record.id) for c in batch})
+        originals = {
+            (c.record.bucket, c.record.content.original.terminal, c.record.content.original.id)
+            for c in batch
+            if isinstance(c.record.content, Void | Refund)
+        }
         postings = set()
         for row in connection.execute(
             select(schema.attempts)
-            .where(tuple_(attempts.bucket, attempts.terminal, attempts.id).in_(keys))
+            .where(
+                tuple_(attempts.bucket, attempts.terminal, attempts.id).in_(
+                    sorted({*own, *originals})
+                )
+            )
             .order_by(attempts.bucket, attempts.terminal, attempts.id)
             # A tombstone has no voucher: only its own row can keep two late originals apart.
             .with_for_update()
@@ -208,12 +212,13 @@ class Book:
                 postings.add((row.bucket, row.posting))
         for row in connection.execute(
             select(records.digest, records.result, records.outcome).where(
-                tuple_(records.bucket, records.terminal, records.id).in_(keys)
+                tuple_(records.bucket, records.terminal, records.id).in_(own)
             )
         ):
             shelf.outcomes[row.digest] = Decided(row.result, row.outcome)
         for posted in _read_posted(connection, postings):
             shelf.posted[posted.posting] = posted
+        shelf.sold |= undo_rows.read_sold(connection, batch, shelf.posted.values())
         shelf.acted |= acting.read_acted(connection, postings)
         terminals = schema.terminals.c
         for row in connection.execute(
@@ -225,6 +230,7 @@ class Book:
         shelf.keys |= terminal_keys.read_for_changes(connection, batch)
         self._read_identities(connection, shelf, batch)
         self._read_gaps(connection, shelf, batch)
+        shelf.waiting |= chain_progress.read_waiting(connection, batch)
 
     def _read_identities(self, connection: Connection, shelf: Shelf, batch: list[Command]) -> None:
         identities = [c.identity for c in batch if isinstance(c.identity, IdentityToken)]
@@ -280,6 +286,15 @@ class Book:
             shelf.household_paid[programme.programme, beneficiary] = sums.household_minor
             shelf.actor_paid[programme.programme, actor] = sums.actor_minor
 
+    def _read_ownerless(self, connection: Connection, shelf: Shelf, batch: list[Command]) -> None:
+        places = {
+            (c.record.bucket, part.voucher)
+            for c in batch
+            if isinstance(c.record.content, Refund)
+            for part in c.record.content.parts
+        }
+        shelf.ownerless |= undo_rows.read_ownerless(connection, places)
+
     def _read_gaps(self, connection: Connection, shelf: Shelf, batch: list[Command]) -> None:
         for command in batch:
             record = command.record
@@ -303,6 +318,7 @@ class Book:
     def _read_rules(self, connection: Connection, shelf: Shelf, batch: list[Command]) -> None:
         names = sorted(
             {c.record.content.programme for c in batch if isinstance(c.record.content, Redeem)}
+            | {posted.programme for posted in shelf.posted.values()}
         )
         for programme in read_programmes(connection, names):
             shelf.programmes[programme.programme] = programme
@@ -361,6 +377,8 @@ class Book:
             )
         terminal_keys.write(connection, shelf.new_keys, recorded_at)
         acting.write_acted(connection, shelf.new_acted, shelf.undone_acted)
+        undo_rows.write_returned(connection, shelf.new_returned)
+        _write_forfeited(connection, shelf)
         self._raise_alarms(connection, shelf.alarms)
 
     def _touched(self, shelf: Shelf) -> Iterable[tuple[int, str]]:
@@ -437,21 +455,24 @@ class Book:
         headers, legs, lines = [], [], []
         for posting in shelf.new_postings:
             record, terminal = posting.command.record, posting.command.terminal
-            original = posting.original
+            # Against a sale's number: what the till itself takes back. A refund has its own, a
+            # forfeit is nobody's sale.
+            sale = posting.original if posting.kind in ("reversal", "void") else None
+            is_sale = posting.kind != "forfeit"
             headers.append(
                 {
                     "bucket": record.bucket,
                     "posting": posting.posting,
                     "kind": posting.kind,
                     "programme": posting.programme,
-                    "merchant": terminal.merchant,
-                    "store": terminal.store,
-                    "terminal": terminal.terminal,
-                    # A reversal is listed under the receipt number of the sale it undoes.
-                    "incarnation": original.incarnation if original else record.incarnation,
-                    "sequence": original.sequence if original else record.sequence,
-                    "occurred_at": clock.to_text(record.occurred_at),
+                    "merchant": terminal.merchant if is_sale else None,
+                    "store": terminal.store if is_sale else None,
+                    "terminal": terminal.terminal if is_sale else None,
+                    "incarnation": (sale or record).incarnation if is_sale else None,
+                    "sequence": (sale or record).sequence if is_sale else None,
+                    "occurred_at": clock.to_text(record.occurred_at) if is_sale else None,
                     "recorded_at": recorded_at,
+                    "original": posting.original.posting if posting.original else None,
                 }
             )
             legs += entry_rows(record.bucket, posting.posting, posting.programme, posting.entries)
@@ -540,6 +561,24 @@ def _decided_before(connection: Connection, commands: Sequence[Command]) -> set[
     )
 
 
+def _write_forfeited(connection: Connection, shelf: Shelf) -> None:
+    """Vouchers that may be used a while longer, and programmes that have more to issue."""
+    for (bucket, voucher), until in sorted(shelf.new_expiry.items()):
+        table = schema.vouchers
+        connection.execute(
+            update(table)
+            .where(table.c.bucket == bucket, table.c.voucher == voucher)
+            .values(expires_at=clock.to_text(until))
+        )
+    for programme, amount_minor in sorted(shelf.unreserved.items()):
+        table = schema.programmes
+        connection.execute(
+            update(table)
+            .where(table.c.programme == programme)
+            .values(unreserved_minor=table.c.unreserved_minor + amount_minor)
+        )
+
+
 def _collapsed(commands: Sequence[Command]) -> list[Command]:
     """One command per record, in the order of its first. One that has its token comes before one
     that has not: whoever replays a record without its token must not spoil it."""
@@ -591,15 +630,18 @@ def _read_posted(connection: Connection, keys: set[tuple[int, str]]) -> list[Pos
         .join(schema.programmes, schema.programmes.c.programme == postings.programme)
         .where(tuple_(postings.bucket, postings.posting).in_(sorted(keys)))
     )
+    undone = undo_rows.read_undone(connection, keys)
     return [
         Posted(
             row.posting,
+            row.kind,
             row.programme,
+            row.merchant,
             row.currency,
             row.sequence,
             row.incarnation,
-            row.occurred_at,
             legs[row.posting],
+            tuple(undone.get(row.posting, ())),
         )
         for row in connection.execute(query)
     ]

@@ -41,6 +41,7 @@ _RULES_WITHOUT_A_WORD: dict[str, object] = {
     "limit_per_redemption_minor": None,
     "top_up_allowed": False,
     "undo_window_s": 1800,
+    "refunds": {"window_s": 1_209_600, "grace_s": 259_200},  # 14 days; 3 days more to use it
     "quotas": [],
 }
 _AMOUNT = re.compile(r"([0-9]{1,13}|[0-9]{1,3}(?:,[0-9]{3}){1,4})(?:\.([0-9]{1,3}))?")

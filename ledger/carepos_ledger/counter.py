@@ -30,10 +30,10 @@ from carepos_ledger.book import (
 )
 from carepos_ledger.cards import Cards
 from carepos_ledger.database import Database
-from carepos_ledger.decide import Terminal
 from carepos_ledger.intake import Intake
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.problems import Problem
+from carepos_ledger.shelf import Terminal
 
 
 class Counter:

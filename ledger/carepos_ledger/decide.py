@@ -7,165 +7,35 @@ next record of the batch sees it; `book` writes the shelf's changes once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from carepos import clock, outcome, rules, token
 from carepos.claims import Acting
-from carepos.keys import PublicKey, SigningKey
+from carepos.keys import SigningKey
 from carepos.outcome import VoucherState
-from carepos.product import ProductList
-from carepos.record import KeyChange, Record, Redeem, Reversal
+from carepos.record import KeyChange, Redeem, Reversal
 from carepos.refusals import Refusal
 from carepos.token import VISIT, IdentityToken
+from carepos.undo import Refund, Sold, Void
 from carepos.voucher import Programme, Voucher
 from carepos_ledger import accounts, key_rules
-from carepos_ledger.accounts import Balance, Entry
-from carepos_ledger.key_rules import TerminalKey
+from carepos_ledger.accounts import Entry
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.problems import Problem
+from carepos_ledger.shelf import (
+    ActedPosting,
+    AttemptState,
+    Command,
+    Decided,
+    Key,
+    Posted,
+    Posting,
+    Shelf,
+)
+from carepos_ledger.taking_back import TakingBack
 
-
-@dataclass(frozen=True, slots=True)
-class Terminal:
-    """One enrolled till as the ledger knows it, found by one of its keys (`kid`, `x`, `key`)."""
-
-    terminal: str
-    terminal_no: int
-    merchant: str
-    store: str
-    kid: str
-    x: str
-    status: str
-    key: TerminalKey
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A verified record with its terminal and, for a redemption, what its token proved.
-
-    `identity` is None when the token that it names did not come; a Refusal when that is no good.
-    """
-
-    record: Record
-    terminal: Terminal
-    identity: IdentityToken | Refusal | None
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """A voucher as it stands: its terms as the rules see them, and its money.
-
-    Inside the ledger `voucher.beneficiary` is the ledger's own name of the holder, not a
-    merchant's reference; the rules only ask whether two are the same.
-    """
-
-    voucher: Voucher
-    balance: Balance
-
-    def after(self, entries: list[Entry]) -> Holding:
-        balance = self.balance.after(entries)
-        shown = replace(
-            self.voucher,
-            available_minor=balance.available_minor if self.voucher.terms is None else 0,
-            available_quantity=balance.available_quantity,
-        )
-        return Holding(shown, balance)
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptState:
-    """Where an id stands. `content_sha256` is None for a tombstone without an original."""
-
-    state: str
-    content_sha256: str | None
-    record_sha256: str
-    posting: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Posting:
-    """One posting to be written: its name is the digest of the record that caused it."""
-
-    posting: str
-    kind: str
-    programme: str
-    command: Command
-    entries: list[Entry]
-    original: Posted | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Posted:
-    """A redemption booked earlier: what a reversal needs of it."""
-
-    posting: str
-    programme: str
-    currency: str
-    sequence: int
-    incarnation: str
-    occurred_at: str
-    entries: list[Entry]
-
-
-@dataclass(frozen=True, slots=True)
-class ActedPosting:
-    """A redemption that somebody made for its beneficiary: who, how, why, how much."""
-
-    bucket: int
-    posting: str
-    programme: str
-    beneficiary: str
-    acting: Acting
-    amount_minor: int
-    recorded_at: str
-    reversed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """The signed answer to one record."""
-
-    result: str
-    jws: str
-
-
-Key = tuple[str, str]
-"""(terminal, id): ids are scoped to the terminal that signed them. Of what was paid in acted
-redemptions: (programme, beneficiary) or (programme, actor)."""
-
-
-@dataclass(slots=True)
-class Shelf:
-    """Everything a batch touches, read under lock; and what its decisions changed."""
-
-    outcomes: dict[str, Decided] = field(default_factory=dict)
-    attempts: dict[Key, AttemptState] = field(default_factory=dict)
-    posted: dict[str, Posted] = field(default_factory=dict)
-    holdings: dict[str, Holding] = field(default_factory=dict)
-    beneficiaries: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
-    visits: dict[tuple[str, str], tuple[str, datetime]] = field(default_factory=dict)
-    pin_visits: dict[tuple[str, str, str], datetime] = field(default_factory=dict)
-    locked_cards: set[tuple[str, str]] = field(default_factory=set)
-    acted: dict[str, ActedPosting] = field(default_factory=dict)
-    household_paid: dict[Key, int] = field(default_factory=dict)
-    actor_paid: dict[Key, int] = field(default_factory=dict)
-    programmes: dict[str, Programme] = field(default_factory=dict)
-    products: dict[str, ProductList] = field(default_factory=dict)
-    gaps: dict[str, list[int]] = field(default_factory=dict)
-    statuses: dict[str, str] = field(default_factory=dict)
-    keys: dict[str, TerminalKey] = field(default_factory=dict)
-
-    new_outcomes: dict[str, tuple[Command, Decided]] = field(default_factory=dict)
-    new_attempts: dict[Key, tuple[int, AttemptState]] = field(default_factory=dict)
-    moved_attempts: dict[Key, tuple[int, AttemptState]] = field(default_factory=dict)
-    new_postings: list[Posting] = field(default_factory=list)
-    new_visits: list[tuple[int, str, str, str, datetime]] = field(default_factory=list)
-    new_acted: list[ActedPosting] = field(default_factory=list)
-    undone_acted: list[ActedPosting] = field(default_factory=list)
-    new_keys: list[tuple[str, PublicKey]] = field(default_factory=list)
-    touched: set[str] = field(default_factory=set)
-    alarms: list[tuple[str, Command]] = field(default_factory=list)
+MISSING_SHOWN = 100
 
 
 class Decider:
@@ -176,6 +46,7 @@ class Decider:
         self._keyring = keyring
         self._key: SigningKey = keyring.signing
         self._now = now
+        self._taking_back = TakingBack(shelf, now)
 
     def decide(self, command: Command) -> Decided | Problem:
         """The stored answer, a new one, or a problem when nothing can be decided."""
@@ -188,6 +59,8 @@ class Decider:
                     decided = self._redeem(command, command.record.content)
                 case Reversal():
                     decided = self._reversal(command, command.record.content)
+                case Void() | Refund():
+                    decided = self._undo(command, command.record.content)
                 case KeyChange():
                     decided = self._key_change(command, command.record.content)
                 case _:
@@ -248,6 +121,9 @@ class Decider:
             earlier = self._shelf.outcomes[known.record_sha256]
             return self._sign("refused", command, refusal=self._refusal_of(earlier))
         posted = self._shelf.posted[known.posting or ""]
+        if not posted.left():
+            # Voided since, or refunded to the last line: nothing of it stands.
+            return self._sign("reversed", command)
         return self._sign_posted("posted", command, posted.currency, posted.entries)
 
     def _refusal_of(self, stored: Decided) -> Refusal:
@@ -361,18 +237,23 @@ class Decider:
             command.terminal.merchant,
             redeem.programme,
         )
-        self._apply(touched, entries)
+        shelf.apply(entries)
         shelf.new_postings.append(
             Posting(record.digest, "redeem", redeem.programme, command, entries)
         )
         shelf.posted[record.digest] = Posted(
             record.digest,
+            "redeem",
             redeem.programme,
+            command.terminal.merchant,
             redeem.currency,
             record.sequence,
             record.incarnation,
-            clock.to_text(record.occurred_at),
             entries,
+        )
+        # For an undo of the same batch.
+        shelf.sold[record.digest] = Sold(
+            redeem.basket, redeem.allocation, redeem.currency, record.occurred_at, self._now
         )
         self._begin(
             command,
@@ -385,7 +266,7 @@ class Decider:
         self._begin(command, AttemptState("refused", record.content_sha256, record.digest, None))
         return self._sign("refused", command, refusal=refusal)
 
-    # ── reversal, start, day report, key change ───────────────────────────────────────────────────
+    # ── reversal ───────────────────────────────────────────────────────────────────────────────
 
     def _reversal(self, command: Command, reversal: Reversal) -> Decided:
         """Applied from a suspended terminal too: it only ever gives back."""
@@ -404,19 +285,66 @@ class Decider:
         if known.state != "posted":
             return self._sign("reversed", command)
         posted = self._shelf.posted[known.posting or ""]
-        entries = accounts.reversed_entries(posted.entries)
-        touched = {entry.holder for entry in entries if entry.account == accounts.AVAILABLE}
-        entries += self._evened(touched, entries)
-        self._apply(touched, entries)
-        self._shelf.new_postings.append(
-            Posting(record.digest, "reversal", posted.programme, command, entries, posted)
+        if posted.kind != "redeem":
+            self._shelf.alarms.append(("id_content_mismatch", command))
+            return self._sign("refused", command, refusal=Refusal("id_content_mismatch"))
+        self._move(key, command, replace(known, state="reversed"))
+        return self._take_back("reversed", command, posted, kind="reversal")
+
+    # ── void and refund ────────────────────────────────────────────────────────────────────────
+
+    def _undo(self, command: Command, wish: Void | Refund) -> Decided:
+        record, taking = command.record, self._taking_back
+        known = self._shelf.attempts.get((record.terminal, record.id))
+        if known is not None:
+            return self._undone_again(command, known)
+        self._require_active(command)
+        if undecided := taking.undecided_before(record):
+            raise Problem(
+                "sequence_gap",
+                "records before this one are not decided",
+                extra={"missing": undecided[:MISSING_SHOWN]},
+            )
+        posted = taking.original(command, wish)
+        if isinstance(posted, Refusal):
+            return self._refuse(command, posted)
+        refusal = taking.refusal(command, wish, posted)
+        if refusal is not None:
+            return self._refuse(command, refusal)
+        self._begin(
+            command, AttemptState("posted", record.content_sha256, record.digest, record.digest)
         )
+        if isinstance(wish, Void):
+            return self._take_back("posted", command, posted, kind="void")
+        given = taking.refund(command, wish, posted)
+        return self._sign_posted("posted", command, posted.currency, given)
+
+    def _undone_again(self, command: Command, known: AttemptState) -> Decided:
+        """A void or refund whose id is known: the same answer for the same content."""
+        if known.content_sha256 != command.record.content_sha256:
+            self._shelf.alarms.append(("id_content_mismatch", command))
+            return self._sign("refused", command, refusal=Refusal("id_content_mismatch"))
+        if known.posting is None:
+            earlier = self._shelf.outcomes[known.record_sha256]
+            return self._sign("refused", command, refusal=self._refusal_of(earlier))
+        posted = self._shelf.posted[known.posting]
+        given = accounts.reversed_entries(posted.entries)
+        return self._sign_posted("posted", command, posted.currency, given)
+
+    def _take_back(
+        self, result: outcome.Result, command: Command, posted: Posted, *, kind: str
+    ) -> Decided:
+        """All that stands of a sale goes back; nothing did: currency null, amount 0."""
+        if not posted.left():
+            return self._sign(result, command)
+        given = self._taking_back.take_back(command, posted, kind=kind)
         if (noted := self._shelf.acted.get(posted.posting)) is not None:
             self._shelf.undone_acted.append(noted)
             if self._counts(noted):
                 self._add_acted(noted, -noted.amount_minor)
-        self._move(key, command, replace(known, state="reversed"))
-        return self._sign_posted("reversed", command, posted.currency, posted.entries)
+        return self._sign_posted(result, command, posted.currency, given)
+
+    # ── start, day report, key change ──────────────────────────────────────────────────────────
 
     def _plain(self, command: Command) -> Decided:
         self._require_active(command)
@@ -451,32 +379,6 @@ class Decider:
         return self._shelf.statuses.get(command.terminal.terminal, command.terminal.status)
 
     # ── shelf ──────────────────────────────────────────────────────────────────────────────────
-
-    def _apply(self, touched: set[str], entries: list[Entry]) -> None:
-        for voucher in touched:
-            self._shelf.holdings[voucher] = self._shelf.holdings[voucher].after(entries)
-        self._shelf.touched |= touched
-
-    def _evened(self, touched: set[str], entries: list[Entry]) -> list[Entry]:
-        """What must move between `available` and `saved` once `entries` are applied.
-
-        Where a cap does not divide, what a redemption left as saved depends on the ones before it.
-        Undone in another order, the negated legs alone would draw `saved` below zero.
-        """
-        legs = []
-        for voucher in sorted(touched):
-            balance = self._shelf.holdings[voucher].balance.after(entries)
-            if balance.terms is None:
-                continue
-            money = balance.available_minor + balance.saved_minor
-            reserve = balance.terms.reserve(balance.available_quantity)
-            shift = min(money, reserve) - balance.available_minor
-            if shift:
-                legs += [
-                    Entry(accounts.AVAILABLE, voucher, balance.currency, shift),
-                    Entry(accounts.SAVED, voucher, balance.currency, -shift),
-                ]
-        return legs
 
     def _begin(self, command: Command, state: AttemptState) -> None:
         key = (command.record.terminal, command.record.id)
@@ -568,11 +470,15 @@ def needed_vouchers(shelf: Shelf, commands: list[Command]) -> set[tuple[int, str
         record = command.record
         if isinstance(record.content, Redeem):
             needed |= {(record.bucket, entry.voucher) for entry in record.content.allocation}
-        known = shelf.attempts.get((record.terminal, record.id))
-        if known is not None and known.posting is not None:
-            needed |= {
-                (record.bucket, entry.holder)
-                for entry in shelf.posted[known.posting].entries
-                if entry.account == accounts.AVAILABLE
-            }
+        keys = [(record.terminal, record.id)]
+        if isinstance(record.content, Void | Refund):
+            keys.append((record.content.original.terminal, record.content.original.id))
+        for key in keys:
+            known = shelf.attempts.get(key)
+            if known is not None and known.posting is not None:
+                needed |= {
+                    (record.bucket, entry.holder)
+                    for entry in shelf.posted[known.posting].entries
+                    if entry.account in (accounts.AVAILABLE, accounts.SAVED)
+                }
     return needed

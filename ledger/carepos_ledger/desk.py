@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from carepos_ledger.book import Book
-from carepos_ledger.decide import Command, Decided
 from carepos_ledger.problems import Problem
+from carepos_ledger.shelf import Command, Decided
 
 MAX_BATCH = 500
 

@@ -20,8 +20,8 @@ from carepos.refusals import Refusal
 from carepos.token import IdentityToken, TokenVerifier
 from carepos_ledger import key_rules, schema, terminal_keys
 from carepos_ledger.database import Database
-from carepos_ledger.decide import Command, Terminal
 from carepos_ledger.problems import Problem
+from carepos_ledger.shelf import Command, Terminal
 from carepos_ledger.trust import Trust
 
 MAX_ITEMS = 500

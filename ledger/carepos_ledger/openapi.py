@@ -69,7 +69,7 @@ _RULES: Final[dict[str, Schema]] = {
     "undo_window_s": _whole(0, 2_592_000),
     "quotas": _list(_object(category=_NAME, quantity=_whole(0, 10**9), unit=_UNIT), 0, 50),
 }
-_ACTING: Final[dict[str, Schema]] = {
+_MAY_BE_LEFT_OUT: Final[dict[str, Schema]] = {
     "acting": {
         "description": "who may act for a beneficiary; docs/identity.md §8",
         "anyOf": [
@@ -82,7 +82,15 @@ _ACTING: Final[dict[str, Schema]] = {
             ),
             {"type": "null"},
         ],
-    }
+    },
+    "refunds": {
+        "description": "how long refunds are taken, and how long what goes back into an expired "
+        "voucher can be used; docs/offline.md §3",
+        "anyOf": [
+            _object(window_s=_whole(0, 31_622_400), grace_s=_whole(0, 31_622_400)),
+            {"type": "null"},
+        ],
+    },
 }
 _ISS: Final[Schema] = {"type": "string", "pattern": "^[ -~]{1,200}$"}
 _KID: Final[Schema] = {"type": "string", "pattern": "^[ -~]{1,64}$"}
@@ -148,9 +156,9 @@ _SCHEMAS: Final[dict[str, Schema]] = {
         {"token": {"type": "string", "maxLength": 4096}, "evidence": _TEXT}, record=_JWS
     ),
     "Result": {"oneOf": [_object(outcome=_JWS), _object(problem=_ref("Problem"))]},
-    "Rules": _object(_ACTING, **_RULES),
+    "Rules": _object(_MAY_BE_LEFT_OUT, **_RULES),
     "Programme": _object(
-        _ACTING, programme=_NAME, rules_version=_whole(1), stores=_list(_NAME), **_RULES
+        _MAY_BE_LEFT_OUT, programme=_NAME, rules_version=_whole(1), stores=_list(_NAME), **_RULES
     ),
     "Person": {
         "oneOf": [

@@ -9,6 +9,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, request
 
 from carepos import clock, strict_json
+from carepos.voucher import OPTIONAL_NAMES
 from carepos_ledger.http import (
     after,
     body_names,
@@ -61,8 +62,8 @@ def _rules(routes: Blueprint, programmes: Programmes) -> None:
     def put_programme(programme: str) -> Response:
         rules = strict_json.names_within(
             json_body(request),
-            required=RULE_NAMES - {"programme", "acting"},
-            optional={"acting"},
+            required=RULE_NAMES - OPTIONAL_NAMES - {"programme"},
+            optional=OPTIONAL_NAMES,
             where="body",
         )
         return _put(programmes.put_programme({**rules, "programme": programme}))

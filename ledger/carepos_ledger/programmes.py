@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from carepos import claims, ids, strict_json
 from carepos.errors import Malformed
 from carepos.product import MAX_ENTRIES, ProductList, is_restricted_circulation
-from carepos.voucher import PROGRAMME_NAMES, Programme
+from carepos.voucher import OPTIONAL_NAMES, PROGRAMME_NAMES, Programme
 from carepos_ledger import schema
 from carepos_ledger.actions import Done, act, find, need
 from carepos_ledger.book import read_programmes
@@ -91,7 +91,10 @@ class Programmes:
         issuer once vouchers are out: both would leave what exists unusable.
         """
         given = strict_json.names_within(
-            rules, required=RULE_NAMES - {"acting"}, optional={"acting"}, where="programme"
+            rules,
+            required=RULE_NAMES - OPTIONAL_NAMES,
+            optional=OPTIONAL_NAMES,
+            where="programme",
         )
         read = Programme.from_json({**given, "rules_version": 1, "stores": []})
         # Tills take any text here, as old packs may hold it; a new rule nobody can meet is a slip.

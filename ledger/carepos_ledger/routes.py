@@ -9,12 +9,12 @@ from flask import Blueprint, Response, request
 from carepos import ids, strict_json
 from carepos_ledger.auth import Authenticator, Caller
 from carepos_ledger.counter import Counter
-from carepos_ledger.decide import Decided
 from carepos_ledger.desk import Desk
 from carepos_ledger.http import json_body, json_response
 from carepos_ledger.intake import MAX_TOKEN_CHARACTERS, Intake
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.problems import Problem
+from carepos_ledger.shelf import Decided
 from carepos_ledger.terminals import Terminals
 
 

@@ -209,7 +209,19 @@ terminal_notes = Table(
     _text("digest"),
     _text("prev"),
     _text("noted_at"),
+    Column("bucket", Integer),  # of the record's id; none where it was noted before 0006
     PrimaryKeyConstraint("terminal", "incarnation", "sequence"),
+    **_KEYED,
+)
+
+# Up to which number every record of a chain is decided: what an undo waits for begins behind it.
+terminal_progress = Table(
+    "terminal_progress",
+    metadata,
+    _text("terminal"),
+    _text("incarnation"),
+    _number("decided_to"),
+    PrimaryKeyConstraint("terminal", "incarnation"),
     **_KEYED,
 )
 
@@ -448,7 +460,9 @@ postings = Table(
     Column(
         "kind",
         Text,
-        CheckConstraint("kind IN ('fund', 'issue', 'redeem', 'reversal', 'forfeit')", "known"),
+        CheckConstraint(
+            "kind IN ('fund', 'issue', 'redeem', 'reversal', 'void', 'refund', 'forfeit')", "known"
+        ),
         nullable=False,
     ),
     _text("programme"),
@@ -459,8 +473,23 @@ postings = Table(
     Column("sequence", _amount()),  # of the redeem record: what the receipt number shows
     _text("occurred_at", null=True),
     _text("recorded_at"),
+    _text("original", null=True),  # the redemption that this posting takes back, or a part of it
     PrimaryKeyConstraint("bucket", "posting"),
     Index(None, "merchant", "programme", "posting"),
+    Index(None, "bucket", "original"),
+    **_KEYED,
+)
+
+# How much of which line of a redemption came back with which refund.
+returned_lines = Table(
+    "returned_lines",
+    metadata,
+    _bucket(),
+    _text("original"),
+    _text("posting"),
+    _number("line"),
+    Column("quantity", _amount(), CheckConstraint("quantity >= 1", "quantity"), nullable=False),
+    PrimaryKeyConstraint("bucket", "original", "posting", "line"),
     **_KEYED,
 )
 

@@ -32,7 +32,7 @@ MAX_LISTED: Final = 200
 """Settlements in one answer to a till: with the largest manifests still less than it reads."""
 
 _LOCK_WAIT_S: Final = 30
-_SETTLED: Final = ("redeem", "reversal")
+_SETTLED: Final = settlement.LINE_KINDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from flask import Blueprint, Response, request
 
 from carepos import ids
 from carepos.settlement import file_name
-from carepos_ledger.decide import Terminal
 from carepos_ledger.http import body_names, json_response, no_body, only_query, operators_only
 from carepos_ledger.settlement import Settlement, read_after, read_batch_no
+from carepos_ledger.shelf import Terminal
 
 
 def terminal_blueprint(settlement: Settlement, authenticate: Callable[[], Terminal]) -> Blueprint:

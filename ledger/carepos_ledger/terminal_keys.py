@@ -15,8 +15,8 @@ from carepos.keys import PublicKey
 from carepos.record import KeyChange
 from carepos_ledger import key_rules, schema
 from carepos_ledger.database import Database
-from carepos_ledger.decide import Command, Terminal
 from carepos_ledger.key_rules import ENROLLED, TerminalKey
+from carepos_ledger.shelf import Command, Terminal
 
 
 class InUse(NamedTuple):

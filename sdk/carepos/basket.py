@@ -139,10 +139,23 @@ def allocation_from_json(
     value: object, line_count: int, where: str = "allocation"
 ) -> tuple[Entry, ...]:
     """1 to 80 entries sorted by line, of at most 20 vouchers, no (line, voucher) twice."""
+    return entries_from_json(value, line_count, where)
+
+
+def entries_from_json(
+    value: object, line_count: int, where: str, *, empty_money: bool = False
+) -> tuple[Entry, ...]:
+    """Entries in the form of an allocation; with `empty_money` one may move a quantity alone.
+
+    Raises Malformed.
+    """
     entries = tuple(
         _entry_from_json(entry, line_count, f"{where}[{n}]")
         for n, entry in enumerate(strict_json.array(value, where, low=1, high=MAX_ENTRIES), 1)
     )
+    for n, entry in enumerate(entries, 1):
+        if entry.covered_minor == 0 and not (empty_money and entry.quantity):
+            raise Malformed("covers nothing", field=f"{where}[{n}]")
     if any(a.line > b.line for a, b in pairwise(entries)):
         raise Malformed("must be sorted by line", field=where)
     if len({(entry.line, entry.voucher) for entry in entries}) < len(entries):
@@ -159,13 +172,10 @@ def _entry_from_json(value: object, line_count: int, where: str) -> Entry:
         where=where,
     )
     top = money.MAX_AMOUNT_MINOR
-    entry = Entry(
+    return Entry(
         strict_json.integer(names["line"], f"{where}.line", low=1, high=line_count),
         ids.reference(names["voucher"], f"{where}.voucher"),
         strict_json.integer(names["quantity"], f"{where}.quantity", high=MAX_QUANTITY),
         strict_json.integer(names["programme_minor"], f"{where}.programme_minor", high=top),
         strict_json.integer(names["beneficiary_minor"], f"{where}.beneficiary_minor", high=top),
     )
-    if entry.covered_minor == 0:
-        raise Malformed("covers nothing", field=where)
-    return entry

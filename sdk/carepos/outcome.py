@@ -18,6 +18,7 @@ from carepos.keys import Keys, SigningKey
 from carepos.product import Unit
 from carepos.record import Record, Redeem
 from carepos.refusals import BY_CODE, Refusal
+from carepos.undo import Refund
 
 Result = Literal["posted", "refused", "reversed", "not_found", "held"]
 _RESULTS = frozenset({"posted", "refused", "reversed", "not_found", "held"})
@@ -27,6 +28,7 @@ _ANSWERS: Mapping[object, frozenset[str]] = {
     "reversal": frozenset({"reversed", "refused", "held"}),
 }
 _PLAIN_ANSWERS = frozenset({"posted", "refused", "held"})
+_MOVES_MONEY = frozenset({"redeem", "reversal", "void", "refund"})
 _BASE = frozenset({"v", "result", "id", "terminal", "recorded_at", "epoch"})
 _BOUND = _BASE | {"kind", "record_sha256"}
 _BOOKED = frozenset({"currency", "amount_minor", "vouchers"})
@@ -124,7 +126,7 @@ def payload(
     if result == "refused":
         assert refusal is not None
         body["refusal"] = refusal.to_json()
-    elif record.kind in ("redeem", "reversal"):
+    elif record.kind in _MOVES_MONEY:
         body["currency"] = currency
         body["amount_minor"] = amount_minor
         body["vouchers"] = [each.to_json() for each in vouchers]
@@ -163,7 +165,22 @@ def read_bound(text: object, record: Record, *, keys: Keys) -> Outcome:
         agreed = (record.content.programme_minor, record.content.currency)
         if (outcome.amount_minor, outcome.currency) != agreed:
             raise Malformed("posts another amount than the record's", field="outcome.amount_minor")
+    if outcome.result == "posted" and isinstance(record.content, Refund):
+        _check_refund(outcome, record.content)
     return outcome
+
+
+def _check_refund(outcome: Outcome, refund: Refund) -> None:
+    """What went back is what the record says, voucher by voucher."""
+    if outcome.currency != refund.currency:
+        raise Malformed("is in another currency than the record's", field="outcome.currency")
+    agreed: dict[str, tuple[int, int]] = {}
+    for part in refund.parts:
+        minor, quantity = agreed.get(part.voucher, (0, 0))
+        agreed[part.voucher] = (minor + part.programme_minor, quantity + part.quantity)
+    given = {state.voucher: (state.amount_minor, state.quantity) for state in outcome.vouchers}
+    if given != {voucher: back for voucher, back in agreed.items() if any(back)}:
+        raise Malformed("gives back other than the record says", field="outcome.vouchers")
 
 
 def read_not_found(text: object, *, an_id: str, terminal: str, request: str, keys: Keys) -> Outcome:
@@ -199,7 +216,7 @@ def _parse(signed: jws.Signed) -> Outcome:
         expected = _BASE | {"request"}
     elif result == "refused":
         expected = _BOUND | {"refusal"}
-    elif kind in ("redeem", "reversal"):
+    elif kind in _MOVES_MONEY:
         expected = _BOUND | _BOOKED
     else:
         expected = _BOUND
@@ -242,7 +259,7 @@ def _check_booked(outcome: Outcome) -> None:
     if sum(state.amount_minor for state in outcome.vouchers) != outcome.amount_minor:
         raise Malformed("is not the sum of its vouchers", field="outcome.amount_minor")
     moved = bool(outcome.vouchers) or (outcome.kind, outcome.result) == ("redeem", "posted")
-    if outcome.kind in ("redeem", "reversal") and moved != (outcome.currency is not None):
+    if outcome.kind in _MOVES_MONEY and moved != (outcome.currency is not None):
         raise Malformed("must be there when something was booked", field="outcome.currency")
 
 

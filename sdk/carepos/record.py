@@ -17,8 +17,9 @@ from carepos import clock, ids, jws, money, strict_json
 from carepos.basket import MAX_ENTRIES, Entry, Line, allocation_from_json, lines_from_json
 from carepos.errors import Malformed
 from carepos.keys import Keys, KeySet, PublicKey, SigningKey, b64, digest
+from carepos.undo import Refund, Void
 
-Kind = Literal["start", "redeem", "reversal", "day_report", "key_change"]
+Kind = Literal["start", "redeem", "reversal", "void", "refund", "day_report", "key_change"]
 ReversalReason = Literal["not_found", "cancelled", "goods_kept"]
 
 PLAIN: Final[tuple[Kind, ...]] = ("start", "day_report", "key_change")
@@ -262,12 +263,14 @@ class KeyChange:
             raise Malformed("is about another record", field="content.proof")
 
 
-Content = Redeem | Reversal | Start | DayReport | KeyChange
+Content = Redeem | Reversal | Void | Refund | Start | DayReport | KeyChange
 
 _CONTENTS: Mapping[str, Callable[[object], Content]] = {
     "start": Start.from_json,
     "redeem": Redeem.from_json,
     "reversal": Reversal.from_json,
+    "void": Void.from_json,
+    "refund": Refund.from_json,
     "day_report": DayReport.from_json,
     "key_change": KeyChange.from_json,
 }
@@ -301,24 +304,24 @@ class Record:
 
     @property
     def content_sha256(self) -> str | None:
-        """What a redemption means (INV-1): terminal, programme, beneficiary, allocation, currency.
+        """What a redemption means (INV-1): terminal, programme, beneficiary, allocation, currency;
+        of a void or refund what it undoes.
 
         None for other kinds.
         """
-        if not isinstance(self.content, Redeem):
-            return None
-        redeem = self.content
-        return digest(
-            strict_json.canonical(
-                {
+        match self.content:
+            case Redeem() as redeem:
+                meaning: dict[str, object] = {
                     "allocation": [entry.to_json() for entry in redeem.allocation],
                     "beneficiary": redeem.beneficiary,
                     "currency": redeem.currency,
                     "programme": redeem.programme,
-                    "terminal": self.terminal,
                 }
-            )
-        )
+            case Void() | Refund() as undo:
+                meaning = {"kind": self.kind, **undo.meaning()}
+            case _:
+                return None
+        return digest(strict_json.canonical({**meaning, "terminal": self.terminal}))
 
 
 def first_prev(incarnation: str) -> str:
@@ -371,6 +374,10 @@ def kind_of(content: Content) -> Kind:
             return "redeem"
         case Reversal():
             return "reversal"
+        case Void():
+            return "void"
+        case Refund():
+            return "refund"
         case Start():
             return "start"
         case DayReport():
@@ -404,6 +411,8 @@ def _parse(signed: jws.Signed) -> Record:
     content = _CONTENTS[kind](names["content"])
     if kind in PLAIN and ids.bucket_of(an_id) != ids.terminal_bucket(terminal):
         raise Malformed("the id's bucket is not the terminal's", field="id")
+    if isinstance(content, Void | Refund):
+        _check_original(content, an_id, terminal)
     incarnation = ids.incarnation(names["incarnation"], "incarnation")
     sequence = strict_json.integer(names["sequence"], "sequence", low=1)
     if isinstance(content, KeyChange):
@@ -423,6 +432,16 @@ def _parse(signed: jws.Signed) -> Record:
         clock.from_text(names["occurred_at"], "occurred_at"),
         content,
     )
+
+
+def _check_original(undo: Void | Refund, an_id: str, terminal: str) -> None:
+    original = undo.original
+    if isinstance(undo, Void) and original.terminal != terminal:
+        raise Malformed("only the till that sold may void", field="content.original.terminal")
+    if ids.bucket_of(original.id) != ids.bucket_of(an_id):
+        raise Malformed("the id's bucket is not the sale's", field="id")
+    if original.terminal == terminal and original.id == an_id:
+        raise Malformed("names itself", field="content.original.id")
 
 
 def envelope(record: Record | str, token: str | None = None) -> dict[str, Any]:

@@ -11,14 +11,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from carepos import clock, ids, jws, money, strict_json
 from carepos.errors import Malformed
 from carepos.keys import Keys, digest
 from carepos.strict_json import MAX_INTEGER
 
-LineKind = Literal["redeem", "reversal"]
+LineKind = Literal["redeem", "reversal", "void", "refund"]
+LINE_KINDS: Final[tuple[LineKind, ...]] = get_args(LineKind)
 
 COLUMNS: Final = (
     "line_no",
@@ -233,16 +234,14 @@ def render_csv(lines: Iterable[SettlementLine]) -> bytes:
 
 
 def totals(lines: Iterable[SettlementLine]) -> tuple[Total, Total]:
-    """(redeemed, reversed) as a manifest states them."""
-    counts = {"redeem": 0, "reversal": 0}
-    amounts = {"redeem": 0, "reversal": 0}
+    """(redeemed, reversed) as a manifest states them: reversed is all that was taken back."""
+    redeemed, undone = Total(0, 0), Total(0, 0)
     for line in lines:
-        counts[line.kind] += 1
-        amounts[line.kind] += line.amount_minor
-    return (
-        Total(counts["redeem"], amounts["redeem"]),
-        Total(counts["reversal"], amounts["reversal"]),
-    )
+        if line.kind == "redeem":
+            redeemed = Total(redeemed.count + 1, redeemed.amount_minor + line.amount_minor)
+        else:
+            undone = Total(undone.count + 1, undone.amount_minor + line.amount_minor)
+    return redeemed, undone
 
 
 # ── reading ────────────────────────────────────────────────────────────────────────────────────
@@ -358,8 +357,10 @@ def _read_row(values: Sequence[str], line_no: int) -> SettlementLine:
     amount_minor = int(amount)
     if abs(amount_minor) > money.MAX_AMOUNT_MINOR:
         raise Malformed("is larger than any redemption", field="amount_minor")
-    if amount_minor and (amount_minor < 0) != (kind == "reversal"):
-        raise Malformed("only a reversal's amount is below zero", field="amount_minor")
+    if amount_minor > 0 and line_kind in ("void", "refund"):
+        raise Malformed(f"a {line_kind} takes back: its amount is not above zero", field="kind")
+    if amount_minor and (amount_minor < 0) != (line_kind != "redeem"):
+        raise Malformed("only what is taken back is below zero", field="amount_minor")
     money.minor_unit_digits(currency)
     return SettlementLine(
         line_kind,
@@ -376,9 +377,10 @@ def _read_row(values: Sequence[str], line_no: int) -> SettlementLine:
 
 
 def _line_kind(value: object) -> LineKind:
-    if value == "redeem" or value == "reversal":
-        return value
-    raise Malformed("must be redeem or reversal", field="kind")
+    for known in LINE_KINDS:
+        if value == known:
+            return known
+    raise Malformed(f"must be one of {', '.join(LINE_KINDS)}", field="kind")
 
 
 def _total(value: object, where: str, *, low: int, high: int) -> Total:

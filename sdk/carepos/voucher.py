@@ -225,12 +225,33 @@ class ActingRule:
 
 
 @dataclass(frozen=True, slots=True)
+class RefundRule:
+    """How long after a sale refunds are taken, and how long what goes back into an expired voucher
+    can be used from then (docs/offline.md §3)."""
+
+    window_s: int
+    grace_s: int
+
+    def to_json(self) -> dict[str, object]:
+        return {"window_s": self.window_s, "grace_s": self.grace_s}
+
+    @classmethod
+    def from_json(cls, value: object, where: str = "refunds") -> RefundRule:
+        names = strict_json.exact_names(value, cls.__dataclass_fields__.keys(), where=where)
+        return cls(
+            strict_json.integer(names["window_s"], f"{where}.window_s", high=31_622_400),
+            strict_json.integer(names["grace_s"], f"{where}.grace_s", high=31_622_400),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Programme:
     """The rules under which a programme pays; dates are half-open.
 
     `stores` as the ledger holds them are all; in a till's pack they name this store or nothing.
     `classes` and `amr_any` say which identity tokens are enough (RFC 8176): any one of `amr_any`,
-    or none asked for when it is empty. Without an `acting` nobody may act for a beneficiary.
+    or none asked for when it is empty. Without an `acting` nobody may act for a beneficiary,
+    without `refunds` none are taken.
     """
 
     programme: str
@@ -250,6 +271,7 @@ class Programme:
     undo_window_s: int
     quotas: tuple[Quota, ...]
     acting: ActingRule | None = None
+    refunds: RefundRule | None = None
 
     def allows(self, way: str) -> bool:
         """Whether somebody may act for a beneficiary in this way: `proxy` or `witness`."""
@@ -257,7 +279,7 @@ class Programme:
         return rule is not None and (rule.proxy if way == "proxy" else rule.witness)
 
     def to_json(self) -> dict[str, object]:
-        acting = {} if self.acting is None else {"acting": self.acting.to_json()}
+        rules = {"acting": self.acting, "refunds": self.refunds}
         return {
             "programme": self.programme,
             "name": self.name,
@@ -275,15 +297,15 @@ class Programme:
             "top_up_allowed": self.top_up_allowed,
             "undo_window_s": self.undo_window_s,
             "quotas": [quota.to_json() for quota in self.quotas],
-            **acting,
+            **{name: rule.to_json() for name, rule in rules.items() if rule is not None},
         }
 
     @classmethod
     def from_json(cls, value: object, where: str = "programme") -> Programme:
         names = strict_json.names_within(
-            value, required=PROGRAMME_NAMES - {"acting"}, optional={"acting"}, where=where
+            value, required=PROGRAMME_NAMES - OPTIONAL_NAMES, optional=OPTIONAL_NAMES, where=where
         )
-        acting = names.get("acting")
+        acting, refunds = names.get("acting"), names.get("refunds")
         limit = names["limit_per_redemption_minor"]
         quotas = strict_json.array(names["quotas"], f"{where}.quotas", high=50)
         programme = cls(
@@ -314,6 +336,7 @@ class Programme:
             strict_json.integer(names["undo_window_s"], f"{where}.undo_window_s", high=2_592_000),
             tuple(Quota.from_json(q, f"{where}.quotas[{n}]") for n, q in enumerate(quotas, 1)),
             None if acting is None else ActingRule.from_json(acting, f"{where}.acting"),
+            None if refunds is None else RefundRule.from_json(refunds, f"{where}.refunds"),
         )
         if programme.starts_at >= programme.ends_at:
             raise Malformed("must be after starts_at", field=f"{where}.ends_at")
@@ -323,6 +346,7 @@ class Programme:
 
 
 PROGRAMME_NAMES = frozenset(Programme.__dataclass_fields__)
+OPTIONAL_NAMES = frozenset({"acting", "refunds"})
 
 
 def _classes(value: object, field: str) -> frozenset[str]:

@@ -23,16 +23,17 @@ from carepos.basket import Entry, Line
 from carepos.keys import SigningKey, digest
 from carepos.outcome import Outcome
 from carepos.record import DayReport, Record, Redeem, Reversal, ReversalReason, Start
+from carepos.undo import Original, Refund, ReturnedLine, Sold, Void, parts_of
 from carepos_ledger import migrations, schema
 from carepos_ledger.book import Book, Reached, pass_by
 from carepos_ledger.database import Database
-from carepos_ledger.decide import Command, Decided
 from carepos_ledger.intake import Intake
 from carepos_ledger.issuers import Issuers
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.office import Office
 from carepos_ledger.problems import Problem
 from carepos_ledger.programmes import Programmes
+from carepos_ledger.shelf import Command, Decided
 from carepos_ledger.terminals import Terminals
 
 AUDIENCE = "urn:carepos:redeem"
@@ -58,6 +59,7 @@ RULES: dict[str, Any] = {
     "top_up_allowed": True,
     "undo_window_s": 3600,
     "quotas": [],
+    "refunds": {"window_s": 14 * 86_400, "grace_s": 3 * 86_400},
 }
 
 Envelope = dict[str, Any]
@@ -147,6 +149,45 @@ class Signer:
         self, of: Record, reason: ReversalReason = "cancelled", *, record_sha256: str | None = None
     ) -> Record:
         return self.sign(Reversal(record_sha256 or of.digest, reason), of.id)
+
+    def void(self, of: Record, attempt_id: str | None = None, **changes: Any) -> Record:
+        """This till takes its own sale back."""
+        content: dict[str, Any] = {
+            "original": Original(of.terminal, of.id, of.digest),
+            "cashier": "c01",
+            "approved_by": None,
+            "reason": "changed_mind",
+        }
+        return self.sign(Void(**{**content, **changes}), attempt_id or self.undo_id(of))
+
+    def refund(
+        self,
+        of: Record,
+        *lines: tuple[int, int],
+        before: Mapping[int, int] | None = None,
+        attempt_id: str | None = None,
+        **changes: Any,
+    ) -> Record:
+        """These (line, quantity) of a sale come back, when `before` of its lines did already."""
+        returned = tuple(ReturnedLine(*line) for line in lines)
+        sale = of.redeem
+        sold = Sold(
+            sale.basket, sale.allocation, sale.currency, of.occurred_at, of.occurred_at,
+            refunded=before or {},
+        )  # fmt: skip
+        content: dict[str, Any] = {
+            "original": Original(of.terminal, of.id, of.digest),
+            "cashier": "c01",
+            "approved_by": "c02",
+            "reason": "returned",
+            "currency": sale.currency,
+            "lines": returned,
+            "parts": parts_of(sold, returned),
+        }
+        return self.sign(Refund(**{**content, **changes}), attempt_id or self.undo_id(of))
+
+    def undo_id(self, of: Record) -> str:
+        return ids.new_attempt_id(of.bucket, self.now())
 
     def day_report(self, **where: Any) -> Record:
         content = DayReport(1, "2026-11-22", 1, self.sequence, 0, 0, 0, 0, ())

@@ -14,8 +14,8 @@ from carepos.keys import digest
 from carepos.outcome import Outcome
 from carepos.record import DayReport, Record
 from carepos_ledger import schema
-from carepos_ledger.decide import Command, Decided
 from carepos_ledger.problems import Problem
+from carepos_ledger.shelf import Command, Decided
 from tests.ledger.rig import MILK, PROGRAMME, RICE, SOAP, Envelope, Holder, Rig, code
 
 ODD_CAP = {"unit": "piece", "cap_minor": 3, "fixed_minor": 0, "cap_quantity": 2}

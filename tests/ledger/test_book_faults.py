@@ -21,9 +21,9 @@ from carepos_ledger import terminal_keys
 from carepos_ledger.auth import Caller
 from carepos_ledger.book import POINTS, Book, bind_visit
 from carepos_ledger.counter import Counter
-from carepos_ledger.decide import Decided
 from carepos_ledger.desk import Desk
 from carepos_ledger.problems import Problem
+from carepos_ledger.shelf import Decided
 from tests.ledger.rig import AUDIENCE, Rig, code, open_rig
 from tests.postgres_cluster import PostgresCluster
 

@@ -1,0 +1,192 @@
+"""What one batch looks at, and what it changes: commands, vouchers, attempts, postings in memory.
+
+`book` reads a `Shelf` under lock and writes its changes once; `decide` works on nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from carepos.claims import Acting
+from carepos.keys import PublicKey
+from carepos.product import ProductList
+from carepos.record import Record
+from carepos.refusals import Refusal
+from carepos.token import IdentityToken
+from carepos.undo import Sold
+from carepos.voucher import Programme, Voucher
+from carepos_ledger import accounts
+from carepos_ledger.accounts import Balance, Entry
+from carepos_ledger.key_rules import TerminalKey
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """One enrolled till as the ledger knows it, found by one of its keys (`kid`, `x`, `key`)."""
+
+    terminal: str
+    terminal_no: int
+    merchant: str
+    store: str
+    kid: str
+    x: str
+    status: str
+    key: TerminalKey
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A verified record with its terminal and, for a redemption, what its token proved.
+
+    `identity` is None when the token that it names did not come; a Refusal when that is no good.
+    """
+
+    record: Record
+    terminal: Terminal
+    identity: IdentityToken | Refusal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A voucher as it stands: its terms as the rules see them, and its money.
+
+    Inside the ledger `voucher.beneficiary` is the ledger's own name of the holder, not a
+    merchant's reference; the rules only ask whether two are the same.
+    """
+
+    voucher: Voucher
+    balance: Balance
+
+    def after(self, entries: list[Entry]) -> Holding:
+        balance = self.balance.after(entries)
+        shown = replace(
+            self.voucher,
+            available_minor=balance.available_minor if self.voucher.terms is None else 0,
+            available_quantity=balance.available_quantity,
+        )
+        return Holding(shown, balance)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptState:
+    """Where an id stands. `content_sha256` is None for a tombstone without an original."""
+
+    state: str
+    content_sha256: str | None
+    record_sha256: str
+    posting: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """One posting to be written: its name is the digest of the record that caused it, but for a
+    forfeit, which has a name of its own. `original` is what it takes back."""
+
+    posting: str
+    kind: str
+    programme: str
+    command: Command
+    entries: list[Entry]
+    original: Posted | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A redemption booked earlier, or what took one back: what an undo needs of it.
+
+    `undone` are the legs of everything that took it back so far.
+    """
+
+    posting: str
+    kind: str
+    programme: str
+    merchant: str
+    currency: str
+    sequence: int
+    incarnation: str
+    entries: list[Entry]
+    undone: tuple[Entry, ...] = ()
+
+    def left(self) -> list[Entry]:
+        """The legs of what still stands; none once it is all taken back."""
+        return accounts.net([self.entries, self.undone])
+
+
+@dataclass(frozen=True, slots=True)
+class ActedPosting:
+    """A redemption that somebody made for its beneficiary: who, how, why, how much."""
+
+    bucket: int
+    posting: str
+    programme: str
+    beneficiary: str
+    acting: Acting
+    amount_minor: int
+    recorded_at: str
+    reversed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The signed answer to one record."""
+
+    result: str
+    jws: str
+
+
+Key = tuple[str, str]
+"""(terminal, id): ids are scoped to the terminal that signed them. Of what was paid in acted
+redemptions: (programme, beneficiary) or (programme, actor)."""
+
+
+@dataclass(slots=True)
+class Shelf:
+    """Everything a batch touches, read under lock; and what its decisions changed.
+
+    `waiting`: by digest of an undo, the numbers before it that were not decided when this was read,
+    each with its record's digest where it has arrived. `sold`: by posting, the sales that an undo
+    of this batch names. `ownerless`: vouchers of people who were erased.
+    """
+
+    outcomes: dict[str, Decided] = field(default_factory=dict)
+    attempts: dict[Key, AttemptState] = field(default_factory=dict)
+    posted: dict[str, Posted] = field(default_factory=dict)
+    holdings: dict[str, Holding] = field(default_factory=dict)
+    beneficiaries: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
+    visits: dict[tuple[str, str], tuple[str, datetime]] = field(default_factory=dict)
+    pin_visits: dict[tuple[str, str, str], datetime] = field(default_factory=dict)
+    locked_cards: set[tuple[str, str]] = field(default_factory=set)
+    acted: dict[str, ActedPosting] = field(default_factory=dict)
+    household_paid: dict[Key, int] = field(default_factory=dict)
+    actor_paid: dict[Key, int] = field(default_factory=dict)
+    programmes: dict[str, Programme] = field(default_factory=dict)
+    products: dict[str, ProductList] = field(default_factory=dict)
+    gaps: dict[str, list[int]] = field(default_factory=dict)
+    waiting: dict[str, list[tuple[int, str | None]]] = field(default_factory=dict)
+    sold: dict[str, Sold] = field(default_factory=dict)
+    ownerless: set[str] = field(default_factory=set)
+    statuses: dict[str, str] = field(default_factory=dict)
+    keys: dict[str, TerminalKey] = field(default_factory=dict)
+
+    new_outcomes: dict[str, tuple[Command, Decided]] = field(default_factory=dict)
+    new_attempts: dict[Key, tuple[int, AttemptState]] = field(default_factory=dict)
+    moved_attempts: dict[Key, tuple[int, AttemptState]] = field(default_factory=dict)
+    new_postings: list[Posting] = field(default_factory=list)
+    new_visits: list[tuple[int, str, str, str, datetime]] = field(default_factory=list)
+    new_acted: list[ActedPosting] = field(default_factory=list)
+    undone_acted: list[ActedPosting] = field(default_factory=list)
+    new_keys: list[tuple[str, PublicKey]] = field(default_factory=list)
+    new_returned: list[tuple[Posted, Command]] = field(default_factory=list)
+    new_expiry: dict[tuple[int, str], datetime] = field(default_factory=dict)
+    unreserved: dict[str, int] = field(default_factory=dict)
+    touched: set[str] = field(default_factory=set)
+    alarms: list[tuple[str, Command]] = field(default_factory=list)
+
+    def apply(self, entries: list[Entry]) -> None:
+        """Let the vouchers among the legs hold what they then hold."""
+        for entry in entries:
+            if entry.account in (accounts.AVAILABLE, accounts.SAVED):
+                self.touched.add(entry.holder)
+        for voucher in {entry.holder for entry in entries} & self.holdings.keys():
+            self.holdings[voucher] = self.holdings[voucher].after(entries)

@@ -1,0 +1,306 @@
+"""Taking a sale back: void (whole, soon, at its own till) and refund (later, line by line).
+
+What stands in the two records, and the pure rules about them that till and ledger share
+(docs/offline.md §3): what goes back to which voucher, and why not. A reversal is neither: it is the
+till's own undo of an attempt whose outcome it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Final, Literal, cast, get_args
+
+from carepos import ids, money, strict_json
+from carepos.basket import (
+    MAX_LINES,
+    MAX_QUANTITY,
+    Entry,
+    Line,
+    entries_from_json,
+)
+from carepos.errors import Malformed
+from carepos.refusals import Refusal
+from carepos.voucher import Programme, Terms
+
+VoidReason = Literal["wrong_goods", "wrong_holder", "changed_mind", "goods_kept", "other"]
+RefundReason = Literal["returned", "faulty", "overcharged", "other"]
+
+VOID_REASONS: Final[tuple[str, ...]] = get_args(VoidReason)
+REFUND_REASONS: Final[tuple[str, ...]] = get_args(RefundReason)
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """Which attempt is undone: whose, its id, and the digest of its `redeem` record."""
+
+    terminal: str
+    id: str
+    record_sha256: str
+
+    def to_json(self) -> dict[str, object]:
+        return {"terminal": self.terminal, "id": self.id}
+
+
+@dataclass(frozen=True, slots=True)
+class Void:
+    """Content of a `void`: the whole sale is taken back. `cashier` and `approved_by` are labels."""
+
+    original: Original
+    cashier: str
+    approved_by: str | None
+    reason: VoidReason
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "original": self.original.to_json(),
+            "record_sha256": self.original.record_sha256,
+            "cashier": self.cashier,
+            "approved_by": self.approved_by,
+            "reason": self.reason,
+        }
+
+    def meaning(self) -> dict[str, object]:
+        """What a content digest is taken of, beside kind and terminal (INV-1)."""
+        return {"original": self.original.to_json()}
+
+    @classmethod
+    def from_json(cls, value: object) -> Void:
+        names = _known(value, {"original", "record_sha256", "cashier", "approved_by", "reason"})
+        return cls(*_who(names), cast(VoidReason, _reason(names, VOID_REASONS)))
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnedLine:
+    """How much of one line of the sale (numbered from 1) comes back, in that line's unit."""
+
+    line: int
+    quantity: int
+
+    def to_json(self) -> dict[str, object]:
+        return {"line": self.line, "quantity": self.quantity}
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """Content of a `refund`: what comes back of which lines, and what goes to which voucher."""
+
+    original: Original
+    cashier: str
+    approved_by: str | None
+    reason: RefundReason
+    currency: str
+    lines: tuple[ReturnedLine, ...]
+    parts: tuple[Entry, ...]
+
+    @property
+    def programme_minor(self) -> int:
+        return sum(part.programme_minor for part in self.parts)
+
+    @property
+    def beneficiary_minor(self) -> int:
+        """What the shop gives back itself, as it was paid."""
+        return sum(part.beneficiary_minor for part in self.parts)
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "original": self.original.to_json(),
+            "record_sha256": self.original.record_sha256,
+            "cashier": self.cashier,
+            "approved_by": self.approved_by,
+            "reason": self.reason,
+            "currency": self.currency,
+            "lines": [line.to_json() for line in self.lines],
+            "parts": [part.to_json() for part in self.parts],
+        }
+
+    def meaning(self) -> dict[str, object]:
+        """What a content digest is taken of, beside kind and terminal (INV-1)."""
+        return {
+            "original": self.original.to_json(),
+            "currency": self.currency,
+            "lines": [line.to_json() for line in self.lines],
+            "parts": [part.to_json() for part in self.parts],
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> Refund:
+        names = _known(
+            value,
+            {
+                "original", "record_sha256", "cashier", "approved_by", "reason",
+                "currency", "lines", "parts",
+            },
+        )  # fmt: skip
+        lines = returned_lines(names["lines"], "content.lines")
+        parts = entries_from_json(names["parts"], MAX_LINES, "content.parts", empty_money=True)
+        if {part.line for part in parts} - {line.line for line in lines}:
+            raise Malformed("of a line that does not come back", field="content.parts")
+        return cls(
+            *_who(names),
+            cast(RefundReason, _reason(names, REFUND_REASONS)),
+            money.currency(names["currency"], "content.currency"),
+            lines,
+            parts,
+        )
+
+
+def returned_lines(value: object, where: str = "lines") -> tuple[ReturnedLine, ...]:
+    """1 to 40 lines, sorted, none twice. Raises Malformed."""
+    lines = []
+    for n, each in enumerate(strict_json.array(value, where, low=1, high=MAX_LINES), 1):
+        names = strict_json.exact_names(each, {"line", "quantity"}, where=f"{where}[{n}]")
+        lines.append(
+            ReturnedLine(
+                strict_json.integer(names["line"], f"{where}[{n}].line", low=1, high=MAX_LINES),
+                strict_json.integer(
+                    names["quantity"], f"{where}[{n}].quantity", low=1, high=MAX_QUANTITY
+                ),
+            )
+        )
+    if any(a.line >= b.line for a, b in pairwise(lines)):
+        raise Malformed("must be sorted, no line twice", field=where)
+    return tuple(lines)
+
+
+def _known(value: object, expected: set[str]) -> Mapping[str, object]:
+    if isinstance(value, dict) and value.keys() != expected:
+        # What a later version may have instead; the frozen vectors hold one with fewer.
+        raise Malformed("not of a version known here", field="content", code="unsupported_kind")
+    return strict_json.exact_names(value, expected, where="content")
+
+
+def _who(names: Mapping[str, object]) -> tuple[Original, str, str | None]:
+    original = strict_json.exact_names(
+        names["original"], {"terminal", "id"}, where="content.original"
+    )
+    approved_by = names["approved_by"]
+    return (
+        Original(
+            ids.name(original["terminal"], "content.original.terminal"),
+            ids.attempt_id(original["id"]),
+            ids.digest_text(names["record_sha256"], "content.record_sha256"),
+        ),
+        ids.label(names["cashier"], "content.cashier"),
+        None if approved_by is None else ids.label(approved_by, "content.approved_by"),
+    )
+
+
+def _reason(names: Mapping[str, object], known: Sequence[str]) -> str:
+    reason = names["reason"]
+    if not isinstance(reason, str) or reason not in known:
+        raise Malformed(f"must be one of {', '.join(known)}", field="content.reason")
+    return reason
+
+
+# ── the rules ──────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Sold:
+    """A sale that stands in the book, as a void or refund of it looks at it.
+
+    `refunded` is, by line, how much of it came back before; `undone` whether it was taken back
+    whole; `settled` whether a settlement batch holds it.
+    """
+
+    basket: tuple[Line, ...]
+    allocation: tuple[Entry, ...]
+    currency: str
+    occurred_at: datetime
+    recorded_at: datetime
+    accepted_offline: bool = False
+    settled: bool = False
+    undone: bool = False
+    refunded: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether nothing of it is left to undo."""
+        return self.undone or all(
+            self.refunded.get(entry.line, 0) >= self.basket[entry.line - 1].quantity
+            for entry in self.allocation
+        )
+
+
+def void_refusal(
+    sold: Sold, programme: Programme, *, occurred_at: datetime, now: datetime
+) -> Refusal | None:
+    """Why this sale can't be voided any more. `now` is the ledger's clock, or the till's."""
+    if sold.undone or sold.refunded:
+        return Refusal("already_undone")
+    window = timedelta(seconds=programme.undo_window_s)
+    if occurred_at - sold.occurred_at >= window:
+        return Refusal("void_too_late")
+    # Of a sale that was accepted offline the ledger's clock says nothing, nor could its till know
+    # of a settlement.
+    if not sold.accepted_offline and (sold.settled or now - sold.recorded_at >= window):
+        return Refusal("void_too_late")
+    return None
+
+
+def refund_refusal(
+    sold: Sold,
+    programme: Programme,
+    terms: Mapping[str, Terms | None],
+    lines: Sequence[ReturnedLine],
+    *,
+    now: datetime,
+) -> Refusal | None:
+    """Why these lines can't come back. `terms` are those of the sale's vouchers, by id."""
+    if sold.is_used_up:
+        return Refusal("already_undone")
+    if programme.refunds is None:
+        return Refusal("refund_not_allowed")
+    if now - sold.recorded_at >= timedelta(seconds=programme.refunds.window_s):
+        return Refusal("refund_too_late")
+    for line in lines:
+        if line.line > len(sold.basket) or _back(sold, line) > sold.basket[line.line - 1].quantity:
+            return Refusal("refund_exceeds", line.line)
+    parts = parts_of(sold, lines)
+    if not parts:
+        return Refusal("refund_exceeds")
+    for part in parts:
+        its = terms[part.voucher]
+        if its is not None and its.portion(part.quantity) != part.quantity:
+            return Refusal("refund_not_whole", part.line)
+    return None
+
+
+def parts_of(sold: Sold, lines: Sequence[ReturnedLine]) -> tuple[Entry, ...]:
+    """What goes back to each voucher when these lines come back; what moves nothing is left out.
+
+    Whatever the shop keeps of a part is rounded down, so what comes back piece by piece comes back
+    whole in the end, and a cap that does not divide never leaves a voucher short.
+    """
+    back = {line.line: line for line in lines}
+    found = []
+    for entry in sold.allocation:
+        line = back.get(entry.line)
+        if line is None:
+            continue
+        n, before = sold.basket[entry.line - 1].quantity, sold.refunded.get(entry.line, 0)
+        earlier, kept = _kept(entry, n, n - before), _kept(entry, n, n - _back(sold, line))
+        moved = (a - b for a, b in zip(earlier, kept, strict=True))
+        part = Entry(entry.line, entry.voucher, *moved)
+        if part.quantity or part.covered_minor:
+            found.append(part)
+    return tuple(found)
+
+
+def _back(sold: Sold, line: ReturnedLine) -> int:
+    return sold.refunded.get(line.line, 0) + line.quantity
+
+
+def _kept(entry: Entry, n: int, left: int) -> tuple[int, int, int]:
+    """(quantity, programme's part, beneficiary's part) that stay while `left` of `n` is kept."""
+    if entry.quantity == 0:
+        return 0, entry.programme_minor * left // n, entry.beneficiary_minor * left // n
+    units = entry.quantity * left // n
+    return (
+        units,
+        entry.programme_minor * units // entry.quantity,
+        entry.beneficiary_minor * units // entry.quantity,
+    )
