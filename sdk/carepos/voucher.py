@@ -9,6 +9,7 @@ from typing import Literal
 from carepos import clock, ids, money, strict_json
 from carepos.basket import MAX_QUANTITY, unit
 from carepos.errors import Malformed
+from carepos.offline_rule import OfflineRule
 from carepos.product import Unit
 
 VoucherKind = Literal["value", "item", "fixed_price"]
@@ -251,7 +252,7 @@ class Programme:
     `stores` as the ledger holds them are all; in a till's pack they name this store or nothing.
     `classes` and `amr_any` say which identity tokens are enough (RFC 8176): any one of `amr_any`,
     or none asked for when it is empty. Without an `acting` nobody may act for a beneficiary,
-    without `refunds` none are taken.
+    without `refunds` none are taken, without `offline` a till redeems nothing without the ledger.
     """
 
     programme: str
@@ -272,6 +273,7 @@ class Programme:
     quotas: tuple[Quota, ...]
     acting: ActingRule | None = None
     refunds: RefundRule | None = None
+    offline: OfflineRule | None = None
 
     def allows(self, way: str) -> bool:
         """Whether somebody may act for a beneficiary in this way: `proxy` or `witness`."""
@@ -279,7 +281,7 @@ class Programme:
         return rule is not None and (rule.proxy if way == "proxy" else rule.witness)
 
     def to_json(self) -> dict[str, object]:
-        rules = {"acting": self.acting, "refunds": self.refunds}
+        rules = {"acting": self.acting, "refunds": self.refunds, "offline": self.offline}
         return {
             "programme": self.programme,
             "name": self.name,
@@ -305,7 +307,7 @@ class Programme:
         names = strict_json.names_within(
             value, required=PROGRAMME_NAMES - OPTIONAL_NAMES, optional=OPTIONAL_NAMES, where=where
         )
-        acting, refunds = names.get("acting"), names.get("refunds")
+        acting, refunds, offline = (names.get(name) for name in ("acting", "refunds", "offline"))
         limit = names["limit_per_redemption_minor"]
         quotas = strict_json.array(names["quotas"], f"{where}.quotas", high=50)
         programme = cls(
@@ -337,6 +339,7 @@ class Programme:
             tuple(Quota.from_json(q, f"{where}.quotas[{n}]") for n, q in enumerate(quotas, 1)),
             None if acting is None else ActingRule.from_json(acting, f"{where}.acting"),
             None if refunds is None else RefundRule.from_json(refunds, f"{where}.refunds"),
+            None if offline is None else OfflineRule.from_json(offline, f"{where}.offline"),
         )
         if programme.starts_at >= programme.ends_at:
             raise Malformed("must be after starts_at", field=f"{where}.ends_at")
@@ -346,7 +349,7 @@ class Programme:
 
 
 PROGRAMME_NAMES = frozenset(Programme.__dataclass_fields__)
-OPTIONAL_NAMES = frozenset({"acting", "refunds"})
+OPTIONAL_NAMES = frozenset({"acting", "refunds", "offline"})
 
 
 def _classes(value: object, field: str) -> frozenset[str]:
