@@ -183,6 +183,18 @@ def _check_refund(outcome: Outcome, refund: Refund) -> None:
         raise Malformed("gives back other than the record says", field="outcome.vouchers")
 
 
+def read_undone(text: object, undo: Record, sale: Redeem, *, keys: Keys) -> Outcome:
+    """The outcome `text` spells, if it answers exactly this void or refund of `sale`.
+
+    One that is posted gave money back, in the currency of the sale. Raises Malformed or
+    SignatureInvalid otherwise.
+    """
+    outcome = read_bound(text, undo, keys=keys)
+    if outcome.result == "posted" and outcome.currency != sale.currency:
+        raise Malformed("is in another currency than the sale's", field="outcome.currency")
+    return outcome
+
+
 def read_not_found(text: object, *, an_id: str, terminal: str, request: str, keys: Keys) -> Outcome:
     """A signed `not_found` that answers exactly the read `request`."""
     signed = jws.verify(text, typ=jws.OUTCOME, keys=keys)
@@ -258,6 +270,8 @@ def _check_booked(outcome: Outcome) -> None:
     """An outcome that moved money says in which currency and how much of it, voucher by voucher."""
     if sum(state.amount_minor for state in outcome.vouchers) != outcome.amount_minor:
         raise Malformed("is not the sum of its vouchers", field="outcome.amount_minor")
+    if len({state.voucher for state in outcome.vouchers}) < len(outcome.vouchers):
+        raise Malformed("names a voucher twice", field="outcome.vouchers")
     moved = bool(outcome.vouchers) or (outcome.kind, outcome.result) == ("redeem", "posted")
     if outcome.kind in _MOVES_MONEY and moved != (outcome.currency is not None):
         raise Malformed("must be there when something was booked", field="outcome.currency")

@@ -138,13 +138,16 @@ class Refund:
         parts = entries_from_json(names["parts"], MAX_LINES, "content.parts", empty_money=True)
         if {part.line for part in parts} - {line.line for line in lines}:
             raise Malformed("of a line that does not come back", field="content.parts")
-        return cls(
+        refund = cls(
             *_who(names),
             cast(RefundReason, _reason(names, REFUND_REASONS)),
             money.currency(names["currency"], "content.currency"),
             lines,
             parts,
         )
+        if refund.programme_minor > money.MAX_AMOUNT_MINOR:
+            raise Malformed("comes to more than one redemption may", field="content.parts")
+        return refund
 
 
 def returned_lines(value: object, where: str = "lines") -> tuple[ReturnedLine, ...]:
@@ -218,10 +221,24 @@ class Sold:
 
     @property
     def is_used_up(self) -> bool:
-        """Whether nothing of it is left to undo."""
-        return self.undone or all(
-            self.refunded.get(entry.line, 0) >= self.basket[entry.line - 1].quantity
-            for entry in self.allocation
+        """Whether nothing of it is left to undo.
+
+        Also before every line is back: the last minor unit of three pieces goes with the first.
+        """
+        return self.undone or not any(any(self.kept(entry)) for entry in self.allocation)
+
+    def kept(self, entry: Entry, returned: int = 0) -> tuple[int, int, int]:
+        """(quantity, programme's part, beneficiary's part) of an entry that stay taken when so
+        much more of its line comes back."""
+        n = self.basket[entry.line - 1].quantity
+        left = n - self.refunded.get(entry.line, 0) - returned
+        if entry.quantity == 0:
+            return 0, entry.programme_minor * left // n, entry.beneficiary_minor * left // n
+        units = entry.quantity * left // n
+        return (
+            units,
+            entry.programme_minor * units // entry.quantity,
+            entry.beneficiary_minor * units // entry.quantity,
         )
 
 
@@ -281,8 +298,7 @@ def parts_of(sold: Sold, lines: Sequence[ReturnedLine]) -> tuple[Entry, ...]:
         line = back.get(entry.line)
         if line is None:
             continue
-        n, before = sold.basket[entry.line - 1].quantity, sold.refunded.get(entry.line, 0)
-        earlier, kept = _kept(entry, n, n - before), _kept(entry, n, n - _back(sold, line))
+        earlier, kept = sold.kept(entry), sold.kept(entry, line.quantity)
         moved = (a - b for a, b in zip(earlier, kept, strict=True))
         part = Entry(entry.line, entry.voucher, *moved)
         if part.quantity or part.covered_minor:
@@ -292,15 +308,3 @@ def parts_of(sold: Sold, lines: Sequence[ReturnedLine]) -> tuple[Entry, ...]:
 
 def _back(sold: Sold, line: ReturnedLine) -> int:
     return sold.refunded.get(line.line, 0) + line.quantity
-
-
-def _kept(entry: Entry, n: int, left: int) -> tuple[int, int, int]:
-    """(quantity, programme's part, beneficiary's part) that stay while `left` of `n` is kept."""
-    if entry.quantity == 0:
-        return 0, entry.programme_minor * left // n, entry.beneficiary_minor * left // n
-    units = entry.quantity * left // n
-    return (
-        units,
-        entry.programme_minor * units // entry.quantity,
-        entry.beneficiary_minor * units // entry.quantity,
-    )

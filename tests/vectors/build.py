@@ -21,6 +21,7 @@ from tests.vectors.key_change_vectors import key_change_file
 from tests.vectors.second import b64, jcs, jws_digest, sign, sign_raw
 from tests.vectors.settlement_vectors import settlement_file
 from tests.vectors.token_vectors import tokens_file
+from tests.vectors.undo_vectors import undo_file
 
 Json = dict[str, Any]
 HERE = Path(__file__).parent
@@ -1390,6 +1391,7 @@ FILES = {
     "allocations.json": allocations_file,
     "tokens.json": tokens_file,
     "key_change.json": key_change_file,
+    "undo.json": undo_file,
 }
 
 
