@@ -234,12 +234,21 @@ class Sold:
         left = n - self.refunded.get(entry.line, 0) - returned
         if entry.quantity == 0:
             return 0, entry.programme_minor * left // n, entry.beneficiary_minor * left // n
-        units = entry.quantity * left // n
+        units = self._units_kept(entry, left, n)
         return (
             units,
             entry.programme_minor * units // entry.quantity,
             entry.beneficiary_minor * units // entry.quantity,
         )
+
+    def _units_kept(self, entry: Entry, left: int, n: int) -> int:
+        """What all entries of the line keep together, filled into them in their order: each by
+        itself would let go of a unit for the same piece."""
+        line = [each for each in self.allocation if each.line == entry.line]
+        units = sum(each.quantity for each in line) * left // n
+        for each in line[: line.index(entry)]:
+            units -= min(units, each.quantity)
+        return min(units, entry.quantity)
 
 
 def void_refusal(

@@ -122,6 +122,21 @@ def test_never_more_than_was_taken(random: Random) -> None:
 
 @ROUNDS
 @given(RANDOM)
+def test_no_more_units_than_pieces(random: Random) -> None:
+    """However many vouchers share a line, they never get back more units than came back of it."""
+    sold = sell(situation_of(random_sale(random)))
+    if sold is None:
+        return
+    for before, lines in series(random, sold):
+        now = after(before, lines)
+        units = Counter[int]()
+        for part in undo.parts_of(sold, [ReturnedLine(*item) for item in now.refunded.items()]):
+            units[part.line] += part.quantity
+        assert units <= Counter(now.refunded)
+
+
+@ROUNDS
+@given(RANDOM)
 def test_a_line_that_is_back_is_back_whole(random: Random) -> None:
     """When all of a line has come back, piece by piece, so has every part of it, to the minor unit;
     and a sale all of whose lines are back has nothing left to undo."""

@@ -182,17 +182,26 @@ def _is_the_undo(said: Json, mine: Json, currency: str) -> bool:
 # §3 what goes back, and whether
 
 
-def kept(entry: Mapping[str, Any], n: int, back: int) -> tuple[int, int, int]:
-    """Units, programme's and beneficiary's part that stay taken when `back` of `n` has returned."""
+def kept(sale: Mapping[str, Any], entry: Mapping[str, Any], back: int) -> tuple[int, int, int]:
+    """Units, programme's and beneficiary's part that stay taken of an entry when so much of its
+    line has returned."""
+    n = quantity_of(sale, entry["line"])
     stays = Fraction(n - back, n)
     q = entry["quantity"]
-    units = math.floor(q * stays)
+    line = [each for each in sale["allocation"] if each["line"] == entry["line"]]
+    together = math.floor(sum(each["quantity"] for each in line) * stays)
+    earlier = sum(each["quantity"] for each in line[: line.index(entry)])
+    units = max(0, min(q, together - earlier))
     share = Fraction(units, q) if q else stays
     return (
         units,
         math.floor(entry["programme_minor"] * share),
         math.floor(entry["beneficiary_minor"] * share),
     )
+
+
+def quantity_of(sale: Mapping[str, Any], line: int) -> int:
+    return int(sale["basket"][line - 1]["quantity"])
 
 
 def parts(sale: Mapping[str, Any], before: Sequence[Json], lines: Sequence[Json]) -> list[Json]:
@@ -203,10 +212,12 @@ def parts(sale: Mapping[str, Any], before: Sequence[Json], lines: Sequence[Json]
         number = entry["line"]
         if number not in now:
             continue
-        n, was = sale["basket"][number - 1]["quantity"], earlier.get(number, 0)
+        was = earlier.get(number, 0)
         moved = [
             old - new
-            for old, new in zip(kept(entry, n, was), kept(entry, n, was + now[number]), strict=True)
+            for old, new in zip(
+                kept(sale, entry, was), kept(sale, entry, was + now[number]), strict=True
+            )
         ]
         part = {
             "line": number,
@@ -248,8 +259,7 @@ def judge(situation: Mapping[str, Any], record: Mapping[str, Any]) -> str | None
     before = sale["refunded"]
     gone = line_sums(before)
     if sale["undone"] or not any(
-        any(kept(entry, _quantity(sale, entry["line"]), gone.get(entry["line"], 0)))
-        for entry in sale["allocation"]
+        any(kept(sale, entry, gone.get(entry["line"], 0))) for entry in sale["allocation"]
     ):
         return "already_undone"
     since = now - moment(sale["recorded_at"])
@@ -267,7 +277,7 @@ def judge(situation: Mapping[str, Any], record: Mapping[str, Any]) -> str | None
         return "refund_too_late"
     if any(
         each["line"] > len(sale["basket"])
-        or gone.get(each["line"], 0) + each["quantity"] > _quantity(sale, each["line"])
+        or gone.get(each["line"], 0) + each["quantity"] > quantity_of(sale, each["line"])
         for each in lines
     ):
         return "refund_exceeds"
@@ -281,10 +291,6 @@ def judge(situation: Mapping[str, Any], record: Mapping[str, Any]) -> str | None
     if content["parts"] != right or content["currency"] != situation["programme"]["currency"]:
         return "proposal_changed"
     return None
-
-
-def _quantity(sale: Mapping[str, Any], line: int) -> int:
-    return int(sale["basket"][line - 1]["quantity"])
 
 
 def moment(told: str) -> datetime:
