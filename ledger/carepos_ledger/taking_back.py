@@ -16,7 +16,7 @@ from carepos.refusals import Refusal
 from carepos.undo import Refund, Void
 from carepos.voucher import Programme, Terms
 from carepos_ledger import accounts
-from carepos_ledger.accounts import Entry
+from carepos_ledger.accounts import Balance, Entry
 from carepos_ledger.shelf import Command, Posted, Posting, Shelf
 
 
@@ -92,7 +92,9 @@ class TakingBack:
         vouchers = sorted({part.voucher for part in refund.parts})
         for voucher in vouchers:
             if self._is_over(voucher):
-                self._forfeit(command, voucher, posted.programme, "before")
+                # What a cap saved stays: what comes back may cost it.
+                balance = replace(self._shelf.holdings[voucher].balance, saved_minor=0)
+                self._forfeit(command, balance, posted.programme, "before")
         entries = accounts.refund(
             [self._shelf.holdings[voucher].balance for voucher in vouchers],
             refund.parts,
@@ -138,7 +140,8 @@ class TakingBack:
         """What was refunded into an expired voucher can be used a while, or goes back too."""
         grace = timedelta(seconds=0 if programme.refunds is None else programme.refunds.grace_s)
         if not grace or voucher in self._shelf.ownerless:
-            self._forfeit(command, voucher, programme.programme, "after")
+            balance = self._shelf.holdings[voucher].balance
+            self._forfeit(command, balance, programme.programme, "after")
             return
         until = self._now + grace
         held = self._shelf.holdings[voucher]
@@ -147,14 +150,13 @@ class TakingBack:
         )
         self._shelf.new_expiry[command.record.bucket, voucher] = until
 
-    def _forfeit(self, command: Command, voucher: str, programme: str, when: str) -> None:
-        """All that the voucher holds goes back to what the programme has not reserved."""
-        balance = self._shelf.holdings[voucher].balance
+    def _forfeit(self, command: Command, balance: Balance, programme: str, when: str) -> None:
+        """This much of a voucher goes back to what the programme has not reserved."""
         entries = accounts.forfeit(balance, programme)
         if not entries:
             return
         self._shelf.apply(entries)
-        name = f"carepos/forfeit/v1|{voucher}|{when}|{command.record.digest}"
+        name = f"carepos/forfeit/v1|{balance.voucher}|{when}|{command.record.digest}"
         self._shelf.new_postings.append(
             Posting(digest(name.encode("ascii")), "forfeit", programme, command, entries)
         )

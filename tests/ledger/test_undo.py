@@ -414,6 +414,23 @@ def test_a_refund_into_an_expired_voucher_can_be_used_a_while(rig: Rig) -> None:
     assert after.unreserved_minor - before.unreserved_minor == 6_000
 
 
+def test_what_comes_back_into_an_expired_item_voucher_can_be_redeemed(rig: Rig) -> None:
+    """At the full cap, though it was sold for less and what was left has gone back: what the cap
+    saved is kept for it, over several refunds too."""
+    till = rig.signer()
+    terms = {"unit": "piece", "cap_minor": 1_500, "fixed_minor": 0, "cap_quantity": 1}
+    item = {"kind": "item", "quantity": 4, "terms": terms, "expires_at": "2026-11-25T00:00:00.000Z"}
+    holder = rig.holder(item)
+    sale = goods(rig, till, holder, terms, 2, 1_000)
+    rig.now.forward(days=4)
+    for before in (0, 1):
+        assert rig.send_one(till.refund(sale, (1, 1), before={1: before})).result == "posted"
+    assert rig.balance(holder.voucher) == (3_000, 0, 2)
+    again = goods(rig, till, holder, terms, 2, 3_000)
+    assert rig.balance(holder.voucher) == (0, 0, 0)
+    assert rig.send_one(till.void(again)).result == "posted"
+
+
 def test_without_grace_a_refund_into_an_expired_voucher_goes_to_the_programme(rig: Rig) -> None:
     """The shop pays back, the family can't use it: the programme can issue it anew."""
     rig.programmes.put_programme({**RULES, "refunds": {"window_s": 10**7, "grace_s": 0}})
