@@ -8,7 +8,7 @@ reversal or refund needs it back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from carepos.basket import Entry as AllocationEntry
@@ -22,6 +22,23 @@ PAYABLE = "payable"
 ISSUED_QUANTITY = "issued_quantity"
 REDEEMED_QUANTITY = "redeemed_quantity"
 RETURNED_QUANTITY = "returned_quantity"
+
+_ALLOTTED = "allotted:"
+
+
+def allotted_to(terminal: str) -> str:
+    """The account of a voucher that holds what is set aside for one till."""
+    return f"{_ALLOTTED}{terminal}"
+
+
+def is_allotted(account: str) -> bool:
+    """Whether it holds what is set aside for some till."""
+    return account.startswith(_ALLOTTED)
+
+
+def is_vouchers(account: str) -> bool:
+    """Whether its holder is a voucher."""
+    return account in (AVAILABLE, SAVED) or is_allotted(account)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,42 +114,76 @@ def issue(
     return _without_zeros(legs)
 
 
+Taken = Mapping[str, tuple[int, int]]
+"""By voucher: money in minor units, and a quantity in its terms' unit (0 of a value voucher)."""
+
+
+def taken_by(allocation: Iterable[AllocationEntry]) -> dict[str, tuple[int, int]]:
+    """What an allocation takes of each voucher, over all its lines."""
+    taken: dict[str, tuple[int, int]] = {}
+    for entry in allocation:
+        minor, quantity = taken.get(entry.voucher, (0, 0))
+        taken[entry.voucher] = (minor + entry.programme_minor, quantity + entry.quantity)
+    return taken
+
+
 def redemption(
-    balances: Iterable[Balance],
-    allocation: Iterable[AllocationEntry],
-    merchant: str,
-    programme: str,
+    balances: Iterable[Balance], taken: Taken, merchant: str, programme: str
 ) -> list[Entry]:
     """The legs of a redemption that `rules.check` accepted, in order of voucher.
 
     For an item voucher, `available` afterwards is what the remaining quantity can still cost and
     `saved` is the rest; together they always cover it (docs/protocol.md §7, `Terms.reserve`).
     """
-    taken: dict[str, tuple[int, int]] = {}
-    for entry in allocation:
-        minor, quantity = taken.get(entry.voucher, (0, 0))
-        taken[entry.voucher] = (minor + entry.programme_minor, quantity + entry.quantity)
     legs: list[Entry] = []
     for balance in sorted(balances, key=lambda b: b.voucher):
         minor, quantity = taken[balance.voucher]
-        left = balance.available_minor + balance.saved_minor - minor
-        if balance.terms is None:
-            available = balance.available_minor - minor
-        else:
-            available = min(left, balance.terms.reserve(balance.available_quantity - quantity))
-            unit = balance.terms.unit
-            legs += [
-                Entry(AVAILABLE, balance.voucher, unit, -quantity),
-                Entry(REDEEMED_QUANTITY, programme, unit, quantity),
-            ]
+        legs += _leave(balance, minor, quantity)
+        if balance.terms is not None:
+            legs.append(Entry(REDEEMED_QUANTITY, programme, balance.terms.unit, quantity))
+        legs.append(Entry(PAYABLE, merchant, balance.currency, minor))
+    return _without_zeros(legs)
+
+
+def drawn(
+    balance: Balance, minor: int, quantity: int, *, terminal: str, merchant: str, programme: str
+) -> list[Entry]:
+    """The legs of what a redemption draws on allotments of one voucher."""
+    account = allotted_to(terminal)
+    legs = [
+        Entry(account, balance.voucher, balance.currency, -minor),
+        Entry(PAYABLE, merchant, balance.currency, minor),
+    ]
+    if balance.terms is not None:
+        unit = balance.terms.unit
         legs += [
-            Entry(
-                AVAILABLE, balance.voucher, balance.currency, available - balance.available_minor
-            ),
-            Entry(SAVED, balance.voucher, balance.currency, left - available - balance.saved_minor),
-            Entry(PAYABLE, merchant, balance.currency, minor),
+            Entry(account, balance.voucher, unit, -quantity),
+            Entry(REDEEMED_QUANTITY, programme, unit, quantity),
         ]
     return _without_zeros(legs)
+
+
+def set_aside(balance: Balance, minor: int, quantity: int, *, terminal: str) -> list[Entry]:
+    """Move a part of a voucher to what is set aside for a till; negative: back again."""
+    account = allotted_to(terminal)
+    legs = _leave(balance, minor, quantity)
+    legs.append(Entry(account, balance.voucher, balance.currency, minor))
+    if balance.terms is not None:
+        legs.append(Entry(account, balance.voucher, balance.terms.unit, quantity))
+    return _without_zeros(legs)
+
+
+def _leave(balance: Balance, minor: int, quantity: int) -> list[Entry]:
+    """The legs by which this much leaves (or, negative, enters) a voucher's own accounts."""
+    left = balance.available_minor + balance.saved_minor - minor
+    if balance.terms is None:
+        return [Entry(AVAILABLE, balance.voucher, balance.currency, -minor)]
+    available = min(left, balance.terms.reserve(balance.available_quantity - quantity))
+    return [
+        Entry(AVAILABLE, balance.voucher, balance.terms.unit, -quantity),
+        Entry(AVAILABLE, balance.voucher, balance.currency, available - balance.available_minor),
+        Entry(SAVED, balance.voucher, balance.currency, left - available - balance.saved_minor),
+    ]
 
 
 def refund(
@@ -146,10 +197,7 @@ def refund(
     A redemption of less than nothing: what a cap saved follows the quantity again. What was kept
     of an item voucher's money was rounded down (docs/offline.md §3), so it covers its quantity.
     """
-    given = [
-        replace(part, quantity=-part.quantity, programme_minor=-part.programme_minor)
-        for part in parts
-    ]
+    given = {voucher: (-minor, -quantity) for voucher, (minor, quantity) in taken_by(parts).items()}
     return redemption(balances, given, merchant, programme)
 
 
@@ -164,8 +212,16 @@ def net(postings: Iterable[Iterable[Entry]]) -> list[Entry]:
 
 
 def reversed_entries(entries: Iterable[Entry]) -> list[Entry]:
-    """Every leg negated: a reversal undoes exactly what was posted."""
-    return [replace(entry, amount=-entry.amount) for entry in entries]
+    """Every leg negated: a reversal undoes exactly what was posted. What was drawn on an allotment
+    goes back to `available`: by then it may be closed."""
+    return [
+        replace(
+            entry,
+            account=AVAILABLE if is_allotted(entry.account) else entry.account,
+            amount=-entry.amount,
+        )
+        for entry in entries
+    ]
 
 
 def evened(balances: Iterable[Balance], entries: list[Entry]) -> list[Entry]:

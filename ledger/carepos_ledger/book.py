@@ -23,7 +23,16 @@ from carepos.record import Redeem
 from carepos.token import IdentityToken
 from carepos.undo import Refund, Void
 from carepos.voucher import Programme, Terms, Voucher, voucher_kind
-from carepos_ledger import acting, cards, chain_progress, schema, terminal_keys, undo_rows
+from carepos_ledger import (
+    acting,
+    allotments,
+    cards,
+    chain_progress,
+    homes,
+    schema,
+    terminal_keys,
+    undo_rows,
+)
 from carepos_ledger.accounts import Balance, Entry
 from carepos_ledger.database import (
     Database,
@@ -34,7 +43,15 @@ from carepos_ledger.database import (
 from carepos_ledger.decide import MISSING_SHOWN, Decider, needed_vouchers
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.problems import Problem
-from carepos_ledger.shelf import AttemptState, Command, Decided, Holding, Posted, Shelf
+from carepos_ledger.shelf import (
+    AttemptState,
+    Command,
+    Decided,
+    Holding,
+    Posted,
+    Posting,
+    Shelf,
+)
 
 Reached = Callable[[str], None]
 """Told the name of each point of a posting; whoever starts the ledger may pass another."""
@@ -86,6 +103,7 @@ class Book:
                 self._read_stored(connection, shelf, batch)
                 needed = needed_vouchers(shelf, batch)
                 if needed <= wanted:
+                    shelf.allotments |= allotments.read_open(connection, wanted)
                     answers = self._decide(connection, shelf, batch)
             # What was stored names vouchers that are not locked yet (a reversal): begin again.
             wanted |= needed
@@ -99,6 +117,8 @@ class Book:
         now = self._now()
         self._read_acted(connection, shelf, batch, now)
         self._read_ownerless(connection, shelf, batch)
+        self._read_drawing(connection, shelf, batch)
+        shelf.homes |= homes.read(connection, shelf, batch)
         decider = Decider(shelf, self._keyring, now)
         answers = {command.record.digest: decider.decide(command) for command in batch}
         self._write(connection, shelf, clock.to_text(now))
@@ -157,7 +177,7 @@ class Book:
                 != c.record.digest
             ]
             self._raise_alarms(connection, [("fork", c) for c in forked])
-            chain_progress.advance(connection, batch)
+            chain_progress.advance(connection, [c for c in batch if chain_progress.waits(c)])
         problems = dict.fromkeys(
             late, Problem("signature_invalid", "another key has taken this one's place")
         )
@@ -230,7 +250,8 @@ class Book:
         shelf.keys |= terminal_keys.read_for_changes(connection, batch)
         self._read_identities(connection, shelf, batch)
         self._read_gaps(connection, shelf, batch)
-        shelf.waiting |= chain_progress.read_waiting(connection, batch)
+        undos = [c for c in batch if chain_progress.waits(c)]
+        shelf.waiting |= chain_progress.read_waiting(connection, undos)
 
     def _read_identities(self, connection: Connection, shelf: Shelf, batch: list[Command]) -> None:
         identities = [c.identity for c in batch if isinstance(c.identity, IdentityToken)]
@@ -285,6 +306,12 @@ class Book:
             )
             shelf.household_paid[programme.programme, beneficiary] = sums.household_minor
             shelf.actor_paid[programme.programme, actor] = sums.actor_minor
+
+    def _read_drawing(self, connection: Connection, shelf: Shelf, batch: list[Command]) -> None:
+        """What a redemption that may draw on an allotment has to wait for."""
+        drawing = [c for c in batch if shelf.may_draw(c)]
+        chain_progress.advance(connection, drawing)
+        shelf.waiting |= chain_progress.read_waiting(connection, drawing)
 
     def _read_ownerless(self, connection: Connection, shelf: Shelf, batch: list[Command]) -> None:
         places = {
@@ -378,6 +405,8 @@ class Book:
         terminal_keys.write(connection, shelf.new_keys, recorded_at)
         acting.write_acted(connection, shelf.new_acted, shelf.undone_acted)
         undo_rows.write_returned(connection, shelf.new_returned)
+        allotments.write_changed(connection, shelf.changed_allotments.values())
+        homes.write(connection, shelf.new_homes)
         _write_forfeited(connection, shelf)
         self._raise_alarms(connection, shelf.alarms)
 
@@ -385,7 +414,7 @@ class Book:
         for posting in shelf.new_postings:
             for entry in posting.entries:
                 if entry.holder in shelf.touched:
-                    yield posting.command.record.bucket, entry.holder
+                    yield posting.bucket, entry.holder
 
     def _write_records(self, connection: Connection, shelf: Shelf, recorded_at: str) -> None:
         decided = list(shelf.new_outcomes.values())
@@ -454,30 +483,21 @@ class Book:
             return
         headers, legs, lines = [], [], []
         for posting in shelf.new_postings:
-            record, terminal = posting.command.record, posting.command.terminal
-            # Against a sale's number: what the till itself takes back. A refund has its own, a
-            # forfeit is nobody's sale.
-            sale = posting.original if posting.kind in ("reversal", "void") else None
-            is_sale = posting.kind != "forfeit"
             headers.append(
                 {
-                    "bucket": record.bucket,
+                    "bucket": posting.bucket,
                     "posting": posting.posting,
                     "kind": posting.kind,
                     "programme": posting.programme,
-                    "merchant": terminal.merchant if is_sale else None,
-                    "store": terminal.store if is_sale else None,
-                    "terminal": terminal.terminal if is_sale else None,
-                    "incarnation": (sale or record).incarnation if is_sale else None,
-                    "sequence": (sale or record).sequence if is_sale else None,
-                    "occurred_at": clock.to_text(record.occurred_at) if is_sale else None,
                     "recorded_at": recorded_at,
-                    "original": posting.original.posting if posting.original else None,
+                    "original": None if posting.original is None else posting.original.posting,
+                    **_listed_as(posting),
                 }
             )
-            legs += entry_rows(record.bucket, posting.posting, posting.programme, posting.entries)
-            if isinstance(record.content, Redeem):
-                lines += self._line_rows(shelf, posting.posting, record.bucket, record.content)
+            legs += entry_rows(posting.bucket, posting.posting, posting.programme, posting.entries)
+            if posting.kind == "redeem" and posting.command is not None:
+                redeem = posting.command.record.redeem
+                lines += self._line_rows(shelf, posting.posting, posting.bucket, redeem)
         connection.execute(insert(schema.postings), headers)
         connection.execute(insert(schema.entries), legs)
         if lines:
@@ -559,6 +579,24 @@ def _decided_before(connection: Connection, commands: Sequence[Command]) -> set[
             select(records.digest).where(tuple_(records.bucket, records.digest).in_(keys))
         )
     )
+
+
+def _listed_as(posting: Posting) -> dict[str, Any]:
+    """Whose sale a posting is in settlement files: what nobody's till asked for is nobody's."""
+    if posting.command is None:
+        names = ("merchant", "store", "terminal", "incarnation", "sequence", "occurred_at")
+        return dict.fromkeys(names)
+    record, terminal = posting.command.record, posting.command.terminal
+    # What the till itself takes back stands against the sale's number; a refund has its own.
+    sale = posting.original if posting.kind in ("reversal", "void") else None
+    return {
+        "merchant": terminal.merchant,
+        "store": terminal.store,
+        "terminal": terminal.terminal,
+        "incarnation": (sale or record).incarnation,
+        "sequence": (sale or record).sequence,
+        "occurred_at": clock.to_text(record.occurred_at),
+    }
 
 
 def _write_forfeited(connection: Connection, shelf: Shelf) -> None:

@@ -6,7 +6,7 @@ not again for every undo behind it. It is the terminal's own row, written with i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, and_, select, tuple_
@@ -17,7 +17,7 @@ from carepos_ledger import schema
 from carepos_ledger.shelf import Command
 
 LOOKED_AT = 2_000
-"""Numbers that one look goes through at most; an undo further behind waits for the next."""
+"""Numbers that one look goes through at most."""
 
 Chain = tuple[str, str]
 """(terminal, incarnation)."""
@@ -28,32 +28,37 @@ def waits(command: Command) -> bool:
     return isinstance(command.record.content, Void | Refund)
 
 
-def advance(connection: Connection, batch: Sequence[Command]) -> None:
-    """Note how far the chains of this batch's undos are decided. Repeating it changes nothing."""
-    chains = sorted({_chain(command) for command in batch if waits(command)})
+def advance(connection: Connection, commands: Sequence[Command]) -> None:
+    """Note how far the chains of these commands are decided. Repeating it changes nothing."""
+    chains = sorted({_chain(command) for command in commands})
     reached = _decided_to(connection, chains)
     rows = []
     for chain in chains:
-        before = reached.get(chain, 0)
-        after = before
-        for sequence, digest, is_decided in _behind(connection, chain, before, before + LOOKED_AT):
-            if digest is None or not is_decided or sequence != after + 1:
-                break
-            after = sequence
+        before = after = reached.get(chain, 0)
+        while (step := _decided_behind(connection, chain, after)) > after:
+            after = step
         if after > before:
             rows.append({"terminal": chain[0], "incarnation": chain[1], "decided_to": after})
     if rows:
         connection.execute(_upsert(connection), rows)
 
 
+def _decided_behind(connection: Connection, chain: Chain, after: int) -> int:
+    """The last number behind `after` up to which every record is decided, in one look."""
+    for sequence, _, is_decided in _behind(connection, chain, after, after + LOOKED_AT):
+        if not is_decided or sequence != after + 1:
+            break
+        after = sequence
+    return after
+
+
 def read_waiting(
-    connection: Connection, batch: Sequence[Command]
+    connection: Connection, commands: Sequence[Command]
 ) -> dict[str, list[tuple[int, str | None]]]:
-    """By digest of each undo: the numbers before it that are not decided, with what arrived."""
-    undos = [command for command in batch if waits(command)]
-    reached = _decided_to(connection, sorted({_chain(command) for command in undos}))
+    """By digest of each command: the numbers before it that are not decided, with what arrived."""
+    reached = _decided_to(connection, sorted({_chain(command) for command in commands}))
     found = {}
-    for command in undos:
+    for command in commands:
         low, high = reached.get(_chain(command), 0), command.record.sequence
         top = min(high, low + LOOKED_AT)
         held = {
@@ -75,11 +80,13 @@ def _chain(command: Command) -> Chain:
     return command.record.terminal, command.record.incarnation
 
 
-def _decided_to(connection: Connection, chains: Iterable[Chain]) -> dict[Chain, int]:
+def _decided_to(connection: Connection, chains: Sequence[Chain]) -> dict[Chain, int]:
     table = schema.terminal_progress.c
+    if not chains:
+        return {}
     rows = connection.execute(
         select(schema.terminal_progress).where(
-            tuple_(table.terminal, table.incarnation).in_(list(chains))
+            tuple_(table.terminal, table.incarnation).in_(chains)
         )
     )
     return {(row.terminal, row.incarnation): row.decided_to for row in rows}

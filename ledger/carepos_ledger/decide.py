@@ -7,6 +7,7 @@ next record of the batch sees it; `book` writes the shelf's changes once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -15,12 +16,13 @@ from carepos.claims import Acting
 from carepos.keys import SigningKey
 from carepos.outcome import VoucherState
 from carepos.record import KeyChange, Redeem, Reversal
-from carepos.refusals import Refusal
+from carepos.refusals import Refusal, Reserved
 from carepos.token import VISIT, IdentityToken
 from carepos.undo import Refund, Sold, Void
 from carepos.voucher import Programme, Voucher
 from carepos_ledger import accounts, key_rules
 from carepos_ledger.accounts import Entry
+from carepos_ledger.allotments import Drawn, draw
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.problems import Problem
 from carepos_ledger.shelf import (
@@ -28,6 +30,7 @@ from carepos_ledger.shelf import (
     AttemptState,
     Command,
     Decided,
+    Holder,
     Key,
     Posted,
     Posting,
@@ -47,6 +50,10 @@ class Decider:
         self._key: SigningKey = keyring.signing
         self._now = now
         self._taking_back = TakingBack(shelf, now)
+        for held in list(shelf.allotments.values()):
+            for allotment in held:
+                if now >= allotment.reclaim_after:
+                    shelf.release(allotment)
 
     def decide(self, command: Command) -> Decided | Problem:
         """The stored answer, a new one, or a problem when nothing can be decided."""
@@ -92,7 +99,7 @@ class Decider:
         situation = rules.Situation(
             programme=programme,
             products=self._shelf.products[programme.product_list],
-            vouchers={v: h.voucher for v, h in self._shelf.holdings.items()},
+            vouchers={v: self._shelf.at(v, command) for v in self._shelf.holdings},
             beneficiary=holder,
             store=command.terminal.store,
             at=self._now,
@@ -101,9 +108,48 @@ class Decider:
         )
         refusal = rules.check(situation, redeem.allocation)
         if refusal is not None:
-            return self._refuse(command, refusal)
+            return self._refuse(command, self._reserved(refusal, command))
+        draws = self._draws(command, redeem)
+        if any(each.allotments for each in draws.values()):
+            # What the till sold offline before may have drawn on the same allotment.
+            self._require_decided(command)
         self._note_acted(command, redeem, holder)
-        return self._post(command, redeem)
+        self._note_home(command, (record.bucket, holder))
+        return self._post(command, redeem, draws)
+
+    def _note_home(self, command: Command, holder: Holder) -> None:
+        store, pinned = self._shelf.homes.get(holder, (command.terminal.store, False))
+        if store != command.terminal.store and not pinned:
+            self._shelf.homes[holder] = (command.terminal.store, False)
+            self._shelf.new_homes[holder] = command.terminal.store
+
+    def _draws(self, command: Command, redeem: Redeem) -> dict[str, Drawn]:
+        record, shelf = command.record, self._shelf
+        return {
+            voucher: draw(
+                shelf.holdings[voucher].balance,
+                minor,
+                quantity,
+                shelf.own(voucher, record.terminal, record.incarnation),
+            )
+            for voucher, (minor, quantity) in accounts.taken_by(redeem.allocation).items()
+        }
+
+    def _reserved(self, refusal: Refusal, command: Command) -> Refusal:
+        """That a voucher holds too little, told apart from that a part of it is set aside."""
+        if refusal.code != "balance_insufficient" or not isinstance(refusal.at, str):
+            return refusal
+        elsewhere = [
+            each
+            for each in self._shelf.allotments.get(refusal.at, [])
+            if not each.is_for(command.record.terminal, command.record.incarnation)
+            and (each.left_minor or each.left_quantity)
+        ]
+        if not elsewhere:
+            return refusal
+        last = max(elsewhere, key=lambda each: each.reclaim_after)
+        reserved = Reserved(last.store_name, last.reclaim_after)
+        return Refusal("reserved_elsewhere", refusal.at, reserved)
 
     def _again(self, command: Command, key: Key, known: AttemptState) -> Decided:
         """A redeem whose id is known: the same answer for the same content, else an alarm."""
@@ -228,18 +274,27 @@ class Decider:
         ):
             sums[key] = sums.get(key, 0) + amount_minor
 
-    def _post(self, command: Command, redeem: Redeem) -> Decided:
-        record, shelf = command.record, self._shelf
-        touched = {entry.voucher for entry in redeem.allocation}
+    def _post(self, command: Command, redeem: Redeem, draws: dict[str, Drawn]) -> Decided:
+        record, shelf, merchant = command.record, self._shelf, command.terminal.merchant
         entries = accounts.redemption(
-            [shelf.holdings[voucher].balance for voucher in touched],
-            redeem.allocation,
-            command.terminal.merchant,
+            [shelf.holdings[voucher].balance for voucher in draws],
+            {voucher: (each.minor, each.quantity) for voucher, each in draws.items()},
+            merchant,
             redeem.programme,
         )
+        for voucher, each in draws.items():
+            entries += accounts.drawn(
+                shelf.holdings[voucher].balance,
+                *each.allotted,
+                terminal=record.terminal,
+                merchant=merchant,
+                programme=redeem.programme,
+            )
+            for allotment, minor, quantity in each.allotments:
+                shelf.change(allotment.less(minor, quantity))
         shelf.apply(entries)
         shelf.new_postings.append(
-            Posting(record.digest, "redeem", redeem.programme, command, entries)
+            Posting(record.digest, "redeem", redeem.programme, record.bucket, command, entries)
         )
         shelf.posted[record.digest] = Posted(
             record.digest,
@@ -299,12 +354,7 @@ class Decider:
         if known is not None:
             return self._undone_again(command, known)
         self._require_active(command)
-        if undecided := taking.undecided_before(record):
-            raise Problem(
-                "sequence_gap",
-                "records before this one are not decided",
-                extra={"missing": undecided[:MISSING_SHOWN]},
-            )
+        self._require_decided(command)
         posted = taking.original(command, wish)
         if isinstance(posted, Refusal):
             return self._refuse(command, posted)
@@ -318,6 +368,15 @@ class Decider:
             return self._take_back("posted", command, posted, kind="void")
         given = taking.refund(command, wish, posted)
         return self._sign_posted("posted", command, posted.currency, given)
+
+    def _require_decided(self, command: Command) -> None:
+        """Raises Problem while a record of the till's before this one is not decided."""
+        if undecided := self._taking_back.undecided_before(command.record):
+            raise Problem(
+                "sequence_gap",
+                "records before this one are not decided",
+                extra={"missing": undecided[:MISSING_SHOWN]},
+            )
 
     def _undone_again(self, command: Command, known: AttemptState) -> Decided:
         """A void or refund whose id is known: the same answer for the same content."""
@@ -400,7 +459,7 @@ class Decider:
         self, result: outcome.Result, command: Command, currency: str, entries: list[Entry]
     ) -> Decided:
         """Bind what `entries` (of the redemption) moved, and what the vouchers hold now."""
-        states = tuple(self._states(currency, entries))
+        states = tuple(self._states(command, currency, entries))
         return self._sign(
             result,
             command,
@@ -409,19 +468,11 @@ class Decider:
             vouchers=states,
         )
 
-    def _states(self, currency: str, entries: list[Entry]) -> list[VoucherState]:
-        moved: dict[str, tuple[int, int]] = {}
-        for entry in entries:
-            if entry.account not in (accounts.AVAILABLE, accounts.SAVED):
-                continue
-            minor, quantity = moved.get(entry.holder, (0, 0))
-            if entry.unit == currency:
-                minor -= entry.amount
-            else:
-                quantity -= entry.amount
-            moved[entry.holder] = (minor, quantity)
+    def _states(self, command: Command, currency: str, entries: list[Entry]) -> list[VoucherState]:
+        moved = _moved(currency, entries, accounts.is_vouchers)
+        allotted = _moved(currency, entries, accounts.is_allotted)
         return [
-            _state(self._shelf.holdings[voucher].voucher, *moved[voucher])
+            _state(self._shelf.at(voucher, command), moved[voucher], allotted.get(voucher, (0, 0)))
             for voucher in sorted(moved)
         ]
 
@@ -452,14 +503,31 @@ def _acting(command: Command) -> Acting | None:
     return command.identity.acting if isinstance(command.identity, IdentityToken) else None
 
 
-def _state(voucher: Voucher, minor: int, quantity: int) -> VoucherState:
+def _moved(
+    currency: str, entries: list[Entry], counts: Callable[[str], bool]
+) -> dict[str, tuple[int, int]]:
+    """By voucher: money and quantity that left its accounts of this kind."""
+    moved: dict[str, tuple[int, int]] = {}
+    for entry in entries:
+        if not counts(entry.account):
+            continue
+        minor, quantity = moved.get(entry.holder, (0, 0))
+        if entry.unit == currency:
+            minor -= entry.amount
+        else:
+            quantity -= entry.amount
+        moved[entry.holder] = (minor, quantity)
+    return moved
+
+
+def _state(voucher: Voucher, moved: tuple[int, int], allotted: tuple[int, int]) -> VoucherState:
     return VoucherState(
         voucher.voucher,
-        minor,
-        quantity,
+        *moved,
         None if voucher.terms is None else voucher.terms.unit,
         voucher.available_minor,
         voucher.available_quantity,
+        *allotted,
     )
 
 
@@ -479,6 +547,6 @@ def needed_vouchers(shelf: Shelf, commands: list[Command]) -> set[tuple[int, str
                 needed |= {
                     (record.bucket, entry.holder)
                     for entry in shelf.posted[known.posting].entries
-                    if entry.account in (accounts.AVAILABLE, accounts.SAVED)
+                    if accounts.is_vouchers(entry.account)
                 }
     return needed

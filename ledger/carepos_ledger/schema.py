@@ -292,6 +292,53 @@ vouchers = Table(
     **_KEYED,
 )
 
+# Where a household shops: its vouchers are set aside for that store's tills. `pinned`: an operator
+# said so; else it is the store of the latest redemption.
+homes = Table(
+    "homes",
+    metadata,
+    _bucket(),
+    _text("beneficiary"),
+    _text("store"),
+    Column("pinned", Integer, CheckConstraint("pinned IN (0, 1)", "flag"), nullable=False),
+    PrimaryKeyConstraint("bucket", "beneficiary"),
+    Index(None, "store"),
+    **_KEYED,
+)
+
+# What is set aside of a voucher for one incarnation of one till; changed under the voucher's lock.
+allotments = Table(
+    "allotments",
+    metadata,
+    _bucket(),
+    _text("voucher"),
+    _number("allotment"),
+    _text("terminal"),
+    _text("incarnation"),
+    _counter("amount_minor"),  # as it was made
+    _counter("quantity"),
+    _counter("left_minor"),
+    _counter("left_quantity"),
+    _text("spend_until"),
+    _text("reclaim_after"),
+    Column("closed", Integer, CheckConstraint("closed IN (0, 1)", "flag"), nullable=False),
+    PrimaryKeyConstraint("bucket", "voucher", "allotment"),
+    Index(None, "terminal", "incarnation"),
+    **_KEYED,
+)
+
+# The files of the packs that were made last, by their SHA-256; made anew when a till asks.
+pack_files = Table(
+    "pack_files",
+    metadata,
+    _text("terminal"),
+    _text("sha256"),
+    _text("made_at"),
+    Column("data", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("terminal", "sha256"),
+    **_KEYED,
+)
+
 # One row per good row of a county's list, known by a keyed hash: nothing is issued twice.
 issues = Table(
     "issues",
@@ -461,7 +508,9 @@ postings = Table(
         "kind",
         Text,
         CheckConstraint(
-            "kind IN ('fund', 'issue', 'redeem', 'reversal', 'void', 'refund', 'forfeit')", "known"
+            "kind IN ('fund', 'issue', 'redeem', 'reversal', 'void', 'refund', 'forfeit', "
+            "'allot', 'release')",
+            "known",
         ),
         nullable=False,
     ),

@@ -9,15 +9,16 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from carepos.claims import Acting
-from carepos.keys import PublicKey
+from carepos.keys import PublicKey, digest
 from carepos.product import ProductList
-from carepos.record import Record
+from carepos.record import Record, Redeem
 from carepos.refusals import Refusal
 from carepos.token import IdentityToken
 from carepos.undo import Sold
 from carepos.voucher import Programme, Voucher
 from carepos_ledger import accounts
 from carepos_ledger.accounts import Balance, Entry
+from carepos_ledger.allotments import Allotment
 from carepos_ledger.key_rules import TerminalKey
 
 
@@ -81,12 +82,14 @@ class AttemptState:
 @dataclass(frozen=True, slots=True)
 class Posting:
     """One posting to be written: its name is the digest of the record that caused it, but for a
-    forfeit, which has a name of its own. `original` is what it takes back."""
+    forfeit or a release, which no till asked for: they have names of their own and no `command`.
+    `original` is what it takes back."""
 
     posting: str
     kind: str
     programme: str
-    command: Command
+    bucket: int
+    command: Command | None
     entries: list[Entry]
     original: Posted | None = None
 
@@ -140,6 +143,10 @@ Key = tuple[str, str]
 redemptions: (programme, beneficiary) or (programme, actor)."""
 
 
+Holder = tuple[int, str]
+"""(bucket, beneficiary): the ledger's own name of one."""
+
+
 @dataclass(slots=True)
 class Shelf:
     """Everything a batch touches, read under lock; and what its decisions changed.
@@ -165,6 +172,8 @@ class Shelf:
     gaps: dict[str, list[int]] = field(default_factory=dict)
     waiting: dict[str, list[tuple[int, str | None]]] = field(default_factory=dict)
     sold: dict[str, Sold] = field(default_factory=dict)
+    allotments: dict[str, list[Allotment]] = field(default_factory=dict)
+    homes: dict[Holder, tuple[str, bool]] = field(default_factory=dict)
     ownerless: set[str] = field(default_factory=set)
     statuses: dict[str, str] = field(default_factory=dict)
     keys: dict[str, TerminalKey] = field(default_factory=dict)
@@ -179,14 +188,65 @@ class Shelf:
     new_keys: list[tuple[str, PublicKey]] = field(default_factory=list)
     new_returned: list[tuple[Posted, Command]] = field(default_factory=list)
     new_expiry: dict[tuple[int, str], datetime] = field(default_factory=dict)
+    new_homes: dict[Holder, str] = field(default_factory=dict)
     unreserved: dict[str, int] = field(default_factory=dict)
+    changed_allotments: dict[tuple[str, int], Allotment] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
     alarms: list[tuple[str, Command]] = field(default_factory=list)
 
     def apply(self, entries: list[Entry]) -> None:
         """Let the vouchers among the legs hold what they then hold."""
-        for entry in entries:
-            if entry.account in (accounts.AVAILABLE, accounts.SAVED):
-                self.touched.add(entry.holder)
-        for voucher in {entry.holder for entry in entries} & self.holdings.keys():
+        touched = {entry.holder for entry in entries if accounts.is_vouchers(entry.account)}
+        for voucher in touched:
             self.holdings[voucher] = self.holdings[voucher].after(entries)
+        self.touched |= touched
+
+    def own(self, voucher: str, terminal: str, incarnation: str) -> list[Allotment]:
+        """The voucher's open allotments of this till, in order of number."""
+        held = self.allotments.get(voucher, [])
+        return [each for each in held if each.is_for(terminal, incarnation)]
+
+    def may_draw(self, command: Command) -> bool:
+        """Whether deciding this command may take something out of an allotment."""
+        record = command.record
+        return isinstance(record.content, Redeem) and any(
+            self.own(entry.voucher, record.terminal, record.incarnation)
+            for entry in record.content.allocation
+        )
+
+    def at(self, voucher: str, command: Command) -> Voucher:
+        """The voucher as this till may use it: with what is set aside for it."""
+        shown, record = self.holdings[voucher].voucher, command.record
+        own = self.own(voucher, record.terminal, record.incarnation)
+        if shown.terms is None:
+            minor = shown.available_minor + sum(each.left_minor for each in own)
+            return replace(shown, available_minor=minor)
+        quantity = shown.available_quantity + sum(each.left_quantity for each in own)
+        return replace(shown, available_quantity=quantity)
+
+    def change(self, allotment: Allotment) -> None:
+        """Let an allotment hold what it then holds; one that is closed is there no more."""
+        kept = [
+            allotment if each.number == allotment.number else each
+            for each in self.allotments[allotment.voucher]
+        ]
+        self.allotments[allotment.voucher] = [each for each in kept if not each.closed]
+        self.changed_allotments[allotment.voucher, allotment.number] = allotment
+
+    def release(self, allotment: Allotment) -> None:
+        """What is left of an allotment goes back to its voucher, and it is closed."""
+        held = self.holdings[allotment.voucher]
+        entries = accounts.set_aside(
+            held.balance,
+            -allotment.left_minor,
+            -allotment.left_quantity,
+            terminal=allotment.terminal,
+        )
+        self.apply(entries)
+        if entries:
+            name = f"carepos/release/v1|{allotment.voucher}|{allotment.number}"
+            posting = digest(name.encode("ascii"))
+            self.new_postings.append(
+                Posting(posting, "release", held.voucher.programme, allotment.bucket, None, entries)
+            )
+        self.change(replace(allotment, left_minor=0, left_quantity=0, closed=True))

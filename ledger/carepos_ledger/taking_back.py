@@ -112,7 +112,10 @@ class TakingBack:
     def _book(self, command: Command, kind: str, posted: Posted, entries: list[Entry]) -> None:
         shelf = self._shelf
         shelf.apply(entries)
-        made = Posting(command.record.digest, kind, posted.programme, command, entries, posted)
+        record = command.record
+        made = Posting(
+            record.digest, kind, posted.programme, record.bucket, command, entries, posted
+        )
         shelf.new_postings.append(made)
         shelf.posted[posted.posting] = replace(posted, undone=(*posted.undone, *entries))
         shelf.posted[made.posting] = replace(
@@ -157,14 +160,13 @@ class TakingBack:
             return
         self._shelf.apply(entries)
         name = f"carepos/forfeit/v1|{balance.voucher}|{when}|{command.record.digest}"
+        posting = digest(name.encode("ascii"))
         self._shelf.new_postings.append(
-            Posting(digest(name.encode("ascii")), "forfeit", programme, command, entries)
+            Posting(posting, "forfeit", programme, command.record.bucket, None, entries)
         )
         left = balance.available_minor + balance.saved_minor
         self._shelf.unreserved[programme] = self._shelf.unreserved.get(programme, 0) + left
 
 
 def _vouchers(entries: list[Entry]) -> set[str]:
-    return {
-        entry.holder for entry in entries if entry.account in (accounts.AVAILABLE, accounts.SAVED)
-    }
+    return {entry.holder for entry in entries if accounts.is_vouchers(entry.account)}

@@ -17,7 +17,7 @@ from carepos.errors import Malformed
 from carepos.keys import Keys, SigningKey
 from carepos.product import Unit
 from carepos.record import Record, Redeem
-from carepos.refusals import BY_CODE, Refusal
+from carepos.refusals import BY_CODE, Refusal, Reserved
 from carepos.undo import Refund
 
 Result = Literal["posted", "refused", "reversed", "not_found", "held"]
@@ -278,10 +278,24 @@ def _check_booked(outcome: Outcome) -> None:
 
 
 def _refusal(value: object) -> Refusal:
-    names = strict_json.exact_names(value, {"code", "at"}, where="outcome.refusal")
+    where = "outcome.refusal"
+    names = strict_json.names_within(
+        value, required={"code", "at"}, optional={"reserved"}, where=where
+    )
     code, at = names["code"], names["at"]
     if not isinstance(code, str) or code not in BY_CODE or BY_CODE[code].answer != "outcome":
-        raise Malformed("no code of a decided refusal", field="outcome.refusal.code")
+        raise Malformed("no code of a decided refusal", field=f"{where}.code")
     if at is not None and type(at) is not int and not isinstance(at, str):
-        raise Malformed("must be a line, a voucher or null", field="outcome.refusal.at")
-    return Refusal(code, at)
+        raise Malformed("must be a line, a voucher or null", field=f"{where}.at")
+    if "reserved" not in names:
+        return Refusal(code, at)
+    if code != "reserved_elsewhere":
+        raise Malformed("stands with reserved_elsewhere alone", field=f"{where}.reserved")
+    told = strict_json.exact_names(
+        names["reserved"], {"store_name", "until"}, where=f"{where}.reserved"
+    )
+    reserved = Reserved(
+        strict_json.text(told["store_name"], f"{where}.reserved.store_name", high=80),
+        clock.from_text(told["until"], f"{where}.reserved.until"),
+    )
+    return Refusal(code, at, reserved)

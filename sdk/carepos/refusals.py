@@ -6,7 +6,10 @@ docs/protocol.md §6 is generated from this table; tests/vectors/refusals.json f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
+
+from carepos import clock
 
 Answer = Literal["problem", "outcome"]
 
@@ -129,11 +132,26 @@ ORDER: dict[str, int] = {kind.code: place for place, kind in enumerate(KINDS)}
 
 
 @dataclass(frozen=True, slots=True)
+class Reserved:
+    """Where a part of a voucher is set aside, and until when at most."""
+
+    store_name: str
+    until: datetime
+
+    def to_json(self) -> dict[str, object]:
+        return {"store_name": self.store_name, "until": clock.to_text(self.until)}
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
-    """One answer: the code and, where one thing is at fault, the line number or voucher."""
+    """One answer: the code and, where one thing is at fault, the line number or voucher.
+
+    `reserved` stands with `reserved_elsewhere` alone, where it is known.
+    """
 
     code: str
     at: int | str | None = None
+    reserved: Reserved | None = None
 
     def __post_init__(self) -> None:
         if self.code not in BY_CODE:
@@ -145,7 +163,8 @@ class Refusal:
         return kind.en if language == "en" else kind.zh
 
     def to_json(self) -> dict[str, object]:
-        return {"code": self.code, "at": self.at}
+        told: dict[str, object] = {"code": self.code, "at": self.at}
+        return told if self.reserved is None else {**told, "reserved": self.reserved.to_json()}
 
 
 def first(refusals: list[Refusal]) -> Refusal | None:

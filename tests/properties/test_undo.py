@@ -288,7 +288,7 @@ class Book:
     def take(self, entries: Sequence[Entry]) -> None:
         names = {entry.voucher for entry in entries}
         balances = [self.balances[name] for name in names]
-        legs = accounts.redemption(balances, entries, "shop", "flood")
+        legs = accounts.redemption(balances, accounts.taken_by(entries), "shop", "flood")
         assert accounts.sums_to_zero(legs)
         for name in names:
             self.balances[name] = self.balances[name].after(legs)

@@ -11,7 +11,10 @@ branch_labels = None
 depends_on = None
 
 _KINDS = "kind IN ('fund', 'issue', 'redeem', 'reversal', 'forfeit')"
-_KINDS_NOW = "kind IN ('fund', 'issue', 'redeem', 'reversal', 'void', 'refund', 'forfeit')"
+_KINDS_NOW = (
+    "kind IN ('fund', 'issue', 'redeem', 'reversal', 'void', 'refund', 'forfeit', "
+    "'allot', 'release')"
+)
 _AMOUNT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 _ORIGINALS = """
