@@ -13,7 +13,7 @@ from datetime import datetime
 from sqlalchemy import Connection, bindparam, insert, select, tuple_, update
 
 from carepos import clock
-from carepos.voucher import Terms
+from carepos.voucher import Terms, Voucher
 from carepos_ledger import schema
 from carepos_ledger.accounts import Balance
 
@@ -98,6 +98,25 @@ def draw(balance: Balance, minor: int, quantity: int, own: Sequence[Allotment]) 
         rest_minor, rest_units = rest_minor - given, rest_units - taken
     assert (rest_minor, rest_units) == (0, 0)
     return Drawn(money, units, tuple(parts))
+
+
+def newest_of(opened: Sequence[Allotment], terminal: str) -> list[Allotment]:
+    """Those of this till's newest incarnation, as far as a voucher knows of it: a read does not say
+    which journal it comes from."""
+    own = [each for each in opened if each.terminal == terminal]
+    if not own:
+        return []
+    newest = max(own, key=lambda each: each.number).incarnation
+    return [each for each in own if each.incarnation == newest]
+
+
+def with_own(voucher: Voucher, own: Iterable[Allotment]) -> Voucher:
+    """The voucher as a till may use it: with what is set aside for it."""
+    if voucher.terms is None:
+        minor = voucher.available_minor + sum(each.left_minor for each in own)
+        return replace(voucher, available_minor=minor)
+    quantity = voucher.available_quantity + sum(each.left_quantity for each in own)
+    return replace(voucher, available_quantity=quantity)
 
 
 # ── rows ───────────────────────────────────────────────────────────────────────────────────────

@@ -38,6 +38,7 @@ from carepos_ledger.issuers import Issuers
 from carepos_ledger.keyring import Keyring, refuse_keys
 from carepos_ledger.office import Office
 from carepos_ledger.operators import Operators
+from carepos_ledger.packs import Packs
 from carepos_ledger.privacy_routes import People
 from carepos_ledger.problems import Problem
 from carepos_ledger.programmes import Programmes
@@ -102,7 +103,8 @@ def build(
     settlement = Settlement(database, keyring, now, reached)
     intake = Intake(database, settings.audience, now, issuers.learn)
     desk = Desk(Book(database, keyring, now, reached))
-    counter = Counter(database, keyring, intake, settings.audience, now)
+    counter = Counter(database, keyring, intake, now)
+    packs = Packs(database, keyring, intake.trust, settings.audience, now)
     authenticate = Authenticator(database, keyring, now)
 
     app = Flask("carepos_ledger", static_folder=None)
@@ -116,6 +118,7 @@ def build(
             intake=intake,
             desk=desk,
             counter=counter,
+            packs=packs,
             authenticate=authenticate,
         )
     )

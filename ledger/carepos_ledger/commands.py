@@ -365,6 +365,7 @@ def _status(client: OperatorClient, args: argparse.Namespace) -> int:
         ("loss_reserve_minor", "  loss reserve 损失准备"),
         ("issued_minor", "  issued 已发放"),
         ("available_minor", "    available 可用"),
+        ("allotted_minor", "    set aside for tills 已预留"),
         ("saved_minor", "    saved 结余"),
         ("redeemed_minor", "    redeemed 已核销"),
         ("returned_minor", "    returned 已退回"),

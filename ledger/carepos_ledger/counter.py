@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, case, select
 
-from carepos import clock, ids, jws, outcome, strict_json, token
+from carepos import clock, ids, jws, outcome, token
 from carepos.claims import Acting
 from carepos.clock import Clock
 from carepos.errors import Refused
-from carepos.keys import digest
 from carepos.lookup import MAX_VOUCHERS
 from carepos.refusals import Refusal
 from carepos.token import VISIT, IdentityToken
-from carepos_ledger import schema
+from carepos_ledger import allotments, schema
 from carepos_ledger.acting import read_sums
 from carepos_ledger.actions import act
 from carepos_ledger.auth import Caller
 from carepos_ledger.book import (
     bind_visit,
     holding_from,
-    newest_list_version,
-    read_product_list,
     read_programmes,
     read_visits,
 )
@@ -33,19 +30,15 @@ from carepos_ledger.database import Database
 from carepos_ledger.intake import Intake
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.problems import Problem
-from carepos_ledger.shelf import Terminal
 
 
 class Counter:
     """The ledger's answers to reads."""
 
-    def __init__(
-        self, database: Database, keyring: Keyring, intake: Intake, audience: str, now: Clock
-    ) -> None:
+    def __init__(self, database: Database, keyring: Keyring, intake: Intake, now: Clock) -> None:
         self._database = database
         self._keyring = keyring
         self._intake = intake
-        self._audience = audience
         self._now = now
         self._cards = Cards(database, now)
 
@@ -80,7 +73,7 @@ class Counter:
                 identity, person.bucket, person.beneficiary, terminal, pin_proof
             )
             visit_until = proved_at + VISIT
-        vouchers, rules = self._vouchers(person.bucket, person.beneficiary)
+        vouchers, rules = self._vouchers(person.bucket, person.beneficiary, terminal)
         payload = {
             "v": 1,
             "request": caller.request,
@@ -144,7 +137,7 @@ class Counter:
             }
 
     def _vouchers(
-        self, bucket: int, beneficiary: str
+        self, bucket: int, beneficiary: str, terminal: str
     ) -> tuple[list[dict[str, object]], dict[str, int]]:
         table = schema.vouchers.c
         programmes = schema.programmes.c
@@ -162,10 +155,12 @@ class Counter:
         )
         with self._database.read() as connection:
             rows = connection.execute(query).mappings().all()
-        return (
-            [holding_from(row).voucher.to_json() for row in rows],
-            {row["programme"]: row["rules_version"] for row in rows},
-        )
+            opened = allotments.read_open(connection, [(bucket, row["voucher"]) for row in rows])
+        shown = []
+        for row in rows:
+            own = allotments.newest_of(opened.get(row["voucher"], []), terminal)
+            shown.append(allotments.with_own(holding_from(row).voucher, own).to_json())
+        return shown, {row["programme"]: row["rules_version"] for row in rows}
 
     def attempt(self, caller: Caller, attempt_id: str) -> dict[str, Any]:
         """State and every outcome of one of the caller's own attempts, or a signed `not_found`."""
@@ -199,51 +194,6 @@ class Counter:
             epoch=self._keyring.epoch,
         )
         return {"state": "not_found", "outcomes": [outcome.sign(body, self._keyring.signing)]}
-
-    def pack(self, terminal: Terminal, sha256: str) -> bytes:
-        """The pack that a manifest named. Raises Problem not_found once it has changed."""
-        data = self._pack(terminal)
-        if digest(data) != sha256:
-            raise Problem("not_found", "the pack has changed; ask for its manifest again")
-        return data
-
-    def _pack(self, terminal: Terminal) -> bytes:
-        """The pack's bytes: the same as long as nothing in it changed."""
-        with self._database.read() as connection:
-            programmes = [
-                replace(each, stores=each.stores & {terminal.store})
-                for each in read_programmes(connection)
-            ]
-            lists = [
-                read_product_list(connection, name, newest_list_version(connection, name))
-                for name in sorted({each.product_list for each in programmes})
-            ]
-        return strict_json.canonical(
-            {
-                "v": 1,
-                "terminal": terminal.terminal,
-                "store": terminal.store,
-                "audience": self._audience,
-                "issuers": self._intake.trust.believed_keys(),
-                "revocations": self._intake.trust.revocations().to_json(),
-                "programmes": [each.to_json() for each in programmes],
-                "product_lists": [each.to_json_object() for each in lists],
-            }
-        )
-
-    def pack_manifest(self, terminal: Terminal) -> tuple[str, str]:
-        """(sha256, signed manifest) of the caller's pack."""
-        data = self._pack(terminal)
-        sha256 = digest(data)
-        payload = {
-            "v": 1,
-            "kind": "offline-pack",
-            "terminal": terminal.terminal,
-            "issued_at": clock.to_text(self._now()),
-            "epoch": self._keyring.epoch,
-            "file": {"sha256": sha256, "length": len(data)},
-        }
-        return sha256, jws.sign(payload, typ=jws.MANIFEST, key=self._keyring.signing)
 
 
 def _refused(refusal: Refusal) -> Problem:

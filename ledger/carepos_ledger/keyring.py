@@ -12,16 +12,20 @@ import hmac
 import json
 import os
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
 from carepos import durable, jws, strict_json
 from carepos.errors import Malformed
+from carepos.evidence import EvidenceKey
 from carepos.keys import PublicKey, SigningKey, b64, read_secret, secret_text, write_secret
 from carepos.ledger_keys import MAX_KEYS, LedgerKeys
 
 _ROOT, _SIGNING, _PSEUDONYM = "root.key", "signing.key", "pseudonym.secret"
+_EVIDENCE = "evidence.key"
 _KEYSET = "keyset.json"
 _NEXT, _LOCK = "signing.key.next", "keys.lock"
 
@@ -37,7 +41,7 @@ def pass_by(_: str) -> None:
 
 def refuse_keys(folder: Path) -> None:
     """Raises FileExistsError when `folder` holds a key of a ledger."""
-    for name in (_ROOT, _SIGNING, _PSEUDONYM, _KEYSET):
+    for name in (_ROOT, _SIGNING, _PSEUDONYM, _EVIDENCE, _KEYSET):
         if (folder / name).exists():
             raise FileExistsError(errno.EEXIST, "a ledger's key is there", str(folder / name))
 
@@ -53,6 +57,7 @@ class Keyring:
     keyset: str
     keys: LedgerKeys
     _ref_secret: bytes
+    evidence: X25519PrivateKey
 
     @classmethod
     def create(cls, folder: Path) -> Keyring:
@@ -136,7 +141,13 @@ class Keyring:
             keys.keyset,
             keys,
             read_secret(folder / _PSEUDONYM),
+            _evidence(folder),
         )
+
+    @property
+    def evidence_key(self) -> EvidenceKey:
+        """What tills seal tokens to."""
+        return EvidenceKey(self.evidence.public_key().public_bytes_raw())
 
     def beneficiary_ref(self, merchant: str, iss: str, sub: str) -> str:
         """A family's reference at one merchant (docs/protocol.md §8): 22 characters."""
@@ -162,3 +173,11 @@ def _write_key_set(folder: Path, root: SigningKey, payload: dict[str, object]) -
         "keyset": jws.sign(payload, typ=jws.KEYSET, key=root),
     }
     durable.write(folder / _KEYSET, json.dumps(document, indent=2).encode() + b"\n")
+
+
+def _evidence(folder: Path) -> X25519PrivateKey:
+    """The key that opens evidence; a ledger founded before there was one gets it now."""
+    if not (folder / _EVIDENCE).exists():
+        with suppress(FileExistsError):  # another server was first
+            write_secret(folder / _EVIDENCE, os.urandom(32))
+    return X25519PrivateKey.from_private_bytes(read_secret(folder / _EVIDENCE))

@@ -338,10 +338,16 @@ _PATHS: Final[dict[str, Schema]] = {
             "The signed manifest of the caller's offline pack (ETag, If-None-Match)",
             _object(manifest=_JWS),
             who="terminal",
-        )
+        ),
+        "post": _operation(
+            "A pack with the households that shop at the caller's store, set aside for first",
+            _object(manifest=_JWS),
+            body=_object(incarnation={"type": "string", "pattern": "^[0-9a-f]{32}$"}),
+            who="terminal",
+        ),
     },
     "/v1/offline-pack/{sha256}": {
-        "get": _operation("The offline pack's file", {"type": "object"}, who="terminal")
+        "get": _operation("A file of the offline pack", {"type": "object"}, who="terminal")
     },
     "/v1/settlements": {
         "get": _operation(
@@ -501,6 +507,7 @@ _PATHS: Final[dict[str, Schema]] = {
                 loss_reserve_minor=_SUM,
                 issued_minor=_SUM,
                 available_minor=_SUM,
+                allotted_minor=_SUM,
                 saved_minor=_SUM,
                 redeemed_minor=_SUM,
                 returned_minor=_SUM,

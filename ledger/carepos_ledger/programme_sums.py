@@ -1,7 +1,7 @@
 """A programme's money in one look, and the proof that its two sums hold (INV-2).
 
-funded = unreserved + loss_reserve + issued - returned; issued = available + saved + redeemed +
-returned (what erased people's vouchers still held). Everything is
+funded = unreserved + loss_reserve + issued - returned; issued = available + allotted + saved +
+redeemed + returned (what vouchers still held that nobody can use). Everything is
 summed from entries; beside it stand the balances that postings changed, which must say the same.
 """
 
@@ -18,6 +18,7 @@ from carepos_ledger import accounts, schema
 from carepos_ledger.problems import Problem
 
 LOSS_RESERVE = "loss_reserve"
+_ALLOTTED = "allotted"  # to whichever till
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Quantities:
 
     issued: int
     available: int
+    allotted: int
     redeemed: int
     returned: int
 
@@ -41,6 +43,7 @@ class ProgrammeSums:
     loss_reserve_minor: int
     issued_minor: int
     available_minor: int
+    allotted_minor: int
     saved_minor: int
     redeemed_minor: int
     returned_minor: int
@@ -57,6 +60,7 @@ class ProgrammeSums:
             "loss_reserve_minor": self.loss_reserve_minor,
             "issued_minor": self.issued_minor,
             "available_minor": self.available_minor,
+            "allotted_minor": self.allotted_minor,
             "saved_minor": self.saved_minor,
             "redeemed_minor": self.redeemed_minor,
             "returned_minor": self.returned_minor,
@@ -65,6 +69,7 @@ class ProgrammeSums:
                 unit: {
                     "issued": q.issued,
                     "available": q.available,
+                    "allotted": q.allotted,
                     "redeemed": q.redeemed,
                     "returned": q.returned,
                 }
@@ -106,6 +111,8 @@ def _judged(
     returned = 0
     for (what, kind, account, unit), amount in found.items():
         if what == "entries":
+            if accounts.is_allotted(account):
+                account = _ALLOTTED
             by_account[account, unit] += amount
             if kind == "issue" and account == accounts.AVAILABLE:
                 issued[unit] += amount
@@ -121,11 +128,13 @@ def _judged(
     funded, unreserved = -money(accounts.FUNDER), money(accounts.UNRESERVED)
     loss_reserve, redeemed = money(LOSS_RESERVE), money(accounts.PAYABLE)
     available, saved = money(accounts.AVAILABLE), money(accounts.SAVED)
+    allotted = money(_ALLOTTED)
     units = sorted({unit for _, unit in by_account} - {currency})
     quantities = {
         unit: Quantities(
             issued[unit],
             by_account[accounts.AVAILABLE, unit],
+            by_account[_ALLOTTED, unit],
             by_account[accounts.REDEEMED_QUANTITY, unit],
             by_account[accounts.RETURNED_QUANTITY, unit],
         )
@@ -135,8 +144,12 @@ def _judged(
         "funded is not unreserved + loss_reserve + issued - returned": (
             funded == unreserved + loss_reserve + issued[currency] - returned
         ),
-        "issued is not available + saved + redeemed + returned": (
-            issued[currency] == available + saved + redeemed + returned
+        "issued is not available + allotted + saved + redeemed + returned": (
+            issued[currency] == available + allotted + saved + redeemed + returned
+        ),
+        "what is allotted is not what the allotments have left": (
+            balance("allotted_minor") == allotted
+            and balance("allotted_quantity") == sum(q.allotted for q in quantities.values())
         ),
         "the programme's unreserved balance is not the sum of its entries": (
             balance("unreserved_minor") == unreserved
@@ -147,8 +160,8 @@ def _judged(
         "a posting does not sum to zero": balance("unbalanced") == 0,
         "a voucher's balance is not the sum of its entries": balance("differing") == 0,
         **{
-            f"issued {unit} is not available + redeemed + returned": (
-                q.issued == q.available + q.redeemed + q.returned
+            f"issued {unit} is not available + allotted + redeemed + returned": (
+                q.issued == q.available + q.allotted + q.redeemed + q.returned
             )
             for unit, q in quantities.items()
         },
@@ -161,6 +174,7 @@ def _judged(
         loss_reserve_minor=loss_reserve,
         issued_minor=issued[currency],
         available_minor=available,
+        allotted_minor=allotted,
         saved_minor=saved,
         redeemed_minor=redeemed,
         returned_minor=returned,
@@ -204,12 +218,25 @@ def _entries(programme: str) -> _Query:
 
 def _balances(programme: str) -> list[_Query]:
     programmes, vouchers = schema.programmes.c, schema.vouchers.c
+    allotments = schema.allotments.c
     return [
         *(
             select(*_number(column.name, column)).where(programmes.programme == programme)
             for column in (programmes.unreserved_minor, programmes.loss_reserve_minor)
         ),
         select(*_number("vouchers", func.count())).where(vouchers.programme == programme),
+        *(
+            select(*_number(f"allotted_{name}", func.coalesce(func.sum(left), 0)))
+            .join(
+                schema.vouchers,
+                (vouchers.bucket == allotments.bucket) & (vouchers.voucher == allotments.voucher),
+            )
+            .where(vouchers.programme == programme)
+            for name, left in (
+                ("minor", allotments.left_minor),
+                ("quantity", allotments.left_quantity),
+            )
+        ),
     ]
 
 

@@ -13,6 +13,7 @@ from carepos_ledger.desk import Desk
 from carepos_ledger.http import json_body, json_response
 from carepos_ledger.intake import MAX_TOKEN_CHARACTERS, Intake
 from carepos_ledger.keyring import Keyring
+from carepos_ledger.packs import Packs
 from carepos_ledger.problems import Problem
 from carepos_ledger.shelf import Decided
 from carepos_ledger.terminals import Terminals
@@ -33,6 +34,7 @@ def blueprint(
     intake: Intake,
     desk: Desk,
     counter: Counter,
+    packs: Packs,
     authenticate: Authenticator,
 ) -> Blueprint:
     """Enrolment, records, lookups and the pack."""
@@ -94,16 +96,29 @@ def blueprint(
 
     @routes.get("/v1/offline-pack")
     def pack_manifest() -> Response:
-        sha256, manifest = counter.pack_manifest(caller(authenticate).terminal)
+        sha256, manifest = packs.manifest(caller(authenticate).terminal)
         if sha256 in request.if_none_match:
             return Response(status=304, headers={"ETag": f'"{sha256}"'})
         answer = json_response({"manifest": manifest})
         answer.set_etag(sha256)
         return answer
 
+    @routes.post("/v1/offline-pack")
+    def make_pack() -> Response:
+        body = json_body(request)
+        terminal = caller(authenticate).terminal
+        if terminal.status != "active":
+            raise Problem(f"terminal_{terminal.status}")
+        names = strict_json.exact_names(body, {"incarnation"}, where="body")
+        incarnation = ids.incarnation(names["incarnation"], "incarnation")
+        sha256, manifest = packs.make(terminal, incarnation)
+        answer = json_response({"manifest": manifest})
+        answer.set_etag(sha256)
+        return answer
+
     @routes.get("/v1/offline-pack/<sha256>")
     def pack_file(sha256: str) -> Response:
-        data = counter.pack(caller(authenticate).terminal, sha256)
+        data = packs.file(caller(authenticate).terminal, sha256)
         return Response(data, content_type="application/json")
 
     return routes

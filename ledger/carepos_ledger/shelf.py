@@ -18,7 +18,7 @@ from carepos.undo import Sold
 from carepos.voucher import Programme, Voucher
 from carepos_ledger import accounts
 from carepos_ledger.accounts import Balance, Entry
-from carepos_ledger.allotments import Allotment
+from carepos_ledger.allotments import Allotment, with_own
 from carepos_ledger.key_rules import TerminalKey
 
 
@@ -216,13 +216,9 @@ class Shelf:
 
     def at(self, voucher: str, command: Command) -> Voucher:
         """The voucher as this till may use it: with what is set aside for it."""
-        shown, record = self.holdings[voucher].voucher, command.record
+        record = command.record
         own = self.own(voucher, record.terminal, record.incarnation)
-        if shown.terms is None:
-            minor = shown.available_minor + sum(each.left_minor for each in own)
-            return replace(shown, available_minor=minor)
-        quantity = shown.available_quantity + sum(each.left_quantity for each in own)
-        return replace(shown, available_quantity=quantity)
+        return with_own(self.holdings[voucher].voucher, own)
 
     def change(self, allotment: Allotment) -> None:
         """Let an allotment hold what it then holds; one that is closed is there no more."""

@@ -75,16 +75,15 @@ class TakingBack:
     def take_back(self, command: Command, posted: Posted, *, kind: str) -> list[Entry]:
         """Book what still stands of a sale back whole (`kind` void or reversal).
 
-        Returns the legs that are undone, as the sale posted them.
+        Returns the legs that are undone, as a sale posts them.
         """
-        left = posted.left()
-        entries = accounts.reversed_entries(left)
+        entries = accounts.reversed_entries(posted.left())
         touched = _vouchers(entries)
         balances = [self._shelf.holdings[voucher].balance for voucher in sorted(touched)]
         self._book(command, kind, posted, entries + accounts.evened(balances, entries))
         if (sold := self._shelf.sold.get(posted.posting)) is not None:
             self._shelf.sold[posted.posting] = replace(sold, undone=True)
-        return left
+        return accounts.reversed_entries(entries)
 
     def refund(self, command: Command, refund: Refund, posted: Posted) -> list[Entry]:
         """Book the refund's parts back; returns their legs, as the sale posted them."""

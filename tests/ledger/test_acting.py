@@ -14,7 +14,7 @@ from carepos.basket import Entry
 from carepos_ledger import acting, terminal_keys
 from carepos_ledger.auth import Caller
 from carepos_ledger.counter import Counter
-from tests.ledger.rig import AUDIENCE, PROGRAMME, RULES, Holder, Rig, code
+from tests.ledger.rig import PROGRAMME, RULES, Holder, Rig, code
 
 RULE = {
     "proxy": True,
@@ -160,7 +160,7 @@ def test_the_lookup_tells_what_was_paid(ledger: Rig) -> None:
     holder, till = ledger.holder(), ledger.signer()
     pay(ledger, holder, 1_200)
     pay(ledger, ledger.holder(), 300)
-    counter = Counter(ledger.database, ledger.keyring, ledger.intake, AUDIENCE, ledger.now)
+    counter = Counter(ledger.database, ledger.keyring, ledger.intake, ledger.now)
     terminal = terminal_keys.find(ledger.database, till.key.kid)
     assert terminal is not None
     told = []

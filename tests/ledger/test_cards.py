@@ -19,7 +19,7 @@ from carepos_ledger.auth import Caller
 from carepos_ledger.cards import TRIES, Cards
 from carepos_ledger.counter import Counter
 from carepos_ledger.problems import Problem
-from tests.ledger.rig import AUDIENCE, ISSUER, RULES, Envelope, Holder, Rig, Signer, code
+from tests.ledger.rig import ISSUER, RULES, Envelope, Holder, Rig, Signer, code
 
 SECRET = "c" * 22
 PIN, WRONG = "2580", "2581"
@@ -67,7 +67,7 @@ class Office:
 @pytest.fixture
 def office(rig: Rig) -> Office:
     rig.programmes.put_programme({**RULES, "classes": ["card", "once"], "amr_any": ["pin", "face"]})
-    counter = Counter(rig.database, rig.keyring, rig.intake, AUDIENCE, rig.now)
+    counter = Counter(rig.database, rig.keyring, rig.intake, rig.now)
     return Office(rig, Cards(rig.database, rig.now), counter)
 
 
