@@ -24,7 +24,7 @@ from carepos_ledger.counter import Counter
 from carepos_ledger.desk import Desk
 from carepos_ledger.problems import Problem
 from carepos_ledger.shelf import Decided
-from tests.ledger.rig import AUDIENCE, Rig, code, open_rig
+from tests.ledger.rig import Rig, code, open_rig
 from tests.postgres_cluster import PostgresCluster
 
 
@@ -440,7 +440,7 @@ def test_a_code_that_another_server_looks_up(
         till, holder = rig.signer(), rig.holder()
         token, terminal = rig.token(holder), terminal_keys.find(rig.database, till.key.kid)
         assert terminal is not None
-        counter = Counter(rig.database, rig.keyring, rig.intake, AUDIENCE, rig.now)
+        counter = Counter(rig.database, rig.keyring, rig.intake, rig.now)
         caller = Caller(terminal, "r" * 22)
         with other_session(rig) as other:
             identity = rig.intake.verify_token(token)
