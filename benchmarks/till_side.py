@@ -280,7 +280,7 @@ def _bench_till(folder: Path) -> tuple[Till, SigningKey]:
         },
         typ=jws.MANIFEST, key=ledger_key,
     )  # fmt: skip
-    pack.keep(folder, data, manifest)
+    pack.keep(folder, [data], manifest)
     keys = LedgerKeys("ledger", 1, 1, KeySet([ledger_key.public]), "", ledger_key.public)
     enrolled = Enrolment(
         "http://127.0.0.1", keys, "", "t-bench", 1, "m", "merchant", "s", "store", AUDIENCE,

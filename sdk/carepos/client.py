@@ -186,6 +186,11 @@ class Client:
         answer, _ = self._read("GET", "/v1/offline-pack")
         return answer.get("manifest")
 
+    def make_pack(self, incarnation: str) -> object:
+        """POST /v1/offline-pack: the manifest of a pack for this journal, unverified."""
+        answer, _ = self._read("POST", "/v1/offline-pack", body={"incarnation": incarnation})
+        return answer.get("manifest")
+
     def pack_file(self, sha256: str) -> bytes:
         return self._file(f"/v1/offline-pack/{sha256}")
 

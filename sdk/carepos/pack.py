@@ -1,24 +1,29 @@
 """The offline pack: what a till holds so that it can verify and decide by itself.
 
 A plain file under a signed manifest (docs/protocol.md §9): issuers' keys, this store's programmes
-with their rules, product lists, what is withdrawn. Top-level names we do not know are left alone,
-because vouchers and allotments will stand there.
+with their rules, product lists, what is withdrawn; and, where the till asked for them, the
+households that shop here, in segments of their own (docs/offline.md §5). Top-level names we do not
+know are left alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from carepos import clock, durable, ids, jws, revocation, strict_json
 from carepos.errors import Malformed
+from carepos.evidence import EvidenceKey
+from carepos.households import SEGMENTS
 from carepos.issuer_keys import MAX_KEYS, IssuerKey, IssuerKeys
 from carepos.keys import Keys, KeySet, digest, unb64
 from carepos.product import ProductList
 from carepos.revocation import Revocations
-from carepos.voucher import Programme
+from carepos.voucher import Programme, Voucher
+
+MAX_SEGMENT_BYTES = 4 * 2**20
 
 _NAMES = frozenset({"v", "terminal", "store", "audience", "issuers", "programmes", "product_lists"})
 
@@ -40,6 +45,85 @@ class Pack:
     programmes: Mapping[str, Programme]
     product_lists: Mapping[str, ProductList]
     revocations: Revocations
+    evidence_key: EvidenceKey | None = None
+    households: PackHouseholds | None = None
+
+    def files(self) -> list[str]:
+        """SHA-256 of every file that the pack consists of, its own first."""
+        segments = () if self.households is None else self.households.segments
+        return [self.sha256, *dict.fromkeys(segment.sha256 for segment in segments)]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A file of a pack, as the pack names it."""
+
+    sha256: str
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackHouseholds:
+    """What a pack says of the households in its segments.
+
+    `kinds` and `dates` are what they point to: vouchers without what is a household's own, and
+    (`spend_until`, `reclaim_after`). For one incarnation of the till alone.
+    """
+
+    incarnation: str
+    count: int
+    kinds: tuple[Mapping[str, object], ...]
+    dates: tuple[tuple[datetime, datetime], ...]
+    segments: tuple[Segment, ...]
+
+    @classmethod
+    def from_json(cls, value: object) -> PackHouseholds:
+        """Raises Malformed."""
+        where = "pack.households"
+        names = strict_json.exact_names(
+            value, {"incarnation", "count", "kinds", "dates", "segments"}, where=where
+        )
+        dates = []
+        for each in strict_json.array(names["dates"], f"{where}.dates", high=100_000):
+            spend, reclaim = strict_json.array(each, f"{where}.dates", low=2, high=2)
+            dates.append(
+                (
+                    clock.from_text(spend, f"{where}.dates"),
+                    clock.from_text(reclaim, f"{where}.dates"),
+                )
+            )
+        segments = strict_json.array(names["segments"], f"{where}.segments", high=SEGMENTS)
+        if len(segments) not in (0, SEGMENTS):
+            raise Malformed(f"must be none or {SEGMENTS}", field=f"{where}.segments")
+        return cls(
+            ids.incarnation(names["incarnation"], f"{where}.incarnation"),
+            strict_json.integer(names["count"], f"{where}.count"),
+            tuple(
+                _kind(each, f"{where}.kinds")
+                for each in strict_json.array(names["kinds"], f"{where}.kinds", high=100_000)
+            ),
+            tuple(dates),
+            tuple(_segment(each, f"{where}.segments") for each in segments),
+        )
+
+
+_OWN = {"voucher": "A" * 22, "frozen": False, "available_minor": 0, "available_quantity": 0}
+
+
+def _kind(value: object, where: str) -> Mapping[str, object]:
+    """What many vouchers share, checked as the voucher that it makes."""
+    if not isinstance(value, dict) or value.keys() & _OWN.keys():
+        raise Malformed("must be a voucher without what is its own", field=where)
+    Voucher.from_json({**value, **_OWN}, "A" * 22, where)
+    return value
+
+
+def _segment(value: object, where: str) -> Segment:
+    names = strict_json.exact_names(value, {"sha256", "length"}, where=where)
+    return Segment(
+        ids.digest_text(names["sha256"], f"{where}.sha256"),
+        strict_json.integer(names["length"], f"{where}.length", high=MAX_SEGMENT_BYTES),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +190,10 @@ def read(data: bytes, manifest: object, *, terminal: str, keys: Keys) -> Pack:
         {programme.programme: programme for programme in programmes},
         {each.product_list_id: each for each in lists},
         Revocations.from_json(body["revocations"]) if "revocations" in body else revocation.NONE,
+        EvidenceKey.from_json(body["evidence_key"], "pack.evidence_key")
+        if "evidence_key" in body
+        else None,
+        PackHouseholds.from_json(body["households"]) if "households" in body else None,
     )
 
 
@@ -117,18 +205,31 @@ def _issuer(value: object, as_of: datetime) -> tuple[str, IssuerKeys]:
     return strict_json.text(names["iss"], "issuer.iss"), keys
 
 
-def keep(folder: Path, data: bytes, manifest: str) -> None:
-    """Store a verified pack durably beside the journal.
+def keep(folder: Path, files: Iterable[bytes], manifest: str) -> None:
+    """Store a verified pack durably beside the journal: its file, its segments, its manifest.
 
-    Each pack's file has a name of its own, so that the manifest decides in one step which is held:
-    a crash at any point leaves the old pack or the new one, never none.
+    Each file has a name of its own, so that the manifest decides in one step which pack is held:
+    a crash at any point leaves the old one or the new one, never none.
     """
-    path = folder / _file_name(digest(data))
-    durable.write(path, data)
+    paths = set()
+    for data in files:
+        path = folder / _file_name(digest(data))
+        paths.add(path)
+        if not path.exists():
+            durable.write(path, data)
     keep_manifest(folder, manifest)
     for other in folder.glob("pack-*.json"):
-        if other != path:
+        if other not in paths:
             other.unlink(missing_ok=True)
+
+
+def read_file(folder: Path, sha256: str) -> bytes | None:
+    """A pack's file that is kept here, if it is what its name says."""
+    try:
+        data = (folder / _file_name(sha256)).read_bytes()
+    except OSError:
+        return None
+    return data if digest(data) == sha256 else None
 
 
 def _file_name(sha256: str) -> str:
@@ -146,7 +247,10 @@ def kept(folder: Path, *, terminal: str, keys: KeySet) -> Pack | None:
     try:
         manifest = (folder / "pack.manifest").read_text("ascii")
         told = read_manifest(manifest, terminal=terminal, keys=keys)
-        data = (folder / _file_name(told.sha256)).read_bytes()
-        return read(data, manifest, terminal=terminal, keys=keys)
+        found = read(read_file(folder, told.sha256) or b"", manifest, terminal=terminal, keys=keys)
     except (OSError, UnicodeDecodeError, Malformed):
         return None
+    if any(read_file(folder, sha256) is None for sha256 in found.files()):
+        # Rules and keys are whole; the households are fetched again.
+        return replace(found, households=None)
+    return found

@@ -7,6 +7,7 @@ unknown key may mean a rotation and is asked about, but not as often as somebody
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,8 @@ from carepos import pack
 from carepos.client import Client
 from carepos.clock import Clock
 from carepos.errors import Malformed, NotDecided, Unreachable
-from carepos.keys import Keys
+from carepos.households import Household, HouseholdKey, read_segment
+from carepos.keys import Keys, digest
 from carepos.pack import Manifest, Pack
 from carepos.unknown_key import may_ask
 
@@ -32,12 +34,14 @@ class PackKeeper:
         client: Client,
         now: Clock,
         held: Pack | None,
+        incarnation: str,
     ) -> None:
         self._folder = folder
         self._terminal = terminal
         self._keys = keys
         self._client = client
         self._now = now
+        self._incarnation = incarnation
         self._refreshing = threading.Lock()
         self._asked_at: datetime | None = None
         self.held = held
@@ -76,7 +80,7 @@ class PackKeeper:
         return self.held is not None and (before is None or self.held.sha256 != before.sha256)
 
     def _refresh(self) -> Pack:
-        text = self._client.pack_manifest()
+        text = self._ask()
         try:
             told = pack.read_manifest(text, terminal=self._terminal, keys=self._keys)
             if self.held is not None and self.held.sha256 == told.sha256:
@@ -84,11 +88,53 @@ class PackKeeper:
             self._check_age(told)
             data = self._client.pack_file(told.sha256)
             fresh = pack.read(data, text, terminal=self._terminal, keys=self._keys)
+            files = [data, *self._segments(fresh)]
         except Malformed as error:
             raise Unreachable(f"the ledger's pack can't be trusted: {error}") from error
-        pack.keep(self._folder, data, str(text))
+        pack.keep(self._folder, files, str(text))
         self.held = fresh
         return fresh
+
+    def _ask(self) -> object:
+        """A manifest of a pack with this journal's households; or of what the tills of a store
+        share, from a ledger that makes no others, or none for a till that is suspended."""
+        try:
+            return self._client.make_pack(self._incarnation)
+        except NotDecided as error:
+            if error.status not in (403, 404, 405):
+                raise
+        return self._client.pack_manifest()
+
+    def _segments(self, fresh: Pack) -> Iterator[bytes]:
+        """The households' files; only those are fetched that are not here already."""
+        if fresh.households is None:
+            return
+        for segment in fresh.households.segments:
+            data = pack.read_file(self._folder, segment.sha256)
+            if data is None:
+                data = self._client.pack_file(segment.sha256)
+            if digest(data) != segment.sha256 or len(data) != segment.length:
+                raise Malformed("is not the segment that the pack names", field="pack.households")
+            yield data
+
+    def household(self, iss: str, sub: str) -> Household | None:
+        """What the pack holds of this beneficiary, if anything for this journal. Raises nothing:
+        what does not open is not there."""
+        held = self.held
+        if held is None or held.households is None:
+            return None
+        told = held.households
+        if told.incarnation != self._incarnation or not told.segments:
+            return None
+        key = HouseholdKey.of(iss, sub, terminal=self._terminal, incarnation=self._incarnation)
+        data = pack.read_file(self._folder, told.segments[key.segment].sha256)
+        try:
+            entry = None if data is None else read_segment(data).get(key.tag)
+            if entry is None:
+                return None
+            return key.open(entry, kinds=len(told.kinds), dates=len(told.dates))
+        except Malformed:
+            return None
 
     def _still_good(self, held: Pack, told: Manifest, text: str) -> Pack:
         """The pack held, as old as the ledger's newest word that nothing in it has changed."""

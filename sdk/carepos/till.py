@@ -173,6 +173,7 @@ class Till:
             now=now,
             # Without asking anybody: a till opens without a network.
             held=pack.kept(folder, terminal=enrolled.terminal, keys=enrolled.ledger_keys.keys),
+            incarnation=journal.incarnation,
         )
         self._key_changer = KeyChanger(
             folder,

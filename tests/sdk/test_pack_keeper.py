@@ -57,7 +57,13 @@ class Packs:
         keys = KeySet([LEDGER.public])
         held = pack.kept(self.folder, terminal=TERMINAL, keys=keys)
         return PackKeeper(
-            self.folder, terminal=TERMINAL, keys=keys, client=client, now=self.now, held=held
+            self.folder,
+            terminal=TERMINAL,
+            keys=keys,
+            client=client,
+            now=self.now,
+            held=held,
+            incarnation="0" * 32,
         )
 
     def body(self) -> bytes:
