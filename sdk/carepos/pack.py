@@ -32,7 +32,8 @@ _NAMES = frozenset({"v", "terminal", "store", "audience", "issuers", "programmes
 class Pack:
     """One verified pack. `issuers` maps `iss` to its keys; programmes and lists by their names.
 
-    `issued_at` and `epoch` are its manifest's: a till never takes an older pack for a newer.
+    `issued_at` and `epoch` are its manifest's: a till never takes an older pack for a newer. One
+    that is not whole lost its households on this disk and is fetched again.
     """
 
     sha256: str
@@ -47,6 +48,7 @@ class Pack:
     revocations: Revocations
     evidence_key: EvidenceKey | None = None
     households: PackHouseholds | None = None
+    is_whole: bool = True
 
     def files(self) -> list[str]:
         """SHA-256 of every file that the pack consists of, its own first."""
@@ -213,9 +215,10 @@ def keep(folder: Path, files: Iterable[bytes], manifest: str) -> None:
     """
     paths = set()
     for data in files:
-        path = folder / _file_name(digest(data))
+        sha256 = digest(data)
+        path = folder / _file_name(sha256)
         paths.add(path)
-        if not path.exists():
+        if read_file(folder, sha256) is None:  # also one that a power cut garbled
             durable.write(path, data)
     keep_manifest(folder, manifest)
     for other in folder.glob("pack-*.json"):
@@ -252,5 +255,5 @@ def kept(folder: Path, *, terminal: str, keys: KeySet) -> Pack | None:
         return None
     if any(read_file(folder, sha256) is None for sha256 in found.files()):
         # Rules and keys are whole; the households are fetched again.
-        return replace(found, households=None)
+        return replace(found, households=None, is_whole=False)
     return found

@@ -83,8 +83,9 @@ class PackKeeper:
         text = self._ask()
         try:
             told = pack.read_manifest(text, terminal=self._terminal, keys=self._keys)
-            if self.held is not None and self.held.sha256 == told.sha256:
-                return self._still_good(self.held, told, str(text))
+            held = self.held
+            if held is not None and held.is_whole and held.sha256 == told.sha256:
+                return self._still_good(held, told, str(text))
             self._check_age(told)
             data = self._client.pack_file(told.sha256)
             fresh = pack.read(data, text, terminal=self._terminal, keys=self._keys)

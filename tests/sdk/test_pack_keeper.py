@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 
-from carepos import clock, jws, pack, token
+from carepos import Till, clock, jws, pack, token
 from carepos.client import Client, Transport
 from carepos.errors import Refused, Unreachable
 from carepos.keys import KeySet, SigningKey, b64, digest
 from carepos.pack_keeper import PackKeeper
+from carepos.token import IdentityToken
 from tests.key_server import KeyServer, http, key_server, says
-from tests.world import AUDIENCE, ISSUER, PROGRAMME, World, milk, world
+from tests.world import AUDIENCE, ISSUER, PROGRAMME, Family, World, milk, world
 
 LEDGER, HELD, NEW, EVIL = (SigningKey(bytes([n]) * 32) for n in range(1, 5))
 TERMINAL = "t-0123456789abcdef"
@@ -247,13 +248,13 @@ def test_t13_made_up_kids_at_a_till_are_one_question(
     code = family.token()
     till.propose(code, [milk()])
     asked: list[str] = []
-    ask = till._client.pack_manifest
+    ask = till._client.make_pack
 
-    def counted() -> object:
+    def counted(incarnation: str) -> object:
         asked.append("pack")
-        return ask()
+        return ask(incarnation)
 
-    monkeypatch.setattr(till._client, "pack_manifest", counted)
+    monkeypatch.setattr(till._client, "make_pack", counted)
     monkeypatch.setattr(till._client, "look_up", lambda *_: pytest.fail("sent on"))
 
     def flood(thread: int, codes: int) -> None:
@@ -338,3 +339,100 @@ def test_what_is_withdrawn_is_refused_at_both_ends(shop: World, what: str) -> No
     if what == "key":
         shop.issuer_key = NEW
     assert till.propose(family.token(), [milk()]).refusal is None
+
+
+# ── households ─────────────────────────────────────────────────────────────────────────────────
+
+OFFLINE = {
+    "allotment_permille": 500, "spend_s": 259_200, "upload_s": 345_600, "pack_age_s": 259_200,
+    "floor": None, "stored_sum_minor": 10**6, "stored_count": 100, "online_permille": 0,
+}  # fmt: skip
+
+
+def offline_shop(shop: World) -> tuple[Till, Family, IdentityToken]:
+    """A till, and a family that shopped there once, in a programme that works offline."""
+    shop.ledger.programmes.put_programme({**PROGRAMME, "offline": OFFLINE})
+    till, family = shop.till(), shop.family()
+    code = family.token()
+    till.redeem(till.propose(code, [milk(1_000)]), checkout="S1-1", cashier="c01")
+    return till, family, till.identify(code)
+
+
+def files(till: Till) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in till.folder.glob("pack-*.json")}
+
+
+def test_a_pack_holds_the_households_that_shop_here(shop: World) -> None:
+    """Found by the token alone, with what is set aside for this till; nobody else's code opens
+    anything, and nothing of anybody stands in the files."""
+    till, family, identity = offline_shop(shop)
+    assert till._packs.household(identity.iss, identity.sub) is None
+    till.refresh_pack()
+    household = till._packs.household(identity.iss, identity.sub)
+    assert household is not None
+    [voucher] = household.vouchers
+    assert (voucher.available_minor, voucher.allotments[0].amount_minor) == (5_500, 5_500)
+    assert till._packs.household(identity.iss, "A" * 22) is None
+    held = b"".join(files(till).values())
+    for secret in (family.sub, household.beneficiary, voucher.voucher):
+        assert secret.encode() not in held
+
+
+def test_only_what_changed_of_a_pack_is_fetched_again(
+    shop: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 segments, of which one household's use changes one: that and the pack's own file."""
+    till, _, _ = offline_shop(shop)
+    other = shop.family()
+    till.redeem(till.propose(other.token(), [milk(500)]), checkout="S1-2", cashier="c01")
+    till.refresh_pack()
+    before = files(till)
+    fetched: list[str] = []
+    fetch = till._client.pack_file
+
+    def counted(sha256: str) -> bytes:
+        fetched.append(sha256)
+        return fetch(sha256)
+
+    monkeypatch.setattr(till._client, "pack_file", counted)
+    till.refresh_pack()
+    assert fetched == [] and files(till) == before
+    till.redeem(till.propose(other.token(), [milk(700)]), checkout="S1-3", cashier="c01")
+    till.refresh_pack()
+    assert 1 <= len(fetched) <= 2
+    assert len(files(till).keys() & before.keys()) >= len(before) - 2
+
+
+def test_a_segment_that_is_cut_costs_the_households_not_the_rules(shop: World) -> None:
+    """After a power cut garbled a file the till opens with keys and rules as before, says that it
+    has no households, and fetches the segment again."""
+    till, _, identity = offline_shop(shop)
+    held = till.refresh_pack()
+    assert held.households is not None
+    till.close()
+    name = pack._file_name(held.households.segments[0].sha256)
+    for segment in held.households.segments:
+        path = till.folder / pack._file_name(segment.sha256)
+        if path.exists():
+            path.write_bytes(path.read_bytes()[:-1])
+    again = shop.till()
+    assert again.held_pack is not None and again.held_pack.programmes
+    assert again._packs.household(identity.iss, identity.sub) is None
+    # A pack that is held without its households is not the whole of what the ledger names.
+    again.refresh_pack()
+    assert again._packs.household(identity.iss, identity.sub) is not None
+    assert (again.folder / name).exists()
+
+
+def test_a_new_journal_opens_no_households_of_the_old_one(shop: World) -> None:
+    """An incarnation's pack is its own: what was set aside for another is not spent."""
+    till, _, identity = offline_shop(shop)
+    till.refresh_pack()
+    till.close()
+    for name in ("journal.db", "journal.db-wal", "journal.db-shm"):
+        (till.folder / name).unlink(missing_ok=True)
+    reborn = shop.till()
+    assert reborn._packs.household(identity.iss, identity.sub) is None
+    reborn.refresh_pack()
+    household = reborn._packs.household(identity.iss, identity.sub)
+    assert household is not None and household.vouchers[0].allotments == ()
