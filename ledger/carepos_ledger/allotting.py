@@ -148,6 +148,36 @@ class _Chunk:
             )
 
 
+def release_all(
+    connection: Connection, rows: Sequence[Any], now: datetime, *, dry_run: bool = False
+) -> list[dict[str, Any]]:
+    """What is set aside of these vouchers, locked by the caller, goes back to them: their rows as
+    they then are. A till that still sells against it sells at a loss (docs/privacy.md)."""
+    shelf = Shelf()
+    shelf.holdings = {row["voucher"]: holding_from(row) for row in rows}
+    shelf.allotments = allotments.read_open(
+        connection, [(row["bucket"], row["voucher"]) for row in rows]
+    )
+    for held in list(shelf.allotments.values()):
+        for allotment in held:
+            shelf.release(allotment)
+    if not dry_run:
+        allotments.write_changed(connection, shelf.changed_allotments.values())
+        _write_postings(connection, shelf.new_postings, clock.to_text(now))
+    released = []
+    for row in rows:
+        balance = shelf.holdings[row["voucher"]].balance
+        released.append(
+            {
+                **row,
+                "available_minor": balance.available_minor,
+                "saved_minor": balance.saved_minor,
+                "available_quantity": balance.available_quantity,
+            }
+        )
+    return released
+
+
 def _free(
     held: Holding, opened: Sequence[Allotment], own: Sequence[Allotment], rule: OfflineRule
 ) -> tuple[int, int]:

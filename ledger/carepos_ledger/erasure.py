@@ -24,6 +24,7 @@ from carepos.keys import b64, digest
 from carepos_ledger import accounts, acting, schema
 from carepos_ledger.accounts import Balance
 from carepos_ledger.actions import act
+from carepos_ledger.allotting import release_all
 from carepos_ledger.book import entry_rows, holding_from
 from carepos_ledger.database import Database
 from carepos_ledger.issuing import issue_posting
@@ -81,8 +82,9 @@ class Erasure:
         lock_programmes(connection)
         person, now = find_person(connection, who), self._now()
         # In the order of a redemption: vouchers, their holder, an actor.
-        vouchers = vouchers_of(connection, person, lock=True)
+        locked = vouchers_of(connection, person, lock=True)
         lock_person(connection, person)
+        vouchers = release_all(connection, locked, now, dry_run=dry_run)
         if not forfeit and not dry_run:
             _refuse_what_can_be_spent(vouchers, now)
         found = _count(connection, person, vouchers)
@@ -189,11 +191,14 @@ class Erasure:
             schema.enrolments,
             schema.holder_sessions,
             schema.holder_marks,
+            schema.homes,
             schema.beneficiaries,
         ):
             connection.execute(
                 delete(table).where(*(table.c[name] == value for name, value in held.items()))
             )
+        # Tills that are fetching a pack ask for another, in which they are not.
+        connection.execute(delete(schema.pack_files))
         # What somebody did for them, and what they said of a purchase, stays without them.
         for table in (schema.acted, schema.disputes):
             connection.execute(

@@ -33,6 +33,7 @@ def export(database: Database, who: Who, now: Clock) -> dict[str, Any]:
             "acted_for_me": _acted(connection, person, as_actor=False),
             "acted_by_me": _acted(connection, person, as_actor=True),
             "disputes": _disputes(connection, person),
+            "home_store": _home(connection, person),
         }
 
 
@@ -53,6 +54,16 @@ def _voucher(connection: Connection, row: Any) -> dict[str, Any]:
         "available_quantity": row["available_quantity"],
         "history": _history(connection, row),
     }
+
+
+def _home(connection: Connection, person: Person) -> str | None:
+    """Where their vouchers are set aside, for a shop that redeems without a network."""
+    table = schema.homes.c
+    return connection.scalars(
+        select(table.store).where(
+            table.bucket == person.bucket, table.beneficiary == person.beneficiary
+        )
+    ).one_or_none()
 
 
 def _stopped_at(connection: Connection, voucher: Any) -> str | None:

@@ -591,6 +591,7 @@ _PATHS: Final[dict[str, Schema]] = {
                 acted_for_me=_list({"type": "object"}),
                 acted_by_me=_list({"type": "object"}),
                 disputes=_list({"type": "object"}),
+                home_store={"anyOf": [_NAME, {"type": "null"}]},
             ),
             body=_object(person=_ref("Person")),
         )

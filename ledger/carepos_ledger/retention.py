@@ -42,6 +42,8 @@ VISITS_KEPT: Final = timedelta(days=2)
 (docs/identity.md §5). The other day is for clocks."""
 ACTIVATIONS_KEPT: Final = timedelta(days=30)
 """How long a code that can't be used any more is told from one that never was."""
+PACKS_KEPT: Final = timedelta(days=7)
+"""A till asks for a pack every day; what it holds is on its own disk."""
 STEP_BUCKETS: Final = 128
 MAX_ROWS: Final = 1_000
 
@@ -102,6 +104,7 @@ class Retention:
             (schema.beneficiaries, _only_in(closed)),
             (schema.cards, _without_person(schema.cards)),
             (schema.holder_marks, _without_person(schema.holder_marks)),
+            (schema.homes, _without_person(schema.homes)),
         ]
         return {
             table.name: self._delete(table, table.c.bucket.between(low, high - 1) & where, dry_run)
@@ -112,7 +115,7 @@ class Retention:
         if closed and not dry_run:
             act(self._database, lambda connection: _forget_lists(connection, closed, now))
         codes, issues, actors = schema.activations, schema.issues, schema.actors
-        sessions = schema.holder_sessions
+        sessions, packs = schema.holder_sessions, schema.pack_files
         found = {
             table.name: self._delete(table, where, dry_run)
             for table, where in (
@@ -121,6 +124,7 @@ class Retention:
                 (schema.enrolments, _without_person(schema.enrolments)),
                 (codes, codes.c.expires_at < clock.to_text(now - ACTIVATIONS_KEPT)),
                 (sessions, sessions.c.opened_at < clock.to_text(now - VISITS_KEPT)),
+                (packs, packs.c.made_at < clock.to_text(now - PACKS_KEPT)),
             )
         }
         found["revocations"] = self._revocations(now, dry_run)

@@ -307,6 +307,7 @@ homes = Table(
 )
 
 # What is set aside of a voucher for one incarnation of one till; changed under the voucher's lock.
+# No row is ever deleted: its number must not come again while a till counts what it used of it.
 allotments = Table(
     "allotments",
     metadata,

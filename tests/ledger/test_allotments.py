@@ -13,7 +13,10 @@ from carepos.households import HouseholdKey, read_segment
 from carepos.keys import digest
 from carepos.outcome import Outcome
 from carepos_ledger import schema, terminal_keys
+from carepos_ledger.erasure import Erasure
+from carepos_ledger.held import export
 from carepos_ledger.packs import Packs
+from carepos_ledger.person import Who
 from carepos_ledger.shelf import Terminal
 from tests.ledger.rig import (
     AUDIENCE,
@@ -262,6 +265,26 @@ def test_a_new_journal_does_not_spend_what_the_old_one_was_given(shop: Shop) -> 
     assert shop.household(holder, reborn).vouchers[0].allotments == ()
     assert shop.pay(holder, 6_000, reborn).result == "posted"
     assert code(shop.pay(holder, 1, reborn)) == "reserved_elsewhere"
+
+
+def test_what_is_set_aside_of_somebody_who_is_erased_goes_back_too(shop: Shop) -> None:
+    """The programme gets all of it, the export says where the household shopped, and no pack holds
+    them any more."""
+    rig, holder = shop.rig, shop.at_home()
+    shop.pack()
+    before = rig.office.programme_sums(PROGRAMME)
+    assert (before.available_minor, before.allotted_minor) == (6_000, 6_000)
+    erasure = Erasure(rig.database, rig.now)
+    who = Who(ISSUER, holder.sub, None, None)
+    assert export(rig.database, who, rig.now)["home_store"] == "zhou-shop"
+    told = erasure.erase(who, forfeit=True, operator="o", dry_run=True)
+    assert told.forfeited_minor == {PROGRAMME: 12_000}
+    assert rig.office.programme_sums(PROGRAMME) == before
+    erasure.erase(who, forfeit=True, operator="o")
+    after = rig.office.programme_sums(PROGRAMME)
+    assert (after.available_minor, after.allotted_minor, after.returned_minor) == (0, 0, 12_000)
+    assert rig.counts().get("homes") is None and rig.counts().get("pack_files") is None
+    assert shop.pack()["households"]["count"] == 0
 
 
 # ── taking back ────────────────────────────────────────────────────────────────────────────────
