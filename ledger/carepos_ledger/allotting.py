@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, tuple_, update
+from sqlalchemy import Connection, bindparam, insert, select, tuple_, update
 
 from carepos import clock
 from carepos.clock import Clock
@@ -134,18 +134,30 @@ class _Chunk:
         allotments.write_new(connection, self._made)
         allotments.write_changed(connection, shelf.changed_allotments.values())
         _write_postings(connection, shelf.new_postings, clock.to_text(self._now))
+        if not shelf.touched:
+            return
         table = schema.vouchers
-        for voucher in sorted(shelf.touched):
-            balance = shelf.holdings[voucher].balance
-            connection.execute(
-                update(table)
-                .where(table.c.bucket == buckets[voucher], table.c.voucher == voucher)
-                .values(
-                    available_minor=balance.available_minor,
-                    saved_minor=balance.saved_minor,
-                    available_quantity=balance.available_quantity,
-                )
+        connection.execute(
+            update(table)
+            .where(
+                table.c.bucket == bindparam("b_bucket"), table.c.voucher == bindparam("b_voucher")
             )
+            .values(
+                available_minor=bindparam("b_available"),
+                saved_minor=bindparam("b_saved"),
+                available_quantity=bindparam("b_quantity"),
+            ),
+            [
+                {
+                    "b_bucket": buckets[voucher],
+                    "b_voucher": voucher,
+                    "b_available": shelf.holdings[voucher].balance.available_minor,
+                    "b_saved": shelf.holdings[voucher].balance.saved_minor,
+                    "b_quantity": shelf.holdings[voucher].balance.available_quantity,
+                }
+                for voucher in sorted(shelf.touched)
+            ],
+        )
 
 
 def release_all(
