@@ -211,6 +211,16 @@ def net(postings: Iterable[Iterable[Entry]]) -> list[Entry]:
     return _without_zeros([Entry(*key, amount) for key, amount in sums.items()])
 
 
+def moves(entries: Iterable[Entry]) -> bool:
+    """Whether anything comes to or leaves anybody: money that only changes between what a voucher
+    has `available`, `saved` and set aside does not."""
+    purses = [
+        replace(entry, account=AVAILABLE) if is_vouchers(entry.account) else entry
+        for entry in entries
+    ]
+    return bool(net([purses]))
+
+
 def reversed_entries(entries: Iterable[Entry]) -> list[Entry]:
     """Every leg negated: a reversal undoes exactly what was posted. What was drawn on an allotment
     goes back to `available`: by then it may be closed."""

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from carepos import clock
@@ -158,7 +159,7 @@ class Book:
                 rows = [row for row in rows if row["digest"] not in late]
                 batch = [c for c in batch if c.record.digest not in late]
             if rows:
-                connection.execute(insert_or_ignore(connection, schema.terminal_notes), rows)
+                connection.execute(_insert_note(connection), rows)
             numbers = {(r["terminal"], r["incarnation"], r["sequence"]) for r in rows}
             held = {
                 (terminal, incarnation, sequence): digest
@@ -236,17 +237,18 @@ class Book:
             )
         ):
             shelf.outcomes[row.digest] = Decided(row.result, row.outcome)
-        for posted in _read_posted(connection, postings):
+        for posted in read_posted(connection, postings):
             shelf.posted[posted.posting] = posted
         shelf.sold |= undo_rows.read_sold(connection, batch, shelf.posted.values())
         shelf.acted |= acting.read_acted(connection, postings)
         terminals = schema.terminals.c
         for row in connection.execute(
-            select(terminals.terminal, terminals.status).where(
-                terminals.terminal.in_(sorted({c.record.terminal for c in batch}))
+            select(terminals.terminal, terminals.status, terminals.merchant).where(
+                terminals.terminal.in_(sorted({terminal for _, terminal, _ in {*own, *originals}}))
             )
         ):
             shelf.statuses[row.terminal] = row.status
+            shelf.merchants[row.terminal] = row.merchant
         shelf.keys |= terminal_keys.read_for_changes(connection, batch)
         self._read_identities(connection, shelf, batch)
         self._read_gaps(connection, shelf, batch)
@@ -650,7 +652,7 @@ def entry_rows(
     ]
 
 
-def _read_posted(connection: Connection, keys: set[tuple[int, str]]) -> list[Posted]:
+def read_posted(connection: Connection, keys: set[tuple[int, str]]) -> list[Posted]:
     if not keys:
         return []
     postings, entries = schema.postings.c, schema.entries.c
@@ -747,6 +749,21 @@ def read_product_list(connection: Connection, name: str, version: int) -> Produc
         select(table.entries).where(table.product_list == name, table.version == version)
     ).one()
     return ProductList(name, version, json.loads(entries))
+
+
+def _insert_note(connection: Connection) -> Any:
+    """A number is noted once. What was noted before its bucket was kept, and comes again, has it
+    from now on: an undo behind it would else wait for ever."""
+    table = schema.terminal_notes
+    if connection.dialect.name == "sqlite":
+        made: Any = sqlite.insert(table)
+    else:
+        made = postgresql.insert(table)
+    return made.on_conflict_do_update(
+        index_elements=list(table.primary_key.columns),
+        set_={"bucket": made.excluded.bucket},
+        where=table.c.bucket.is_(None) & (table.c.digest == made.excluded.digest),
+    )
 
 
 def read_visits(

@@ -474,6 +474,8 @@ class Decider:
         return [
             _state(self._shelf.at(voucher, command), moved[voucher], allotted.get(voucher, (0, 0)))
             for voucher in sorted(moved)
+            # Money that only changed between available and saved came back to nobody.
+            if any(moved[voucher])
         ]
 
     def _sign(

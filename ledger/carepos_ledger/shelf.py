@@ -113,7 +113,8 @@ class Posted:
 
     def left(self) -> list[Entry]:
         """The legs of what still stands; none once it is all taken back."""
-        return accounts.net([self.entries, self.undone])
+        left = accounts.net([self.entries, self.undone])
+        return left if accounts.moves(left) else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,8 @@ class Shelf:
 
     `waiting`: by digest of an undo, the numbers before it that were not decided when this was read,
     each with its record's digest where it has arrived. `sold`: by posting, the sales that an undo
-    of this batch names. `ownerless`: vouchers of people who were erased.
+    of this batch names. `statuses`, `merchants`: of its terminals, and of those whose sales it
+    names. `ownerless`: vouchers of people who were erased.
     """
 
     outcomes: dict[str, Decided] = field(default_factory=dict)
@@ -176,6 +178,7 @@ class Shelf:
     homes: dict[Holder, tuple[str, bool]] = field(default_factory=dict)
     ownerless: set[str] = field(default_factory=set)
     statuses: dict[str, str] = field(default_factory=dict)
+    merchants: dict[str, str] = field(default_factory=dict)
     keys: dict[str, TerminalKey] = field(default_factory=dict)
 
     new_outcomes: dict[str, tuple[Command, Decided]] = field(default_factory=dict)

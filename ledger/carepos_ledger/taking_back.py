@@ -41,16 +41,13 @@ class TakingBack:
         known = self._shelf.attempts.get((original.terminal, original.id))
         if known is None or known.record_sha256 != original.record_sha256:
             return Refusal("original_unknown")
-        if known.posting is None:
-            # Of a till of somebody else's it is not even said that there was one.
-            own = original.terminal == command.record.terminal
-            return Refusal("original_not_booked" if own else "original_unknown")
-        posted = self._shelf.posted[known.posting]
-        if posted.kind != "redeem" or posted.merchant != command.terminal.merchant:
+        if self._shelf.merchants.get(original.terminal) != command.terminal.merchant:
+            # Of somebody else's till it is not even said that there was a sale.
             return Refusal("original_unknown")
-        if known.state != "posted":
+        if known.posting is None or known.state != "posted":
             return Refusal("original_not_booked")
-        return posted
+        posted = self._shelf.posted[known.posting]
+        return posted if posted.kind == "redeem" else Refusal("original_unknown")
 
     def refusal(self, command: Command, wish: Void | Refund, posted: Posted) -> Refusal | None:
         """Why the sale can't be taken back so, by the rules."""
@@ -126,7 +123,8 @@ class TakingBack:
         returned = dict(sold.refunded)
         for line in refund.lines:
             returned[line.line] = returned.get(line.line, 0) + line.quantity
-        self._shelf.sold[posted.posting] = replace(sold, refunded=returned)
+        gone = not self._shelf.posted[posted.posting].left()
+        self._shelf.sold[posted.posting] = replace(sold, refunded=returned, undone=gone)
 
     # ── vouchers that are over ─────────────────────────────────────────────────────────────────
 

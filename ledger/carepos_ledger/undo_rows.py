@@ -67,7 +67,7 @@ def read_sold(
         )
     }
     keys = _keys(connection, {row.terminal for row in times.values()})
-    settled, refunded = _settled(connection, places), _refunded(connection, places)
+    settled, refunded = _settled(connection, places), read_refunded(connection, places)
     found = {}
     for digest, text in connection.execute(
         select(kept.digest, kept.jws).where(tuple_(kept.bucket, kept.digest).in_(places))
@@ -102,7 +102,7 @@ def _settled(connection: Connection, places: list[Place]) -> set[str]:
     )
 
 
-def _refunded(connection: Connection, places: list[Place]) -> dict[str, dict[int, int]]:
+def read_refunded(connection: Connection, places: list[Place]) -> dict[str, dict[int, int]]:
     """By sale: how much of each line came back so far."""
     table = schema.returned_lines.c
     found: dict[str, dict[int, int]] = {}

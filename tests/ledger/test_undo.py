@@ -511,3 +511,59 @@ def test_ids_of_an_undo_stand_in_the_sales_bucket(rig: Rig) -> None:
     sale = sold(rig, till, holder)
     with pytest.raises(Exception, match="bucket"):
         till.void(sale, ids.new_attempt_id(8, rig.now()))
+
+
+def test_what_is_voided_is_gone_also_where_a_cap_does_not_divide(rig: Rig) -> None:
+    """How a void shared its money between available and saved is no rest of the sale: nothing is
+    left to void, refund or reverse."""
+    till = rig.signer()
+    terms = {"unit": "piece", "cap_minor": 10, "fixed_minor": 0, "cap_quantity": 3}
+    holder = rig.holder({"kind": "item", "quantity": 5, "terms": terms})
+    first = goods(rig, till, holder, terms, 1, 3)
+    goods(rig, till, holder, terms, 2, 6)
+    before = rig.balance(holder.voucher)
+    assert rig.send_one(till.void(first)).result == "posted"
+    held = rig.balance(holder.voucher)
+    assert held != before
+    assert code(rig.send_one(till.void(first))) == "already_undone"
+    assert code(rig.send_one(till.refund(first, (1, 1)))) == "already_undone"
+    late = rig.send_one(till.reversal(first))
+    assert (late.result, late.currency, late.amount_minor, late.vouchers) == (
+        "reversed",
+        None,
+        0,
+        (),
+    )
+    assert rig.balance(holder.voucher) == held
+
+
+def test_a_number_noted_before_buckets_were_kept_is_decided_like_any_other(rig: Rig) -> None:
+    """What was noted by an older version and is decided now does not keep an undo waiting."""
+    till, holder = rig.signer(), rig.holder()
+    envelope = rig.redeem(till, holder)
+    assert rig.send({"record": envelope["record"]}) == ["malformed"]
+    with rig.database.write() as connection:
+        connection.execute(update(schema.terminal_notes).values(bucket=None))
+    assert rig.send_one(envelope).result == "posted"
+    assert rig.send_one(till.void(rig.read(envelope))).result == "posted"
+
+
+def test_only_what_comes_back_is_told(rig: Rig) -> None:
+    """A voucher whose goods came back before stands in no later outcome, also where its money lies
+    otherwise than the sale left it."""
+    till = rig.signer()
+    terms = {"unit": "piece", "cap_minor": 10, "fixed_minor": 0, "cap_quantity": 3}
+    holder = rig.holder({}, {"kind": "item", "quantity": 5, "terms": terms})
+    value, item = holder.vouchers
+    sale = sold(
+        rig, till, holder,
+        basket=[Line(RICE, 1, "piece", 3), Line(MILK, 1, "piece", 500)],
+        allocation=[Entry(1, item, 1, 3, 0), Entry(2, value, 0, 500, 0)],
+    )  # fmt: skip
+    sold(
+        rig, till, holder,
+        basket=[Line(RICE, 2, "piece", 6)], allocation=[Entry(1, item, 2, 6, 0)],
+    )  # fmt: skip
+    assert moved(rig.send_one(till.refund(sale, (1, 1)))) == {item: (3, 1)}
+    assert moved(rig.send_one(till.void(sale))) == {}
+    assert moved(rig.send_one(till.reversal(sale))) == {value: (500, 0)}
