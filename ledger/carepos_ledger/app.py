@@ -44,6 +44,7 @@ from carepos_ledger.problems import Problem
 from carepos_ledger.programmes import Programmes
 from carepos_ledger.retention import Retention
 from carepos_ledger.revoking import Revoking
+from carepos_ledger.sales import Sales
 from carepos_ledger.settings import Settings
 from carepos_ledger.settlement import Settlement
 from carepos_ledger.terminals import Terminals
@@ -119,6 +120,7 @@ def build(
             desk=desk,
             counter=counter,
             packs=packs,
+            sales=Sales(database, keyring),
             authenticate=authenticate,
         )
     )

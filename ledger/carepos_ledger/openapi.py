@@ -273,6 +273,7 @@ _FORM: Final[dict[str, Schema]] = {"form": {"type": "string", "minLength": 22, "
 _DISPUTE_REASON: Final[Schema] = {"enum": ["not_me", "not_these_goods", "wrong_amount", "no_goods"]}
 _SUBJECT: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9._~-]{1,64}$"}
 _RECEIPT_NO: Final[Schema] = {"type": "string", "pattern": "^[0-9]{4,9}-[0-9]{6,16}-[0-9]$"}
+_RECEIPT_CODE: Final[Schema] = {"type": "string", "pattern": "^[A-Z2-7]{16}$"}
 _REFERENCE: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9_-]{22}$"}
 
 
@@ -331,6 +332,14 @@ _PATHS: Final[dict[str, Schema]] = {
             _object(lookup=_JWS),
             who="terminal",
             body=_object({"pin_proof": _DIGEST}, token=_TEXT),
+        )
+    },
+    "/v1/sales/find": {
+        "post": _operation(
+            "A booked sale of the caller's merchant, by the number on its receipt",
+            _object(sale=_JWS, record=_JWS),
+            who="terminal",
+            body=_object(receipt_no=_RECEIPT_NO, code=_or_null(_RECEIPT_CODE)),
         )
     },
     "/v1/offline-pack": {

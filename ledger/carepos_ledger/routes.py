@@ -15,6 +15,7 @@ from carepos_ledger.intake import MAX_TOKEN_CHARACTERS, Intake
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.packs import Packs
 from carepos_ledger.problems import Problem
+from carepos_ledger.sales import Sales
 from carepos_ledger.shelf import Decided
 from carepos_ledger.terminals import Terminals
 
@@ -35,9 +36,10 @@ def blueprint(
     desk: Desk,
     counter: Counter,
     packs: Packs,
+    sales: Sales,
     authenticate: Authenticator,
 ) -> Blueprint:
-    """Enrolment, records, lookups and the pack."""
+    """Enrolment, records, lookups, sales of other tills and the pack."""
     routes = Blueprint("terminals", __name__)
 
     @routes.get("/.well-known/jwks.json")
@@ -93,6 +95,13 @@ def blueprint(
         if proof is not None:
             proof = ids.digest_text(proof, "pin_proof")
         return json_response({"lookup": counter.look_up(who, token, proof)})
+
+    @routes.post("/v1/sales/find")
+    def find_sale() -> Response:
+        body = json_body(request)
+        who = caller(authenticate)
+        names = strict_json.exact_names(body, {"receipt_no", "code"}, where="body")
+        return json_response(sales.find(who, names["receipt_no"], names["code"]).to_json())
 
     @routes.get("/v1/offline-pack")
     def pack_manifest() -> Response:

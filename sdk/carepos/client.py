@@ -170,6 +170,16 @@ class Client:
         answer, jti = self._read("POST", "/v1/vouchers/lookup", body={"token": token, **proved})
         return answer.get("lookup"), jti
 
+    def find_sale(self, receipt_no: str, code: str | None) -> tuple[object, object, str]:
+        """POST /v1/sales/find: (signed sale, its record, jti), both unverified: `found_sale.read`.
+
+        `code`: the 16 characters of the receipt's QR, where it can be read. NotDecided `not_found`:
+        no sale of this merchant, or one that can't be told apart.
+        """
+        body = {"receipt_no": receipt_no, "code": code}
+        answer, jti = self._read("POST", "/v1/sales/find", body=body)
+        return answer.get("sale"), answer.get("record"), jti
+
     def use_key(self, key: SigningKey) -> None:
         """Sign every read from now on with `key`."""
         self._key = key

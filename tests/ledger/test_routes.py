@@ -22,8 +22,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from carepos import jws, outcome
-from carepos.client import READ_TYP, read_token
+from carepos import found_sale, ids, jws, outcome
+from carepos.client import READ_TYP, Client, Transport, read_token
+from carepos.errors import Malformed
 from carepos.keys import SigningKey, b64, digest
 from carepos.outcome import Outcome
 from carepos_ledger import app, migrations
@@ -48,6 +49,7 @@ from tests.world import served
 JTI = "A" * 22
 NOT_FOUND_ID = "019aa9f3-2b80-8abc-9123-456789abcdef"
 NO_SUCH = "A" * 43
+NO_SALE, NO_CODE = ids.receipt_no(1, 999_999), "A" * 16
 
 
 @dataclass(frozen=True)
@@ -385,9 +387,37 @@ def test_a_suspended_till_may_ask_about_attempts_only(wire: Wire) -> None:
         assert wire.read("GET", f"/v1/records/{NOT_FOUND_ID}").code == "unauthorised"
 
 
+def test_a_sale_is_found_by_another_till_of_the_merchant(wire: Wire) -> None:
+    """Over HTTP, through the till's own client: the answer is bound to the question, and what the
+    other till reads of it makes a refund that is booked. A suspended till may ask, too."""
+    rig, other = wire.rig, wire.rig.signer("zhou-far")
+    envelope = rig.redeem(wire.till, wire.holder, 6_000)
+    sale = rig.read(envelope)
+    wire.post(envelope)
+    client = Client(
+        Transport(wire.url),
+        terminal=other.terminal,
+        ledger=rig.keyring.ledger,
+        key=other.key,
+        now=rig.now,
+    )
+    rig.terminals.set_status(other.terminal, "suspended")
+    answer, record, jti = client.find_sale(ids.receipt_no(1, sale.sequence), None)
+    rig.terminals.set_status(other.terminal, "active")
+    keys = rig.keyring.keys.keys
+    found = found_sale.read(answer, record, request=jti, terminal=other.terminal, keys=keys)
+    assert (found.record.jws, found.programme) == (sale.jws, PROGRAMME)
+    [result] = wire.post({"record": other.refund(found.record, (1, 1)).jws})
+    assert wire.outcome(result["outcome"]).amount_minor == 6_000
+    for request, terminal in (("B" * 22, other.terminal), (jti, wire.till.terminal)):
+        with pytest.raises(Malformed, match="another question"):
+            found_sale.read(answer, record, request=request, terminal=terminal, keys=keys)
+
+
 READS: list[tuple[str, str, bytes | None]] = [
     ("GET", f"/v1/records/{NOT_FOUND_ID}", None),
     ("POST", "/v1/vouchers/lookup", dumps({"token": "x"})),
+    ("POST", "/v1/sales/find", dumps({"receipt_no": "0001-000001-0", "code": None})),
     ("GET", "/v1/offline-pack", None),
     ("GET", f"/v1/offline-pack/{NO_SUCH}", None),
     ("GET", "/v1/settlements", None),
@@ -494,7 +524,7 @@ def test_a_wrong_clock_is_told_the_signed_time(wire: Wire, off_s: int) -> None:
 
 # ── bad bodies (T-15) ──────────────────────────────────────────────────────────────────────────
 
-POSTS = ("/v1/records", "/v1/terminals", "/v1/vouchers/lookup")
+POSTS = ("/v1/records", "/v1/terminals", "/v1/vouchers/lookup", "/v1/sales/find")
 BAD_BODIES: dict[str, bytes] = {
     "nothing": b"",
     "no JSON": b"hello",
@@ -545,11 +575,17 @@ def test_every_wrong_value_in_an_enrolment_and_a_lookup(wire: Wire) -> None:
     bodies = {
         "/v1/terminals": json.loads(enrolment(activation, SigningKey.generate())),
         "/v1/vouchers/lookup": {"token": wire.rig.token(wire.holder)},
+        "/v1/sales/find": {"receipt_no": NO_SALE, "code": NO_CODE},
     }
     codes = {"malformed", "signature_invalid", "token_malformed"}
     with wire.unchanged():
         for target, good in bodies.items():
-            changed = [{**good, name: value} for name in good for value in WRONG_VALUES]
+            changed = [
+                {**good, name: value}
+                for name in good
+                for value in WRONG_VALUES
+                if (name, value) != ("code", None)
+            ]
             changed += [{k: v for k, v in good.items() if k != name} for name in good]
             changed.append({**good, "more": 1})
             for body in changed:
@@ -789,6 +825,7 @@ ADDRESSES: dict[str, set[str]] = {
     "/v1/records": {"POST"},
     f"/v1/records/{NOT_FOUND_ID}": {"GET"},
     "/v1/vouchers/lookup": {"POST"},
+    "/v1/sales/find": {"POST"},
     "/v1/offline-pack": {"GET"},
     f"/v1/offline-pack/{NO_SUCH}": {"GET"},
     "/v1/settlements": {"GET"},
@@ -873,6 +910,7 @@ def test_any_damage_to_a_good_body_gets_a_coded_answer(
         "/v1/records": dumps({"items": [wire.rig.redeem(wire.till, wire.holder, 1)]}),
         "/v1/terminals": enrolment(activation, SigningKey.generate()),
         "/v1/vouchers/lookup": dumps({"token": wire.rig.token(wire.holder)}),
+        "/v1/sales/find": dumps({"receipt_no": NO_SALE, "code": NO_CODE}),
     }[target]
     start = len(good) * data.draw(st.integers(0, 1_000)) // 1_000
     cut = data.draw(st.integers(0, 3))
