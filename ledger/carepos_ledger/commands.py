@@ -521,6 +521,8 @@ def _disputes(client: OperatorClient, args: argparse.Namespace) -> int:
         amount = issue_command.number(each["amount_minor"], each["currency"])
         acted = f" · {each['acted']}" if each["acted"] else ""
         undone = " · reversed" if each["reversed"] else ""
+        if each["returned_minor"] and not each["reversed"]:
+            undone = f" · {issue_command.number(each['returned_minor'], each['currency'])} returned"
         print(
             f"{each['dispute']} {each['state']} · {each['reason']} · {each['receipt_no']} · "
             f"{amount} {each['currency']} · {each['store']} {each['store_name']} · "

@@ -35,8 +35,8 @@ class Disputes:
     def open(self, bucket: int, beneficiary: str, posting: str, reason: str) -> Done:
         """Once per redemption: said again, with whatever reason, nothing changes and it `exists`.
 
-        Raises Problem `not_found` for what is no redemption of this beneficiary, or a reversed one;
-        Malformed for a reason that is not one of REASONS.
+        Raises Problem `not_found` for what is no redemption of this beneficiary, or one of which
+        nothing stands; Malformed for a reason that is not one of REASONS.
         """
         if reason not in REASONS:
             raise Malformed("must be one of the four reasons", field="reason")
@@ -54,8 +54,8 @@ class Disputes:
                 raise Problem("not_found", "no such redemption")
             if find(connection, table, key) is not None:
                 return "exists"
-            if holder_account.reversal_of(connection, bucket, posting):
-                raise Problem("not_found", "it was reversed")
+            if not holder_account.stands(connection, bucket, posting):
+                raise Problem("not_found", "it was taken back")
             at = clock.to_text(self._now())
             connection.execute(
                 insert(table).values(
@@ -167,6 +167,7 @@ def _listed(connection: Connection, after: int) -> list[dict[str, Any]]:
         connection,
         tuple_(postings.bucket, postings.posting).in_([(r.bucket, r.posting) for r in rows]),
     )
+    returned = uses.taken_back(connection, [(row.bucket, row.posting) for row in rows])
     return [
         {
             "dispute": row.n,
@@ -186,7 +187,8 @@ def _listed(connection: Connection, after: int) -> list[dict[str, Any]]:
             "currency": row.currency,
             "amount_minor": amounts.get((row.bucket, row.posting), 0),
             "recorded_at": row.recorded_at,
-            "reversed": holder_account.reversal_of(connection, row.bucket, row.posting),
+            "reversed": not holder_account.stands(connection, row.bucket, row.posting),
+            "returned_minor": -returned.get((row.bucket, row.posting), 0),
             "acted": row.way,
         }
         for row in rows

@@ -76,7 +76,8 @@ def _stopped_at(connection: Connection, voucher: Any) -> str | None:
 
 
 def _history(connection: Connection, voucher: Any) -> list[dict[str, Any]]:
-    """Each booking that moved it: when, where, how much, and of which kinds of goods."""
+    """Each booking that moved it: when, where, how much, of which kinds of goods, and how much of
+    which line of a redemption came back."""
     entries, postings, lines = schema.entries.c, schema.postings.c, schema.lines.c
     moved = connection.execute(
         select(
@@ -110,6 +111,7 @@ def _history(connection: Connection, voucher: Any) -> list[dict[str, Any]]:
                 "store": row.store,
                 "moved": {},
                 "lines": [],
+                "returned": [],
             },
         )
         each["moved"][row.unit] = each["moved"].get(row.unit, 0) + row.amount
@@ -120,6 +122,13 @@ def _history(connection: Connection, voucher: Any) -> list[dict[str, Any]]:
         .order_by(lines.posting, lines.line)
     ).mappings():
         found[line["posting"]]["lines"].append({name: line[name] for name in LINES_KEPT})
+    returned = schema.returned_lines.c
+    for back in connection.execute(
+        select(returned.posting, returned.line, returned.quantity)
+        .where(returned.bucket == voucher["bucket"], returned.posting.in_(list(found)))
+        .order_by(returned.posting, returned.line)
+    ):
+        found[back.posting]["returned"].append({"line": back.line, "quantity": back.quantity})
     return list(found.values())
 
 

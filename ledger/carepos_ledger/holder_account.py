@@ -7,16 +7,16 @@ entries; what was used are postings, entries and lines. One read, one snapshot.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, and_, func, select
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 
 from carepos import clock, ids
 from carepos.voucher import Terms
-from carepos_ledger import accounts, schema, uses
+from carepos_ledger import accounts, schema
 from carepos_ledger.database import Database
 
 VoucherState = Literal["good", "frozen", "not_yet", "over", "paused", "used_up"]
@@ -25,7 +25,8 @@ VoucherState = Literal["good", "frozen", "not_yet", "over", "paused", "used_up"]
 @dataclass(frozen=True, slots=True)
 class Held:
     """One voucher. A value voucher counts minor units of `currency`; one with `terms` counts their
-    unit. `issued` − `used` = `left`; what was reversed is not used."""
+    unit. `issued` − `used` − `ended` = `left`; what was taken back is not used, and what had ended
+    unused before a refund opened the voucher again went back to the programme."""
 
     voucher: str
     label: str
@@ -34,6 +35,7 @@ class Held:
     terms: Terms | None
     issued: int
     used: int
+    ended: int
     left: int
     starts_at: datetime
     expires_at: datetime
@@ -67,9 +69,26 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Back:
+    """One booking that took a use back: whole (`reversal`, `void`) or some of its goods (`refund`).
+
+    `receipt_no` is a refund's own, else the sale's. `goods` are (quantity, unit) of what vouchers
+    count as goods; `amount_minor` is what the shop is owed less.
+    """
+
+    kind: str
+    receipt_no: str
+    store_name: str
+    recorded_at: datetime
+    amount_minor: int
+    goods: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Use:
     """One redemption. `n` is its number in the feed, None while it has none; `way` and `reason`
-    say who acted for the beneficiary, if somebody did."""
+    say who acted for the beneficiary, if somebody did. `backs`: what took it back, in order;
+    `is_undone`: nothing of it stands."""
 
     posting: str
     n: int | None
@@ -80,11 +99,25 @@ class Use:
     amount_minor: int
     occurred_at: datetime
     recorded_at: datetime
-    reversed_at: datetime | None
     way: str | None
     reason: str | None
     dispute: Answer | None
-    parts: tuple[Part, ...] = field(default=())
+    parts: tuple[Part, ...] = ()
+    backs: tuple[Back, ...] = ()
+    is_undone: bool = False
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Taken back whole by the till that sold; else, if undone, its goods were returned."""
+        return self.is_undone and any(back.kind != "refund" for back in self.backs)
+
+    @property
+    def refunds(self) -> tuple[Back, ...]:
+        return tuple(back for back in self.backs if back.kind == "refund")
+
+    @property
+    def back_minor(self) -> int:
+        return sum(back.amount_minor for back in self.backs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +140,13 @@ class HolderAccounts:
         with self._database.read() as connection:
             rows = _voucher_rows(connection, bucket, beneficiary)
             found = _uses(connection, bucket, beneficiary)
-            vouchers = [_held(row, now, connection, bucket, found) for row in rows]
+            vouchers = [_held(row, now, connection, bucket) for row in rows]
         vouchers.sort(key=lambda each: (each.state != "good", each.expires_at, each.voucher))
         return Account(
             tuple(vouchers),
             tuple(
                 sorted(
-                    (use for use, _ in found),
+                    found,
                     key=lambda use: (use.recorded_at, use.occurred_at, use.posting),
                     reverse=True,
                 )
@@ -136,28 +169,32 @@ def of_holder(bucket: int, beneficiary: str) -> ColumnElement[bool]:
     return and_(postings.bucket == bucket, postings.kind == "redeem", postings.posting.in_(touched))
 
 
-def reversal_of(connection: Connection, bucket: int, posting: str) -> bool:
-    """Whether this redemption was reversed."""
-    sale, undone = schema.postings.alias("sale"), schema.postings.alias("undone")
-    return (
-        connection.execute(
-            select(undone.c.posting)
-            .join(sale, _undoes(undone.c, sale.c))
-            .where(sale.c.bucket == bucket, sale.c.posting == posting)
-        ).first()
-        is not None
+def stands(connection: Connection, bucket: int, posting: str) -> bool:
+    """Whether anything of this redemption was not taken back."""
+    postings = schema.postings.c
+    which = and_(
+        postings.bucket == bucket, or_(postings.posting == posting, postings.original == posting)
     )
+    left: Counter[str] = Counter()
+    for taken in _taken(connection, which).values():
+        left.update(taken)
+    return any(left.values())
 
 
-def _undoes(reversal: Any, sale: Any) -> ColumnElement[bool]:
-    """A reversal is listed under the receipt number of the sale it undoes."""
-    return and_(
-        reversal.kind == "reversal",
-        reversal.bucket == sale.bucket,
-        reversal.terminal == sale.terminal,
-        reversal.incarnation == sale.incarnation,
-        reversal.sequence == sale.sequence,
+def _taken(connection: Connection, which: ColumnElement[bool]) -> dict[str, dict[str, int]]:
+    """By posting: what it took from vouchers, by currency or unit of goods; of what takes back, the
+    amounts are negative."""
+    postings, entries = schema.postings.c, schema.entries.c
+    rows = connection.execute(
+        select(postings.posting, entries.unit, func.sum(entries.amount).label("amount"))
+        .join(schema.entries, _same(entries, postings))
+        .where(which, entries.account.in_([accounts.PAYABLE, accounts.REDEEMED_QUANTITY]))
+        .group_by(postings.posting, entries.unit)
     )
+    taken: dict[str, dict[str, int]] = defaultdict(dict)
+    for row in rows:
+        taken[row.posting][row.unit] = int(row.amount)
+    return taken
 
 
 def _voucher_rows(connection: Connection, bucket: int, beneficiary: str) -> list[Any]:
@@ -180,22 +217,12 @@ def _voucher_rows(connection: Connection, bucket: int, beneficiary: str) -> list
     )
 
 
-def _held(
-    row: Any,
-    now: datetime,
-    connection: Connection,
-    bucket: int,
-    found: list[tuple[Use, list[Any]]],
-) -> Held:
+def _held(row: Any, now: datetime, connection: Connection, bucket: int) -> Held:
     terms = None if row.terms is None else Terms.from_json(json.loads(row.terms))
     rules = json.loads(row.rules)
-    used = sum(
-        line.programme_minor if terms is None else line.quantity
-        for use, lines in found
-        if use.reversed_at is None
-        for line in lines
-        if line.voucher == row.voucher
-    )
+    unit = row.currency if terms is None else terms.unit
+    moved = _moved(connection, bucket, row.voucher, unit)
+    issued, ended = moved.pop("issue", 0), -moved.pop("forfeit", 0)
     left = row.available_minor if terms is None else row.available_quantity
     return Held(
         voucher=row.voucher,
@@ -203,10 +230,9 @@ def _held(
         programme_name=rules["name"],
         currency=row.currency,
         terms=terms,
-        issued=_issued(
-            connection, bucket, row.voucher, row.currency if terms is None else terms.unit
-        ),
-        used=used,
+        issued=issued,
+        used=-sum(moved.values()),
+        ended=ended,
         left=left,
         starts_at=max(clock.from_text(row.starts_at), clock.from_text(rules["starts_at"])),
         expires_at=min(clock.from_text(row.expires_at), clock.from_text(rules["ends_at"])),
@@ -229,24 +255,21 @@ def _state(row: Any, rules: dict[str, Any], left: int, now: datetime) -> Voucher
     return "paused" if rules["paused"] else "good"
 
 
-def _issued(connection: Connection, bucket: int, voucher: str, unit: str) -> int:
+def _moved(connection: Connection, bucket: int, voucher: str, unit: str) -> dict[str, int]:
+    """By kind of posting: what came to the voucher, or (negative) left it."""
     entries, postings = schema.entries.c, schema.postings.c
-    return int(
-        connection.execute(
-            select(func.coalesce(func.sum(entries.amount), 0))
-            .join(
-                schema.postings,
-                and_(postings.bucket == entries.bucket, postings.posting == entries.posting),
-            )
-            .where(
-                entries.bucket == bucket,
-                entries.holder == voucher,
-                entries.account == accounts.AVAILABLE,
-                entries.unit == unit,
-                postings.kind == "issue",
-            )
-        ).scalar_one()
+    rows = connection.execute(
+        select(postings.kind, func.sum(entries.amount).label("amount"))
+        .join(schema.postings, _same(postings, entries))
+        .where(
+            entries.bucket == bucket,
+            entries.holder == voucher,
+            entries.account == accounts.AVAILABLE,
+            entries.unit == unit,
+        )
+        .group_by(postings.kind)
     )
+    return {row.kind: int(row.amount) for row in rows}
 
 
 def _stores(connection: Connection, programme: str) -> tuple[str, ...]:
@@ -262,22 +285,59 @@ def _stores(connection: Connection, programme: str) -> tuple[str, ...]:
     )
 
 
-def _uses(connection: Connection, bucket: int, beneficiary: str) -> list[tuple[Use, list[Any]]]:
-    """Each redemption, and its rows of `lines`."""
+def _uses(connection: Connection, bucket: int, beneficiary: str) -> list[Use]:
     mine = of_holder(bucket, beneficiary)
-    amounts = uses.paid(connection, mine)
+    taken = _taken(connection, mine)
     lines = _lines(connection, bucket, mine)
+    backs = _backs(connection, bucket, mine)
     return [
-        (_use(row, amounts.get((bucket, row.posting), 0), lines[row.posting]), lines[row.posting])
+        _use(row, taken[row.posting], lines[row.posting], backs[row.posting])
         for row in connection.execute(_use_rows(mine))
     ]
+
+
+def _backs(
+    connection: Connection, bucket: int, mine: ColumnElement[bool]
+) -> dict[str, list[tuple[Back, dict[str, int]]]]:
+    """By redemption: what took it back, each with what it took from vouchers."""
+    postings = schema.postings.c
+    sales = select(postings.posting).where(mine).correlate(None)
+    which = and_(postings.bucket == bucket, postings.original.in_(sales))
+    taken = _taken(connection, which)
+    rows = connection.execute(
+        select(
+            schema.postings,
+            schema.programmes.c.currency,
+            schema.terminals.c.terminal_no,
+            schema.stores.c.name.label("store_name"),
+        )
+        .join(schema.programmes, schema.programmes.c.programme == postings.programme)
+        .join(schema.terminals, schema.terminals.c.terminal == postings.terminal)
+        .join(schema.stores, schema.stores.c.store == postings.store)
+        .where(which)
+        .order_by(postings.recorded_at, postings.posting)
+    )
+    found: dict[str, list[tuple[Back, dict[str, int]]]] = defaultdict(list)
+    for row in rows:
+        moved = taken[row.posting]
+        back = Back(
+            row.kind,
+            ids.receipt_no(row.terminal_no, row.sequence),
+            row.store_name,
+            clock.from_text(row.recorded_at),
+            -moved.get(row.currency, 0),
+            tuple(
+                (-amount, unit) for unit, amount in sorted(moved.items()) if unit != row.currency
+            ),
+        )
+        found[row.original].append((back, moved))
+    return found
 
 
 def _use_rows(mine: ColumnElement[bool]) -> Any:
     postings, numbered, acted, disputes = (
         schema.postings.c, schema.uses.c, schema.acted.c, schema.disputes.c,
     )  # fmt: skip
-    undone = schema.postings.alias("undone")
     return (
         select(
             schema.postings,
@@ -285,7 +345,6 @@ def _use_rows(mine: ColumnElement[bool]) -> Any:
             schema.programmes.c.currency,
             schema.terminals.c.terminal_no,
             schema.stores.c.name.label("store_name"),
-            undone.c.recorded_at.label("reversed_at"),
             numbered.n,
             acted.way,
             acted.reason,
@@ -299,7 +358,6 @@ def _use_rows(mine: ColumnElement[bool]) -> Any:
         .join(schema.programmes, schema.programmes.c.programme == postings.programme)
         .join(schema.terminals, schema.terminals.c.terminal == postings.terminal)
         .join(schema.stores, schema.stores.c.store == postings.store)
-        .outerjoin(undone, _undoes(undone.c, postings))
         .outerjoin(schema.uses, _same(numbered, postings))
         .outerjoin(schema.acted, _same(acted, postings))
         .outerjoin(schema.disputes, _same(disputes, postings))
@@ -329,7 +387,15 @@ def _lines(connection: Connection, bucket: int, mine: ColumnElement[bool]) -> di
     return found
 
 
-def _use(row: Any, amount_minor: int, lines: list[Any]) -> Use:
+def _use(
+    row: Any,
+    taken: dict[str, int],
+    lines: list[Any],
+    backs: list[tuple[Back, dict[str, int]]],
+) -> Use:
+    left = Counter(taken)
+    for _, moved in backs:
+        left.update(moved)
     dispute = None
     if row.dispute_state is not None:
         dispute = Answer(
@@ -346,14 +412,15 @@ def _use(row: Any, amount_minor: int, lines: list[Any]) -> Use:
         store_name=row.store_name,
         programme_name=json.loads(row.rules)["name"],
         currency=row.currency,
-        amount_minor=amount_minor,
+        amount_minor=taken.get(row.currency, 0),
         occurred_at=clock.from_text(row.occurred_at),
         recorded_at=clock.from_text(row.recorded_at),
-        reversed_at=None if row.reversed_at is None else clock.from_text(row.reversed_at),
         way=row.way,
         reason=row.reason,
         dispute=dispute,
         parts=_parts(lines),
+        backs=tuple(back for back, _ in backs),
+        is_undone=not any(left.values()),
     )
 
 

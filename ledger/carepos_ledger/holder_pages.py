@@ -195,7 +195,7 @@ class HolderPages:
             found = self._use(session, use)
             if reason not in REASONS:
                 raise Problem("not_found")
-            if found.dispute is None and found.reversed_at is None:
+            if found.dispute is None and not found.is_undone:
                 self._disputes.open(session.bucket, session.beneficiary, found.posting, reason)
             return _go(f"/me/{chosen}/uses/{use}")
 
@@ -267,7 +267,7 @@ class HolderPages:
         use = self._use(session, name)
         if reason is not None and reason not in REASONS:
             raise Problem("not_found")
-        if use.dispute is not None or use.reversed_at is not None:
+        if use.dispute is not None or use.is_undone:
             return _go(f"/me/{language}/uses/{name}")
         return self._page(
             language, "dispute.html", session, use=use, name=name, reason=reason, reasons=REASONS

@@ -5,13 +5,15 @@ A reader with little schooling, an old phone and perhaps a screen reader: one th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta, tzinfo
 from types import MappingProxyType
 from typing import Final, Literal
 
 from carepos.money import format_amount
 from carepos.voucher import Terms
+from carepos_ledger.holder_account import Back, Use
 
 Language = Literal["zh", "en"]
 LANGUAGES: Final[tuple[Language, ...]] = ("zh", "en")
@@ -32,6 +34,10 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "left": ("还剩 {left}", "{left} left"),
         "left_over": ("过期未用 {left}", "{left} was not used"),
         "of": ("共发放 {issued}，已用 {used}", "{issued} given, {used} used"),
+        "ended": (
+            "{ended} 到期未用，已退回项目",
+            "{ended} ended unused and went back to the programme",
+        ),
         "programme": ("项目", "Programme"),
         "for_goods": ("可买", "For"),
         "any_goods": ("项目内的所有商品", "everything in the programme"),
@@ -59,6 +65,9 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "new": ("新", "New"),
         "new_count": ("有 {n} 笔新的使用记录。", "New since your last visit: {n}."),
         "reversed": ("已撤销，钱已退回券里", "Cancelled, given back to the voucher"),
+        "returned": ("退货", "Returned goods"),
+        "returned_all": ("已全部退货", "All of it was returned"),
+        "returned_some": ("其中 {back} 已退货", "{back} of it was returned"),
         "receipt_no": ("小票号", "Receipt number"),
         "shop": ("门店", "Shop"),
         "when": ("时间", "When"),
@@ -216,6 +225,30 @@ class Words:
         """What a voucher counts: money, or goods."""
         return self.money(count, currency) if terms is None else self.quantity(count, terms.unit)
 
+    def given_back(self, back: Back, currency: str) -> str:
+        """What one return gave back: goods where a voucher counts them, and money."""
+        shown = [self.quantity(*goods) for goods in back.goods]
+        if back.amount_minor or not shown:
+            shown.append(self.money(back.amount_minor, currency))
+        return self._listed(shown)
+
+    def taken_back(self, use: Use) -> str:
+        """What became of a use that something took back."""
+        if use.is_undone:
+            return self("reversed" if use.is_cancelled else "returned_all")
+        goods: dict[str, int] = {}
+        for quantity, unit in (each for back in use.backs for each in back.goods):
+            goods[unit] = goods.get(unit, 0) + quantity
+        whole = replace(
+            use.backs[0],
+            amount_minor=use.back_minor,
+            goods=tuple((quantity, unit) for unit, quantity in goods.items()),
+        )
+        return self("returned_some", back=self.given_back(whole, use.currency))
+
+    def _listed(self, words: Iterable[str]) -> str:
+        return ("、" if self.language == "zh" else ", ").join(words)
+
     def price(self, terms: Terms, currency: str) -> str:
         per = self.quantity(terms.cap_quantity, terms.unit)
         if terms.fixed_minor:
@@ -228,7 +261,7 @@ class Words:
     def categories(self, categories: tuple[str, ...]) -> str:
         if not categories:
             return self("any_goods")
-        return ("、" if self.language == "zh" else ", ").join(map(self.category, categories))
+        return self._listed(map(self.category, categories))
 
     def instant(self, at: datetime) -> str:
         return f"{at.astimezone(self._zone):%Y-%m-%d %H:%M}"

@@ -650,7 +650,7 @@ _PATHS: Final[dict[str, Schema]] = {
                 uses=_list(
                     _object(
                         n=_whole(1),
-                        kind={"enum": ["redeem", "reversal"]},
+                        kind={"enum": ["redeem", "refund", "reversal", "void"]},
                         iss=_TEXT,
                         sub=_SUBJECT,
                         receipt_no=_RECEIPT_NO,
@@ -693,6 +693,7 @@ _PATHS: Final[dict[str, Schema]] = {
                         amount_minor=_whole(),
                         recorded_at=_TIME,
                         reversed=_FLAG,
+                        returned_minor=_whole(),
                         acted=_or_null({"enum": ["proxy", "witness"]}),
                     ),
                     0,

@@ -1,8 +1,10 @@
 """A programme's money in one look, and the proof that its two sums hold (INV-2).
 
 funded = unreserved + loss_reserve + issued - returned; issued = available + allotted + saved +
-redeemed + returned (what vouchers still held that nobody can use). Everything is
-summed from entries; beside it stand the balances that postings changed, which must say the same.
+redeemed + returned. Redeemed is what stands: what was voided, reversed or refunded is not. Returned
+went back to the programme: what erased people's vouchers still held, and what an expired voucher
+held before or got by a refund that nobody can use. Everything is summed from entries; beside it
+stand the balances that postings changed, which must say the same.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ ever (INV-1, INV-2). A step may be repeated; one that never came is made up by t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -19,6 +19,7 @@ from sqlalchemy import (
     and_,
     delete,
     exists,
+    false,
     func,
     not_,
     or_,
@@ -30,6 +31,7 @@ from sqlalchemy import (
 from carepos import clock, strict_json
 from carepos.clock import Clock
 from carepos.ids import BUCKETS
+from carepos.voucher import Programme
 from carepos_ledger import schema
 from carepos_ledger.actions import act
 from carepos_ledger.book import read_programmes
@@ -94,12 +96,14 @@ class Retention:
     ) -> dict[str, int]:
         used_up = clock.to_text(now - VISITS_KEPT)
         settled = clock.to_text(now - self._dispute)
+        with self._database.read() as connection:
+            programmes = read_programmes(connection)
         visits, pin_visits, acted = schema.visits, schema.pin_visits, schema.acted
         due: list[tuple[Table, _Where]] = [
             (visits, visits.c.first_at < used_up),
             (pin_visits, pin_visits.c.proved_at < used_up),
             (schema.disputes, schema.disputes.c.answered_at < settled),
-            (schema.record_bytes, _past_dispute(settled)),
+            (schema.record_bytes, _past_dispute(settled) & not_(_refundable(programmes, now))),
             (acted, acted.c.programme.in_(closed)),
             (schema.beneficiaries, _only_in(closed)),
             (schema.cards, _without_person(schema.cards)),
@@ -177,8 +181,8 @@ def _forget_lists(connection: Connection, closed: list[str], now: datetime) -> N
 
 
 def _past_dispute(settled: str) -> _Where:
-    """Signed bytes of records decided before `settled`; of a sale, once it was also paid before and
-    no dispute about it is kept."""
+    """Signed bytes of records decided before `settled`; of a sale or what took one back, once it
+    was also paid before and no dispute about the sale is kept."""
     kept, records = schema.record_bytes.c, schema.records.c
     postings, batched, batches = schema.postings.c, schema.batch_postings.c, schema.batches.c
     posted = exists().where(postings.bucket == kept.bucket, postings.posting == kept.digest)
@@ -195,9 +199,35 @@ def _past_dispute(settled: str) -> _Where:
         records.digest == kept.digest,
         records.recorded_at < settled,
     )
-    disputes = schema.disputes.c
-    disputed = exists().where(disputes.bucket == kept.bucket, disputes.posting == kept.digest)
+    disputes, about = schema.disputes.c, schema.postings.alias("about")
+    disputed = exists().where(
+        disputes.bucket == kept.bucket,
+        about.c.bucket == kept.bucket,
+        about.c.posting == kept.digest,
+        disputes.posting.in_([about.c.posting, about.c.original]),
+    )
     return and_(decided, or_(not_(posted), and_(paid, not_(disputed))))
+
+
+def _refundable(programmes: Sequence[Programme], now: datetime) -> _Where:
+    """Signed bytes of sales that may come back still, line by line: a refund is judged by them."""
+    kept, postings = schema.record_bytes.c, schema.postings.c
+    open_since = [
+        and_(
+            postings.programme == each.programme,
+            postings.recorded_at > clock.to_text(now - timedelta(seconds=each.refunds.window_s)),
+        )
+        for each in programmes
+        if each.refunds is not None
+    ]
+    if not open_since:
+        return false()
+    return exists().where(
+        postings.bucket == kept.bucket,
+        postings.posting == kept.digest,
+        postings.kind == "redeem",
+        or_(*open_since),
+    )
 
 
 def _only_in(closed: list[str]) -> _Where:

@@ -612,7 +612,8 @@ batch_shares = Table(
 
 # ── what beneficiaries see and say ─────────────────────────────────────────────────────────────
 
-# A number for each committed use (redeem or reversal), without gaps: what a feed reads on from.
+# A number for each committed use (a redeem, or what takes one back), without gaps: what a feed
+# reads on from.
 uses = Table(
     "uses",
     metadata,

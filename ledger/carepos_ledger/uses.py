@@ -20,6 +20,9 @@ from carepos_ledger.database import Database
 USES_AT_ONCE: Final = 500
 NUMBERED_AT_ONCE: Final = 2_000
 
+KINDS: Final = ("redeem", "refund", "reversal", "void")
+"""What is told of: each booking that took from somebody's vouchers or gave back to them."""
+
 Key = tuple[int, str]
 """(bucket, posting)"""
 
@@ -57,7 +60,7 @@ class Uses:
 def unnumbered(
     connection: Connection, *only: ColumnElement[bool], limit: int | None = None
 ) -> list[Key]:
-    """Committed uses that have no number yet, in order of time; a sale before its reversal."""
+    """Committed uses that have no number yet, in order of time, a sale before its undo."""
     postings, numbered = schema.postings.c, schema.uses.c
     rows = connection.execute(
         select(postings.bucket, postings.posting)
@@ -67,7 +70,7 @@ def unnumbered(
                 and_(numbered.bucket == postings.bucket, numbered.posting == postings.posting),
             )
         )
-        .where(postings.kind.in_(("redeem", "reversal")), numbered.posting.is_(None), *only)
+        .where(postings.kind.in_(KINDS), numbered.posting.is_(None), *only)
         .order_by(postings.recorded_at, postings.kind, postings.bucket, postings.posting)
         .limit(limit)
     )
@@ -174,7 +177,7 @@ def _whose(connection: Connection, keys: Sequence[Key]) -> dict[Key, tuple[str, 
 
 def paid(connection: Connection, which: ColumnElement[bool]) -> dict[Key, int]:
     """What a programme paid to the merchant with each posting, in minor units of its currency; of
-    a reversal it is negative. As settlement sums it (docs/protocol.md §12)."""
+    what takes back it is negative. As settlement sums it (docs/protocol.md §12)."""
     postings, entries = schema.postings.c, schema.entries.c
     rows = connection.execute(
         select(postings.bucket, postings.posting, func.sum(entries.amount).label("amount_minor"))
@@ -192,3 +195,17 @@ def paid(connection: Connection, which: ColumnElement[bool]) -> dict[Key, int]:
         .group_by(postings.bucket, postings.posting)
     )
     return {(row.bucket, row.posting): int(row.amount_minor) for row in rows}
+
+
+def taken_back(connection: Connection, sales: Sequence[Key]) -> dict[Key, int]:
+    """By sale: what everything that took it back paid the merchant, a negative amount."""
+    postings = schema.postings.c
+    which = tuple_(postings.bucket, postings.original).in_(list(sales))
+    amounts = paid(connection, which)
+    found: dict[Key, int] = {}
+    for row in connection.execute(
+        select(postings.bucket, postings.posting, postings.original).where(which)
+    ):
+        sale = (row.bucket, row.original)
+        found[sale] = found.get(sale, 0) + amounts.get((row.bucket, row.posting), 0)
+    return found

@@ -257,7 +257,7 @@ class Rig:
         """
         wanted = rows or ({},)
         self.forced_bucket = secrets.randbelow(4096) if bucket is None else bucket
-        answers = self.office.issue(PROGRAMME, IMPORT_KEY_ID, [self._row(row) for row in wanted])
+        answers = self.office.issue(PROGRAMME, IMPORT_KEY_ID, [self.row(row) for row in wanted])
         assert [answer.result for answer in answers] == ["issued"] * len(wanted)
         issues, vouchers = schema.issues.c, schema.vouchers
         with self.database.write() as connection:
@@ -284,7 +284,8 @@ class Rig:
             return (self.forced_bucket << 4).to_bytes(2, "big")
         return secrets.token_bytes(count)
 
-    def _row(self, changed: Mapping[str, Any]) -> dict[str, Any]:
+    def row(self, changed: Mapping[str, Any]) -> dict[str, Any]:
+        """A row of a list, of a household that was not met before."""
         self.issued += 1
         row: dict[str, Any] = {
             "ref": digest(f"household {self.issued}".encode()),

@@ -140,7 +140,7 @@ def test_erasing_beside_sales_and_a_new_list(rig: Rig) -> None:
             for row in rig.tables(["enrolments"])["enrolments"]
             if row["beneficiary"] == holder.beneficiary
         }
-        row = {**rig._row({}), "ref": ref}
+        row = {**rig.row({}), "ref": ref}
         sales = [rig.redeem(till, holder, 100) for _ in range(3)]
         erasing = threading.Thread(target=erase, args=[rig, holder])
         issuing = threading.Thread(target=rig.office.issue, args=["winter", IMPORT_KEY_ID, [row]])
@@ -258,7 +258,7 @@ def test_a_later_list_meets_a_stranger(rig: Rig) -> None:
     """The same programme never issues the row again; another one issues to a new person."""
     rig.holder()
     [issued] = rig.tables(["issues"])["issues"]
-    row = {**rig._row({}), "ref": issued["ref"]}
+    row = {**rig.row({}), "ref": issued["ref"]}
     [sub] = {each["sub"] for each in rig.tables(["beneficiaries"])["beneficiaries"]}
     erase(rig, Who(ISSUER, sub, None, None))
     [again] = rig.office.issue(PROGRAMME, IMPORT_KEY_ID, [row])

@@ -22,12 +22,12 @@ import pytest
 import requests
 from sqlalchemy import delete, select, update
 
-from carepos import Line, NotDecided, record
+from carepos import Line, NotDecided, Till, ids, outcome, record
 from carepos.claims import REASONS as WHY
 from carepos.client import Client, Transport
 from carepos.errors import Malformed, Refused
 from carepos.keys import SigningKey, digest
-from carepos.record import Reversal
+from carepos.record import Record, Reversal
 from carepos_ledger import holder_pages, holder_words, schema
 from carepos_ledger.disputes import REASONS
 from carepos_ledger.holder_sessions import SESSIONS_AT_ONCE
@@ -36,6 +36,7 @@ from carepos_ledger.operators import new_secret
 from carepos_ledger.revoking import Revoking
 from carepos_ledger.settings import Settings
 from tests.ledger.holder import COOKIE, SELF, Browser, Page, self_token
+from tests.ledger.rig import Signer
 from tests.world import AUDIENCE, ISSUER, PROGRAMME, RICE, Family, World, milk, world
 
 KG_RICE = {"unit": "g", "cap_minor": 1_000, "fixed_minor": 0, "cap_quantity": 500}
@@ -367,6 +368,76 @@ def test_a_reversed_use_is_shown_as_such(relief: World) -> None:
     form = {"form": page.form("/leave")[1]["form"]}
     assert browser.post(f"{address}/not_me", form).answer.history[0].status_code == 303
     assert state(relief) == before
+
+
+def test_a_voided_and_a_returned_use_are_shown_as_such(relief: World) -> None:
+    """Voided: cancelled like a reversal. Returned in part: how much of it, where and when, under a
+    number of its own, and the rest is used. Returned whole: so it says. Sums are right."""
+    rules = {**PROGRAMME, "refunds": {"window_s": 86_400, "grace_s": 0}}
+    relief.ledger.programmes.put_programme(rules)
+    family, till = relief.family(), relief.till()
+    for checkout, amount_minor in (("V-1", 1_000), ("V-2", 3_000), ("V-3", 600)):
+        offer = till.propose(family.token(), [milk(amount_minor, 3)])
+        assert till.redeem(offer, checkout=checkout, cashier="c01").state == "confirmed"
+    voided, some, all_of_it = till.journal.records("redeem")
+    relief.tills.clear()
+    till.close()
+    relief.now.forward(minutes=5)
+    signer = _beside(relief, till)
+    _post(relief, signer.void(voided))
+    _post(relief, signer.refund(some, (1, 1)))
+    _post(relief, signer.refund(all_of_it, (1, 3)))
+    browser = signed_in(relief, family)
+    page = browser.mine()
+    assert "CNY 100.00 left" in page.text and "CNY 120.00 given, CNY 20.00 used" in page.text
+    assert page.text.count("Cancelled, given back to the voucher") == 1
+    assert page.text.count("All of it was returned") == 1
+    assert page.text.count("CNY 10.00 of it was returned") == 1
+    assert len(re.findall(r'"big gone"', page.answer.text)) == 2
+    details = {amount: browser.get(link) for link, amount in _amounts(page)}
+    assert "Returned goods" not in details["CNY 10.00"].text
+    partly, whole = details["CNY 30.00"], details["CNY 6.00"]
+    assert "Returned goods" in partly.text and partly.text.count("CNY 10.00") == 2
+    own = ids.receipt_no(1, signer.sequence - 1)
+    assert own in partly.text and some.digest not in partly.answer.text
+    assert "I did not buy this" in partly.links
+    assert "I did not buy this" not in whole.links and "All of it was returned" in whole.text
+    chinese = signed_in(relief, family, "zh").mine()
+    for words in ("已撤销，钱已退回券里", "已全部退货", "其中 ￥10.00 已退货", "已用 ￥20.00"):
+        assert words in chinese.text
+
+
+def _amounts(page: Page) -> list[tuple[str, str]]:
+    """(address, amount) of each use on the page."""
+    cards = re.findall(r'<a href="(/me/[a-z]+/uses/[^"/]+)">(.*?)</a>', page.answer.text, re.DOTALL)
+    return [(link, re.findall(r"CNY [0-9.]+", text)[0]) for link, text in cards]
+
+
+def _beside(relief: World, till: Till) -> Signer:
+    """The till's own key, going on where its journal ended: it was closed, and all is sent."""
+    with relief.till() as opened:
+        [*_, last] = opened.journal.records()
+        for start in opened.journal.unanswered("start"):
+            _post(relief, start)
+    relief.tills.clear()
+    return Signer(
+        last.terminal,
+        "zhou",
+        SigningKey.load(till.folder / "terminal.key"),
+        relief.now,
+        last.incarnation,
+        last.sequence,
+        last.digest,
+    )
+
+
+def _post(relief: World, sent: Record) -> None:
+    answer = requests.post(
+        f"{relief.url}/v1/records", json={"items": [{"record": sent.jws}]}, timeout=10
+    )
+    [result] = answer.json()["results"]
+    said = outcome.read_any(result["outcome"], keys=relief.ledger.keyring.keys.keys)
+    assert said.result == "posted"
 
 
 def _reverse_all(relief: World) -> None:

@@ -153,7 +153,7 @@ def test_people_are_kept_while_anything_of_theirs_runs(rig: Rig) -> None:
         {**RULES, "programme": "winter", "ends_at": "2030-01-01T00:00:00.000Z"}
     )
     rig.office.fund("winter", "red-cross", 50_000, "grant-9")
-    row = rig._row({})
+    row = rig.row({})
     [one] = rig.office.issue(PROGRAMME, IMPORT_KEY_ID, [row])
     [two] = rig.office.issue("winter", IMPORT_KEY_ID, [row])
     other = rig.holder()

@@ -13,6 +13,8 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from fractions import Fraction
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -20,8 +22,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 Row = Mapping[str, Any]
 Tables = Mapping[str, Sequence[Row]]
 TABLES = frozenset(
-    "records record_bytes terminal_notes alarms attempts visits postings entries lines vouchers"
-    " programmes".split()
+    "records record_bytes terminal_notes terminal_progress alarms attempts visits postings entries"
+    " lines returned_lines vouchers programmes".split()
 )
 """What `check` looks at."""
 
@@ -62,13 +64,14 @@ class Opened:
     @property
     def content_sha256(self) -> str:
         p, content = self.payload, self.payload["content"]
-        means = {
-            "allocation": content["allocation"],
-            "beneficiary": content["beneficiary"],
-            "currency": content["currency"],
-            "programme": content["programme"],
-            "terminal": p["terminal"],
-        }
+        names = {
+            "redeem": ("allocation", "beneficiary", "currency", "programme"),
+            "void": ("original",),
+            "refund": ("currency", "lines", "original", "parts"),
+        }[p["kind"]]
+        means = {"terminal": p["terminal"], **{name: content[name] for name in names}}
+        if p["kind"] != "redeem":
+            means["kind"] = p["kind"]
         text = json.dumps(means, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return sha256(text.encode())
 
@@ -92,6 +95,7 @@ class Purse:
     per: int
     money: int
     quantity: int
+    expires_at: str
 
     def reserve(self) -> int:
         return self.cap * self.quantity // self.per - self.fixed * self.quantity // self.per
@@ -110,6 +114,86 @@ class Purse:
 
 
 @dataclass
+class Sale:
+    """A booked redemption: what it took by (line, voucher), as (quantity, programme's part,
+    beneficiary's part), and what of that came back."""
+
+    merchant: str
+    occurred_at: str
+    recorded_at: str
+    quantities: list[int]
+    taken: dict[tuple[int, str], tuple[int, int, int]]
+    given: dict[tuple[int, str], tuple[int, int, int]] = field(default_factory=dict)
+    back: Counter[int] = field(default_factory=Counter)
+    settled: bool = False
+
+    def left(self, place: tuple[int, str]) -> tuple[int, int, int]:
+        q, p, b = self.taken[place]
+        gone = self.given.get(place, (0, 0, 0))
+        return (q - gone[0], p - gone[1], b - gone[2])
+
+    @property
+    def stands(self) -> bool:
+        """Whether a voucher could still get anything back."""
+        return any(q or p for q, p, _ in map(self.left, self.taken))
+
+    @property
+    def back_minor(self) -> int:
+        return sum(p for _, p, _ in self.given.values())
+
+    def rest(self) -> dict[str, tuple[int, int]]:
+        """(money, quantity) by voucher of what was not given back."""
+        return self._by_voucher({place: self.left(place) for place in self.taken})
+
+    def give_rest(self) -> None:
+        self.given = dict(self.taken)
+
+    def give(self, lines: Sequence[Row], parts: Sequence[Row]) -> dict[str, tuple[int, int]]:
+        """Take these parts back for these lines; by voucher, as `rest`."""
+        for line in lines:
+            self.back[line["line"]] += line["quantity"]
+            assert self.back[line["line"]] <= self.quantities[line["line"] - 1], (
+                "more of a line came back than was sold"
+            )
+        named = {
+            (part["line"], part["voucher"]): (
+                part["quantity"], part["programme_minor"], part["beneficiary_minor"],
+            )
+            for part in parts
+        }  # fmt: skip
+        assert len(named) == len(parts), "one part twice"
+        for place, moved in named.items():
+            before = self.given.get(place, (0, 0, 0))
+            self.given[place] = (before[0] + moved[0], before[1] + moved[1], before[2] + moved[2])
+            assert all(n >= 0 for n in self.left(place)), "more came back than was taken"
+        for line in {line["line"] for line in lines}:
+            for place in self.taken:
+                if place[0] == line:
+                    assert self.left(place) == self._kept(place), "not what the page keeps"
+        return self._by_voucher(named)
+
+    def _kept(self, place: tuple[int, str]) -> tuple[int, int, int]:
+        """What stays of an entry: units first, then money by units; rounded down."""
+        sold = self.quantities[place[0] - 1]
+        quantity, programme, beneficiary = self.taken[place]
+        share = Fraction(sold - self.back[place[0]], sold)
+        units = int(quantity * share)
+        if quantity:
+            share = Fraction(units, quantity)
+        return (units, int(programme * share), int(beneficiary * share))
+
+    @staticmethod
+    def _by_voucher(
+        of: Mapping[tuple[int, str], tuple[int, int, int]],
+    ) -> dict[str, tuple[int, int]]:
+        sums: dict[str, tuple[int, int]] = {}
+        for (_, voucher), (quantity, minor, _) in of.items():
+            held = sums.get(voucher, (0, 0))
+            sums[voucher] = (held[0] + minor, held[1] + quantity)
+        return {voucher: moved for voucher, moved in sums.items() if any(moved)}
+
+
+@dataclass
 class Attempt:
     state: str
     content: str | None
@@ -122,7 +206,7 @@ class Attempt:
 class LedgerModel:
     """One programme's book. `key_x` is the ledger's public key (JWK `x`)."""
 
-    def __init__(self, key_x: str, currency: str = "CNY") -> None:
+    def __init__(self, key_x: str, currency: str = "CNY", grace_s: int = 0) -> None:
         self._key = Ed25519PublicKey.from_public_bytes(unb64(key_x))
         self._currency = currency
         self.funded = 0
@@ -134,7 +218,11 @@ class LedgerModel:
         self.records: dict[str, Opened] = {}
         self.notes: dict[tuple[str, str, int], str] = {}
         self.redeemed: dict[str, int] = {}
-        self.reversed: dict[str, int] = {}
+        self.undone: dict[str, dict[str, int]] = {"reversal": {}, "void": {}, "refund": {}}
+        self.sales: dict[str, Sale] = {}
+        self.grace_s = grace_s
+        self.returned = 0
+        self.forfeits: Counter[tuple[str, int, int]] = Counter()
         self.alarms: Counter[str] = Counter()
 
     # ── told ───────────────────────────────────────────────────────────────────────────────────
@@ -143,10 +231,16 @@ class LedgerModel:
         self.funded += amount
 
     def issue(
-        self, voucher: str, *, amount: int = 0, quantity: int = 0, terms: Row | None = None
+        self,
+        voucher: str,
+        *,
+        expires_at: str,
+        amount: int = 0,
+        quantity: int = 0,
+        terms: Row | None = None,
     ) -> Purse:
         if terms is None:
-            purse = Purse(voucher, None, 0, 0, 1, amount, 0)
+            purse = Purse(voucher, None, 0, 0, 1, amount, 0, expires_at)
         else:
             purse = Purse(
                 voucher,
@@ -156,10 +250,11 @@ class LedgerModel:
                 terms["cap_quantity"],
                 0,
                 quantity,
+                expires_at,
             )
             purse.money = purse.reserve()
         self.issued += purse.money
-        assert self.issued <= self.funded, "issued more than funded"
+        assert self.issued - self.returned <= self.funded, "issued more than funded"
         self.purses[voucher] = purse
         return purse
 
@@ -198,6 +293,19 @@ class LedgerModel:
 
         self.deliver(merchant, sorted(sent, key=place))
 
+    def settle(self) -> int:
+        """Everything was swept into batches: what all of them together must pay."""
+        for sale in self.sales.values():
+            sale.settled = True
+        return sum(self.payable.values())
+
+    def undecided_before(self, terminal: str, incarnation: str, sequence: int) -> bool:
+        """Whether a number before this one has not arrived, or what arrived has no outcome."""
+        return any(
+            self.notes.get((terminal, incarnation, n)) not in self.outcomes
+            for n in range(1, sequence)
+        )
+
     # ── what must follow ───────────────────────────────────────────────────────────────────────
 
     def _decided(self, merchant: str, record: Opened, answer: Answer) -> None:
@@ -216,6 +324,8 @@ class LedgerModel:
             self._redeem(merchant, record, outcome)
         elif kind == "reversal":
             self._reversal(merchant, record, outcome)
+        elif kind in ("void", "refund"):
+            self._undo(merchant, record, outcome)
         else:
             assert outcome["result"] == "posted", outcome["result"]
             if kind == "day_report":
@@ -253,6 +363,8 @@ class LedgerModel:
             self._nothing_back(outcome, "a reversed attempt came again")
         elif known.state == "refused":
             assert (result, outcome["refusal"]) == ("refused", known.refusal), "refused anew"
+        elif not self.sales[known.record_sha256].stands:
+            self._nothing_back(outcome, "a sale of which nothing stands came again")
         else:
             assert result == "posted", f"posted before, now {result}"
             self._check_moved(outcome, known, currency=self._currency)
@@ -267,15 +379,91 @@ class LedgerModel:
             self._mismatch(outcome)
         elif known.state == "posted":
             known.state = "reversed"
-            for voucher, (minor, quantity) in known.moved.items():
-                self.purses[voucher].money += minor
-                self.purses[voucher].quantity += quantity
-            self.payable[merchant] -= known.amount
-            self.reversed[record.digest] = known.amount
-            assert outcome["result"] == "reversed", outcome["result"]
-            self._check_moved(outcome, known, currency=self._currency)
+            rest = self.sales[known.record_sha256].rest()
+            if not rest:
+                self._nothing_back(outcome, "all of it came back before")
+                return
+            self._take_back(record, self.sales[known.record_sha256], rest, outcome, "reversed")
         else:
             self._nothing_back(outcome, "there was nothing to give back")
+
+    def _take_back(
+        self,
+        record: Opened,
+        sale: Sale,
+        moved: dict[str, tuple[int, int]],
+        outcome: dict[str, Any],
+        result: str,
+    ) -> Attempt:
+        """Vouchers get this, the merchant is owed as much less; the outcome says so."""
+        amount = sum(minor for minor, _ in moved.values())
+        done = Attempt("posted", None, record.digest, amount, moved=moved)
+        kind = record.payload["kind"]
+        over = {v for v in moved if outcome["recorded_at"] >= self.purses[v].expires_at}
+        if kind == "refund":
+            for voucher in sorted(over):
+                self._forfeit(voucher)
+        for voucher, (minor, quantity) in moved.items():
+            self.purses[voucher].money += minor
+            self.purses[voucher].quantity += quantity
+        self.payable[sale.merchant] -= amount
+        self.undone[kind][record.digest] = amount
+        if kind == "refund":
+            for voucher in sorted(over):
+                if self.grace_s:
+                    self.purses[voucher].expires_at = _later(outcome["recorded_at"], self.grace_s)
+                else:
+                    self._forfeit(voucher)
+        else:
+            sale.give_rest()
+        for voucher in moved:
+            purse = self.purses[voucher]
+            assert purse.money >= purse.available >= 0, "a voucher does not cover its goods"
+        assert outcome["result"] == result, outcome["result"]
+        self._check_moved(outcome, done, currency=self._currency)
+        return done
+
+    def _forfeit(self, voucher: str) -> None:
+        purse = self.purses[voucher]
+        if purse.money or purse.quantity:
+            self.forfeits[voucher, purse.money, purse.quantity] += 1
+        self.returned += purse.money
+        purse.money = purse.quantity = 0
+
+    def _undo(self, merchant: str, record: Opened, outcome: dict[str, Any]) -> None:
+        known = self.attempts.get(record.key)
+        content, said = record.payload["content"], outcome["result"]
+        if known is not None:
+            if known.content != record.content_sha256:
+                self._mismatch(outcome)
+            elif known.state == "refused":
+                assert (said, outcome["refusal"]) == ("refused", known.refusal), "refused anew"
+            else:
+                assert said == "posted", f"posted before, now {said}"
+                self._check_moved(outcome, known, currency=self._currency)
+            return
+        assert not self.undecided_before(*record.number), "an undo did not wait"
+        if said != "posted":
+            assert said == "refused", said
+            attempt = Attempt("refused", record.content_sha256, record.digest)
+            attempt.refusal = outcome["refusal"]
+            self.attempts[record.key] = attempt
+            return
+        original = content["original"]
+        of = self.attempts[original["terminal"], original["id"]]
+        assert (of.state, of.record_sha256) == ("posted", content["record_sha256"]), "not booked"
+        sale = self.sales[of.record_sha256]
+        assert sale.stands and sale.merchant == merchant, "nothing that this merchant could undo"
+        if record.payload["kind"] == "void":
+            assert original["terminal"] == record.payload["terminal"], "voided by another till"
+            assert not sale.back and not sale.settled, "too late for a void"
+            moved = sale.rest()
+        else:
+            moved = sale.give(content["lines"], content["parts"])
+            assert moved, "a refund of nothing"
+        done = self._take_back(record, sale, moved, outcome, "posted")
+        done.content = record.content_sha256
+        self.attempts[record.key] = done
 
     def _book(
         self, merchant: str, attempt: Attempt, record: Opened, outcome: dict[str, Any]
@@ -297,6 +485,19 @@ class LedgerModel:
         attempt.amount = sum(minor for minor, _ in moved.values())
         self.payable[merchant] += attempt.amount
         self.redeemed[record.digest] = attempt.amount
+        said = record.payload["content"]
+        self.sales[record.digest] = Sale(
+            merchant,
+            record.payload["occurred_at"],
+            outcome["recorded_at"],
+            [line["quantity"] for line in said["basket"]],
+            {
+                (entry["line"], entry["voucher"]): (
+                    entry["quantity"], entry["programme_minor"], entry["beneficiary_minor"],
+                )
+                for entry in said["allocation"]
+            },
+        )  # fmt: skip
         self._check_moved(outcome, attempt, currency=self._currency)
 
     def _check_moved(self, outcome: dict[str, Any], attempt: Attempt, *, currency: str) -> None:
@@ -363,6 +564,9 @@ class LedgerModel:
             for row in tables["terminal_notes"]
         }
         assert noted == self.notes, "not exactly the numbers that arrived"
+        for row in tables["terminal_progress"]:
+            chain = (row["terminal"], row["incarnation"])
+            assert not self.undecided_before(*chain, row["decided_to"] + 1), "remembered too far"
         assert Counter(row["kind"] for row in tables["alarms"]) == self.alarms
 
     def _check_attempts(self, tables: Tables) -> None:
@@ -389,7 +593,8 @@ class LedgerModel:
             assert row["posting"] not in by_kind[row["kind"]], "posted twice"
             by_kind[row["kind"]].add(row["posting"])
         assert by_kind["redeem"] == self.redeemed.keys(), "not exactly the posted redemptions"
-        assert by_kind["reversal"] == self.reversed.keys(), "not exactly the reversals"
+        for kind, made in self.undone.items():
+            assert by_kind[kind] == made.keys(), f"not exactly the {kind} postings"
         sums: Counter[tuple[str, str]] = Counter()
         legs: set[str] = set()
         paid: Counter[str] = Counter()
@@ -401,12 +606,36 @@ class LedgerModel:
                 paid[row["posting"]] += row["amount"]
         assert not any(sums.values()), "a posting does not sum to zero in each unit"
         assert legs == set().union(*by_kind.values()), "legs without posting, or none"
-        expected = {**self.redeemed, **{d: -a for d, a in self.reversed.items()}}
+        expected = dict(self.redeemed)
+        for made in self.undone.values():
+            expected |= {digest: -amount for digest, amount in made.items() if amount}
         assert dict(paid) == expected, "the merchant is not owed what was posted"
         lines: Counter[str] = Counter()
         for row in tables["lines"]:
             lines[row["posting"]] += row["programme_minor"]
         assert dict(lines) == self.redeemed, "the lines do not add up to their posting"
+        self._check_came_back(tables)
+
+    def _check_came_back(self, tables: Tables) -> None:
+        returned: Counter[tuple[str, int]] = Counter()
+        for row in tables["returned_lines"]:
+            assert row["posting"] in self.undone["refund"], "came back with no refund"
+            returned[row["original"], row["line"]] += row["quantity"]
+        assert returned == Counter(
+            {
+                (digest, line): quantity
+                for digest, sale in self.sales.items()
+                for line, quantity in sale.back.items()
+            }
+        ), "not exactly the lines that came back"
+        names = {row["posting"] for row in tables["postings"] if row["kind"] == "forfeit"}
+        ended: dict[str, list[Any]] = {name: ["", 0, 0] for name in names}
+        for row in tables["entries"]:
+            if row["posting"] in names and row["account"] in ("available", "saved"):
+                forfeit = ended[row["posting"]]
+                forfeit[0] = row["holder"]
+                forfeit[1 if row["unit"] == self._currency else 2] -= row["amount"]
+        assert Counter(map(tuple, ended.values())) == self.forfeits, "not exactly what ended"
 
     def _check_balances(self, tables: Tables) -> None:
         summed: Counter[tuple[str, str]] = Counter()
@@ -423,6 +652,7 @@ class LedgerModel:
             assert balances == tuple(
                 summed[voucher, what] for what in ("available", "saved", "quantity")
             ), "a balance is not the sum of its entries"
+            assert row["expires_at"] == purse.expires_at, "ends at another time"
             assert balances == (purse.available, purse.saved, purse.quantity), (
                 f"another balance than the model's: {balances} for {purse}"
             )
@@ -440,13 +670,20 @@ class LedgerModel:
         balances = (programme["unreserved_minor"], programme["loss_reserve_minor"])
         assert balances == (money["unreserved"], money["loss_reserve"]), "stored apart from entries"
         assert all(type(n) is int and n >= 0 for n in balances), "a programme's balance below zero"
-        assert (
-            self.funded
-            == money["unreserved"] + money["loss_reserve"] + self.issued + (money["lost"])
-        ), "funded = unreserved + loss_reserve + issued + lost"
-        assert self.issued == sum(
-            money[account]
-            for account in ("available", "allotted", "payable", "saved", "expired", "returned")
-        ), "issued = available + allotted + redeemed + saved + expired + returned"
+        assert self.funded == (
+            money["unreserved"]
+            + money["loss_reserve"]
+            + money["lost"]
+            + self.issued
+            - self.returned
+        ), "funded = unreserved + loss_reserve + lost + issued - returned"
+        assert self.issued == self.returned + sum(
+            money[account] for account in ("available", "allotted", "payable", "saved")
+        ), "issued = available + allotted + redeemed + saved + returned"
         assert money["payable"] == sum(self.payable.values())
         assert not any(goods.values()), "goods out of nothing"
+
+
+def _later(at: str, seconds: int) -> str:
+    moment = datetime.fromisoformat(at) + timedelta(seconds=seconds)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"

@@ -84,7 +84,24 @@ def check(machine: LedgerMachine) -> None:
     for holder in machine.holders:
         purses = [machine.model.purses[voucher] for voucher in holder.vouchers]
         issued = sum(_issued_money(machine, voucher) for voucher in holder.vouchers)
-        assert told.get(holder.sub, 0) == issued - sum(purse.money for purse in purses)
+        ended = sum(_ended(machine, voucher)[0] for voucher in holder.vouchers)
+        assert told.get(holder.sub, 0) == issued - ended - sum(purse.money for purse in purses)
+
+
+def _used(machine: LedgerMachine, voucher: str) -> tuple[int, int]:
+    """(money, quantity) that the model's sales took of it and that did not come back."""
+    rests = [sale.rest().get(voucher, (0, 0)) for sale in machine.model.sales.values()]
+    return (sum(minor for minor, _ in rests), sum(quantity for _, quantity in rests))
+
+
+def _ended(machine: LedgerMachine, voucher: str) -> tuple[int, int]:
+    """(money, quantity) of it that went back to the programme."""
+    gone = [
+        (minor * times, quantity * times)
+        for (held, minor, quantity), times in machine.model.forfeits.items()
+        if held == voucher
+    ]
+    return (sum(minor for minor, _ in gone), sum(quantity for _, quantity in gone))
 
 
 def _issued_money(machine: LedgerMachine, voucher: str) -> int:
@@ -108,23 +125,24 @@ def check_account(machine: LedgerMachine, holder: Holder) -> None:
         # The model was told of every answer and knows of no table.
         purse = machine.model.purses[each.voucher]
         assert each.left == (purse.money if purse.unit is None else purse.quantity)
-        assert each.issued - each.used == each.left
+        used_minor, used_quantity = _used(machine, each.voucher)
+        assert each.used == (used_minor if purse.unit is None else used_quantity)
+        assert each.ended == _ended(machine, each.voucher)[purse.unit is not None]
+        assert each.issued - each.used - each.ended == each.left
     booked = {
         digest: amount
         for digest, amount in machine.model.redeemed.items()
         if _mine(machine, digest, holder)
     }
     assert sorted(use.amount_minor for use in account.uses) == sorted(booked.values())
-    standing = [
-        attempt.amount
-        for key, attempt in machine.model.attempts.items()
-        if attempt.state == "posted"
-        and set(attempt.moved) <= set(holder.vouchers)
-        and attempt.moved
-    ]
-    assert sorted(use.amount_minor for use in account.uses if use.reversed_at is None) == sorted(
-        standing
-    )
+    standing = {
+        digest: sale
+        for digest, sale in machine.model.sales.items()
+        if sale.stands and _mine(machine, digest, holder)
+    }
+    assert {use.posting for use in account.uses if not use.is_undone} == standing.keys()
+    for use in account.uses:
+        assert use.back_minor == machine.model.sales[use.posting].back_minor
     for use in account.uses:
         assert use.amount_minor == sum(part.programme_minor for part in use.parts)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +22,34 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from carepos import clock
 from carepos.basket import Entry, Line
+from carepos.errors import Malformed
 from carepos.outcome import Outcome
 from carepos.product import Unit
 from carepos.record import Record
+from carepos.undo import Original, Refund, ReturnedLine
 from carepos_ledger.book import POINTS
-from tests.ledger.rig import MILK, RICE, Envelope, Holder, Rig, Signer, code, open_rig
+from carepos_ledger.settlement import Settlement
+from tests.ledger.rig import (
+    ENDS,
+    MILK,
+    RICE,
+    RULES,
+    Envelope,
+    Holder,
+    Rig,
+    Signer,
+    code,
+    open_rig,
+)
 from tests.properties.ledger_model import TABLES, Answer, LedgerModel, Opened
 
 MERCHANT = "zhou"
 FUNDED_MINOR = 900_000_000
 BUCKETS = (7, 1033)
+UNDO_S = RULES["undo_window_s"]
+WINDOW_S = 5 * 86_400
 
 # Caps that do not divide, because that is where a minor unit could be lost or made.
 ITEMS: tuple[dict[str, Any], ...] = (
@@ -56,7 +76,8 @@ def portion(amount: int, taken: int, sold: int) -> int:
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Three tills of one merchant, the third at a shop that takes no part.
+    """Three tills of one merchant, the third at a shop that takes no part; and two that lose
+    nothing, so that what they undo waits for nothing: one sells, the other only takes back.
 
     Who wins a race is not the same twice, so preconditions look only at what was sent, never at
     what was answered.
@@ -67,32 +88,48 @@ class LedgerMachine(RuleBasedStateMachine):
         self.rig = rig
         rig.empty()
         rig.settle_in(FUNDED_MINOR)
+        rig.programmes.put_programme({**RULES, "refunds": {"window_s": WINDOW_S, "grace_s": 0}})
         self.model = LedgerModel(rig.keyring.signing.public.x)
         self.model.fund(FUNDED_MINOR)
+        self.settlement = Settlement(rig.database, rig.keyring, rig.now)
+        self.paid_minor = 0
         self.tills = [rig.signer(), rig.signer(), rig.signer("zhou-far")]
+        self.seller, self.desk = rig.signer(), rig.signer("zhou-far")
         self.suspended: set[str] = set()
         self.holders: list[Holder] = []
         self.sent: list[tuple[Holder, Envelope]] = []
         self.waiting: list[Envelope] = []
+        self.undos: list[tuple[Signer, Record, Record]] = []
         self.used_tokens: list[tuple[Holder, Signer, str]] = []
         self.ended = False
         self.issue([12_000])
         self.issue([777, 1], 17)
+        self.issue([9_001], 23, terms_n=2, days=1)
 
     # ── what the rules are made of ─────────────────────────────────────────────────────────────
 
-    def issue(self, amounts: Sequence[int], *quantities: int, terms_n: int = 1) -> Holder:
-        """A household with a value voucher per amount and an item voucher per quantity."""
+    def issue(
+        self,
+        amounts: Sequence[int],
+        *quantities: int,
+        terms_n: int = 1,
+        days: int | None = None,
+    ) -> Holder:
+        """A household with a value voucher per amount and an item voucher per quantity; all end
+        in `days`, if told."""
+        ends = ENDS if days is None else clock.to_text(self.rig.now() + timedelta(days=days))
         rows: list[Mapping[str, Any]] = [{"amount_minor": amount} for amount in amounts]
         for n, quantity in enumerate(quantities):
             terms = ITEMS[(terms_n + n) % len(ITEMS)]
             whole = quantity * terms["cap_quantity"] if terms["fixed_minor"] else quantity
             kind = "fixed_price" if terms["fixed_minor"] else "item"
             rows.append({"kind": kind, "quantity": whole, "terms": terms})
+        rows = [{**row, "expires_at": ends} for row in rows]
         holder = self.rig.holder(*rows, bucket=BUCKETS[len(self.holders) % 2])
         for voucher, row in zip(holder.vouchers, rows, strict=True):
             self.model.issue(
                 voucher,
+                expires_at=ends,
                 amount=row.get("amount_minor", 0),
                 quantity=row.get("quantity", 0),
                 terms=row.get("terms"),
@@ -158,7 +195,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model.deliver(MERCHANT, pairs)
         return [code(answer) for answer in answers]
 
-    def expected(self, till: Signer, fits: bool) -> str:
+    def expected(self, till: Signer, fits: bool, envelope: Envelope) -> str:
         """What a well-made redemption with a fresh token must be answered."""
         if till.terminal in self.suspended:
             return "terminal_suspended"
@@ -166,7 +203,75 @@ class LedgerMachine(RuleBasedStateMachine):
             return "programme_ended"
         if till is self.tills[2]:
             return "store_not_in_programme"
+        if self.is_over(self.rig.read(envelope).redeem.allocation):
+            return "voucher_expired"
         return "posted" if fits else "balance_insufficient"
+
+    def is_over(self, entries: Sequence[Entry]) -> bool:
+        at = clock.to_text(self.rig.now())
+        return any(at >= self.model.purses[entry.voucher].expires_at for entry in entries)
+
+    def expected_undo(self, undo: Record, sale: Record) -> str:
+        """What a well-made void, or a refund reckoned on what is left, must be answered."""
+        if undo.terminal in self.suspended:
+            return "terminal_suspended"
+        if self.model.undecided_before(undo.terminal, undo.incarnation, undo.sequence):
+            return "sequence_gap"
+        known = self.model.attempts.get((sale.terminal, sale.id))
+        if known is None or known.record_sha256 != sale.digest:
+            return "original_unknown"
+        if known.state != "posted":
+            return "original_not_booked"
+        held = self.model.sales[sale.digest]
+        age = self.rig.now() - datetime.fromisoformat(held.recorded_at)
+        if not held.stands or (undo.kind == "void" and held.back):
+            return "already_undone"
+        if undo.kind == "void":
+            late = undo.occurred_at - sale.occurred_at >= timedelta(seconds=UNDO_S)
+            late |= held.settled or age >= timedelta(seconds=UNDO_S)
+            return "void_too_late" if late else "posted"
+        if age >= timedelta(seconds=WINDOW_S):
+            return "refund_too_late"
+        assert isinstance(undo.content, Refund)
+        if any(
+            held.back[line.line] + line.quantity > held.quantities[line.line - 1]
+            for line in undo.content.lines
+        ):
+            return "refund_exceeds"
+        for part in undo.content.parts:
+            purse = self.model.purses[part.voucher]
+            if purse.fixed and part.quantity % purse.per:
+                return "refund_not_whole"
+        return "posted"
+
+    def refund_of(
+        self, desk: Signer, sale: Record, n: int, share: int, beyond: int = 0
+    ) -> Record | None:
+        """Some of what is left of one line, or of all of them; none where that moves nothing."""
+        held = self.model.sales.get(sale.digest)
+        back = Counter[int]() if held is None else held.back
+        numbered = list(enumerate(sale.redeem.basket, 1))
+        chosen = numbered if n % 3 == 0 else [numbered[n % len(numbered)]]
+        lines = []
+        for number, line in chosen:
+            left = line.quantity - back[number]
+            if left:
+                lines.append((number, max(1, left * share // 10)))
+        with suppress(Malformed):
+            made = desk.sequence, desk.prev
+            if not beyond:
+                return desk.refund(sale, *lines, before=back)
+            more = tuple(ReturnedLine(line, sale.redeem.basket[line - 1].quantity + beyond)
+                         for line, _ in lines)  # fmt: skip
+            return desk.refund(sale, *lines, before=back, lines=more)
+        assert (desk.sequence, desk.prev) == made
+        return None
+
+    def undo(self, signer: Signer, undo: Record, sale: Record) -> None:
+        expected = self.expected_undo(undo, sale)
+        [word] = self.send(undo)
+        assert word == expected, (undo.kind, word, expected)
+        self.undos.append((signer, undo, sale))
 
     def pick(self, n: int) -> tuple[Signer, Holder]:
         # The shop that takes no part is met now and then only.
@@ -176,7 +281,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def original(self, n: int) -> tuple[Holder, Envelope, Record, Signer]:
         holder, envelope = self.sent[n % len(self.sent)]
         record = self.rig.read(envelope)
-        till = next(till for till in self.tills if till.terminal == record.terminal)
+        till = next(till for till in (*self.tills, self.seller) if till.terminal == record.terminal)
         return holder, envelope, record, till
 
     # ── issue, redeem ──────────────────────────────────────────────────────────────────────────
@@ -184,14 +289,15 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.holders) < 6)
     @rule(amount=st.integers(1, 20_000), quantity=st.integers(1, 40), terms_n=picks)
     def another_household(self, amount: int, quantity: int, terms_n: int) -> None:
-        self.issue([amount], quantity, quantity + 1, terms_n=terms_n)
+        days = None if terms_n % 2 else 1 + terms_n % 3
+        self.issue([amount], quantity, quantity + 1, terms_n=terms_n, days=days)
 
     @rule(n=picks, share=shares, price=st.integers(1, 2_000), over=st.integers(0, 3))
     def redeem(self, n: int, share: int, price: int, over: int) -> None:
         till, holder = self.pick(n)
         envelope, fits = self.make(till, holder, share, price=price, over=over)
         [word] = self.send(envelope)
-        assert word == self.expected(till, fits)
+        assert word == self.expected(till, fits, envelope)
         self.sent.append((holder, envelope))
         if word == "posted":
             self.used_tokens.append((holder, till, str(envelope["token"])))
@@ -201,7 +307,7 @@ class LedgerMachine(RuleBasedStateMachine):
         till, holder = self.pick(n)
         envelope, fits = self.make(till, holder, 10, beyond=beyond)
         [word] = self.send(envelope)
-        assert word == self.expected(till, fits)
+        assert word == self.expected(till, fits, envelope)
         self.sent.append((holder, envelope))
 
     # ── the same id again ──────────────────────────────────────────────────────────────────────
@@ -246,7 +352,7 @@ class LedgerMachine(RuleBasedStateMachine):
         envelope, fits = self.make(other, holder, share, attempt_id=record.id)
         [word] = self.send(envelope)
         if not known:
-            assert word == self.expected(other, fits)
+            assert word == self.expected(other, fits, envelope)
 
     # ── reversals ──────────────────────────────────────────────────────────────────────────────
 
@@ -286,8 +392,12 @@ class LedgerMachine(RuleBasedStateMachine):
                     till, other, 1, allocation=[Entry(1, holder.voucher, 0, 1, 0)]
                 )
                 [word] = self.send(envelope)
-                allowed = {"voucher_not_yours", "voucher_unknown", self.expected(till, False)}
-                assert word in allowed - {"balance_insufficient"}
+                allowed = {
+                    "voucher_not_yours",
+                    "voucher_unknown",
+                    self.expected(till, False, envelope),
+                }
+                assert word in allowed - {"balance_insufficient", "voucher_expired"}
 
     @rule(n=picks)
     def token_replayed_at_another_till(self, n: int) -> None:
@@ -344,14 +454,19 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # ── batches, races, crashes, time ──────────────────────────────────────────────────────────
 
-    @rule(n=picks, share=shares, undo=st.booleans())
-    def write_without_sending(self, n: int, share: int, undo: bool) -> None:
+    @rule(n=picks, share=shares, undo=st.sampled_from(["", "reversal", "void", "refund"]))
+    def write_without_sending(self, n: int, share: int, undo: str) -> None:
         till, holder = self.pick(n)
         envelope, _ = self.make(till, holder, share)
         self.sent.append((holder, envelope))
         self.waiting.append(envelope)
-        if undo:
-            self.waiting.append({"record": till.reversal(self.rig.read(envelope)).jws})
+        sale = self.rig.read(envelope)
+        if undo == "reversal":
+            self.waiting.append({"record": till.reversal(sale).jws})
+        elif undo == "void":
+            self.waiting.append({"record": till.void(sale).jws})
+        elif undo and (refund := self.refund_of(till, sale, n, share)) is not None:
+            self.waiting.append({"record": refund.jws})
 
     @precondition(lambda self: len(self.waiting) > 1)
     @rule(seed=st.randoms(use_true_random=False), again=st.integers(0, 4))
@@ -360,8 +475,13 @@ class LedgerMachine(RuleBasedStateMachine):
             *self.waiting,
             *seed.choices(self.waiting, k=again),
             *(envelope for _, envelope in seed.choices(self.sent, k=again)),
+            *(
+                {"record": undo.jws}
+                for _, undo, _ in seed.sample(self.undos, min(again, len(self.undos)))
+            ),
         ]
-        seed.shuffle(batch)
+        if seed.random() < 0.5:
+            seed.shuffle(batch)
         self.waiting = []
         self.send(*batch)
 
@@ -369,7 +489,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def race_for_one_voucher(self, n: int, amounts: list[int]) -> None:
         holder = self.holders[n % len(self.holders)]
         tills = [till for till in self.tills[:2] if till.terminal not in self.suspended]
-        if not tills or self.ended:
+        if not tills or self.ended or self.is_over([Entry(1, holder.voucher, 0, 1, 0)]):
             return
         envelopes = [
             self.rig.redeem(tills[m % len(tills)], holder, amount)
@@ -412,11 +532,115 @@ class LedgerMachine(RuleBasedStateMachine):
             if not again:
                 return
         [word] = self.send(envelope)
-        assert word == self.expected(till, fits)
+        assert word == self.expected(till, fits, envelope)
 
     @rule(minutes=st.integers(1, 14))
     def time_passes(self, minutes: int) -> None:
         self.rig.now.forward(minutes=minutes)
+
+    @rule(days=st.integers(1, 2))
+    def days_pass(self, days: int) -> None:
+        self.rig.now.forward(days=days)
+
+    # ── void and refund ────────────────────────────────────────────────────────────────────────
+
+    @rule(n=picks, share=shares, price=st.integers(1, 2_000), over=st.integers(0, 3))
+    def sell_where_nothing_is_lost(self, n: int, share: int, price: int, over: int) -> None:
+        holder = self.holders[n % len(self.holders)]
+        envelope, fits = self.make(self.seller, holder, share, price=price, over=over)
+        [word] = self.send(envelope)
+        assert word == self.expected(self.seller, fits, envelope)
+        self.sent.append((holder, envelope))
+
+    @precondition(lambda self: self.sent)
+    @rule(n=picks)
+    def void(self, n: int) -> None:
+        _, _, sale, till = self.original(n)
+        self.undo(till, till.void(sale), sale)
+
+    @precondition(lambda self: self.sent)
+    @rule(n=picks, m=picks, share=shares, own=st.booleans())
+    def refund(self, n: int, m: int, share: int, own: bool) -> None:
+        _, _, sale, till = self.original(n)
+        signer = till if own else self.desk
+        refund = self.refund_of(signer, sale, m, share)
+        if refund is not None:
+            self.undo(signer, refund, sale)
+
+    @precondition(lambda self: self.sent)
+    @rule(n=picks, m=picks, beyond=st.integers(1, 3))
+    def refund_too_much(self, n: int, m: int, beyond: int) -> None:
+        _, _, sale, _ = self.original(n)
+        refund = self.refund_of(self.desk, sale, m, 10, beyond)
+        if refund is not None:
+            self.undo(self.desk, refund, sale)
+
+    @precondition(lambda self: self.undos)
+    @rule(n=picks, same=st.booleans())
+    def an_undo_again(self, n: int, same: bool) -> None:
+        """The same bytes; or the same id in another record, with the content of before or not."""
+        signer, undo, sale = self.undos[n % len(self.undos)]
+        if same:
+            self.send(undo)
+        elif undo.kind == "void":
+            self.send(signer.void(sale, undo.id, approved_by="c09"))
+        elif (other := self.refund_of(signer, sale, n, 10)) is not None:
+            assert isinstance(other.content, Refund)
+            signer.sequence, signer.prev = other.sequence - 1, other.prev
+            self.send(signer.sign(replace(other.content, cashier="c09"), undo.id))
+
+    @precondition(lambda self: self.sent)
+    @rule(n=picks)
+    def undo_with_another_digest(self, n: int) -> None:
+        _, _, sale, _ = self.original(n)
+        original = Original(sale.terminal, sale.id, Opened.of(self.sent[0][1]["record"]).digest)
+        refund = self.refund_of(self.desk, sale, 0, 10)
+        if refund is None or original.record_sha256 == sale.digest:
+            return
+        assert isinstance(refund.content, Refund)
+        self.desk.sequence, self.desk.prev = refund.sequence - 1, refund.prev
+        wrong = self.desk.sign(replace(refund.content, original=original), self.desk.undo_id(sale))
+        [word] = self.send(wrong)
+        assert word in ("original_unknown", "sequence_gap")
+
+    @precondition(lambda self: self.sent)
+    @rule(n=picks, m=picks)
+    def race_to_undo(self, n: int, m: int) -> None:
+        """Two tills give back the same piece, and the one that sold it voids it, all at once."""
+        _, _, sale, till = self.original(n)
+        both = (self.desk, self.rig.signer())
+        refunds = [self.refund_of(desk, sale, 1 + 3 * (m % 5), 1) for desk in both]
+        undos = [refund for refund in refunds if refund is not None]
+        if till is self.seller:
+            undos.append(till.void(sale))
+        answers: dict[str, Answer] = {}
+        while missing := [undo for undo in undos if undo.digest not in answers]:
+            found = self.rig.side_by_side([{"record": undo.jws} for undo in missing])
+            for undo, answer in zip(missing, found, strict=True):
+                if code(answer) not in ("in_flight", "try_again"):
+                    answers[undo.digest] = _told(answer)
+
+        def refused(undo: Record) -> bool:
+            said = answers[undo.digest].outcome
+            return said is None or Opened.of(said).payload["result"] != "posted"
+
+        # Whatever was booked came before what found it booked; two equal refunds are alike.
+        told = [(undo.jws, answers[undo.digest]) for undo in sorted(undos, key=refused)]
+        self.model.deliver(MERCHANT, told)
+
+    @rule()
+    def close_the_batches(self) -> None:
+        """What was paid is what the book owes; from then on no void."""
+        for batch in self.settlement.close():
+            self.paid_minor += batch.net_minor
+        assert self.paid_minor == self.model.settle(), "the batches pay another sum"
+
+    @rule(grace_s=st.sampled_from([0, 3_600, 3 * 86_400]))
+    def another_grace(self, grace_s: int) -> None:
+        self.rig.programmes.put_programme(
+            {**RULES, "refunds": {"window_s": WINDOW_S, "grace_s": grace_s}}
+        )
+        self.model.grace_s = grace_s
 
     @precondition(lambda self: not self.ended and len(self.sent) > 12)
     @rule()

@@ -8,16 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carepos.outcome import Outcome
+from carepos.record import Record
 from carepos_ledger.erasure import Erasure
 from carepos_ledger.person import Who
 from carepos_ledger.retention import Retention
 from carepos_ledger.settlement import Settlement
 from tests.ledger.rig import ISSUER, PROGRAMME, Envelope, Holder, Rig, Signer, open_rig
 
+UNDO = ("reverse", "void", "refund", "refund")
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("redeem"), st.integers(0, 2), st.integers(1, 7_000)),
-        st.tuples(st.just("reverse"), st.integers(0, 30), st.just(0)),
+        st.tuples(st.sampled_from(UNDO), st.integers(0, 30), st.just(0)),
         st.tuples(st.just("again"), st.integers(0, 30), st.just(0)),
         st.tuples(st.just("wait"), st.sampled_from([1, 60 * 24 * 3, 60 * 24 * 9]), st.just(0)),
         st.tuples(st.just("close"), st.just(0), st.just(0)),
@@ -45,10 +47,10 @@ class History:
         rig = self.rig
         if what == "redeem":
             self._send(rig.redeem(self.till, self.holders[n], amount))
-        elif what in ("reverse", "again") and self.sent:
+        elif what in (*UNDO, "again") and self.sent:
             envelope = self.sent[n % len(self.sent)]
-            if what == "reverse" and "token" in envelope:
-                envelope = {"record": self.till.reversal(rig.read(envelope)).jws}
+            if what in UNDO and "token" in envelope:
+                envelope = {"record": self._undo(what, rig.read(envelope)).jws}
             self._send(envelope)
         elif what == "wait":
             rig.now.forward(minutes=n)
@@ -62,6 +64,11 @@ class History:
         elif what == "erase":
             self._erase(self.holders[n])
         assert rig.differences() == ()
+
+    def _undo(self, what: str, sale: Record) -> Record:
+        if what == "reverse":
+            return self.till.reversal(sale)
+        return self.till.void(sale) if what == "void" else self.till.refund(sale, (1, 1))
 
     def _send(self, envelope: Envelope) -> None:
         [answer] = self.rig.send(envelope)
@@ -90,7 +97,7 @@ class History:
 def test_retention_and_erasure_at_any_moment_change_no_answer_and_no_sum(
     database_url: str, tmp_path: Path
 ) -> None:
-    """In any order of sales, reversals, payments, waiting, erasing and retaining."""
+    """In any order of sales, what takes them back, payments, waiting, erasing and retaining."""
     with open_rig(database_url, tmp_path, settled=False) as rig:
 
         @given(steps=STEPS)
