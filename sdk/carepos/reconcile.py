@@ -61,7 +61,7 @@ def reconcile(
     (`read_folder`). `every_terminal`: lines of tills whose journal is not given are differences
     too. Raises Malformed when a journal is given twice or a record in it does not verify.
     """
-    sides = Sides(journals, batches, every_terminal=every_terminal)
+    sides = Sides(journals, batches, keys, every_terminal=every_terminal)
     comparison = Comparison(sides, keys)
     differences: list[Difference] = []
     matched = 0
@@ -69,6 +69,7 @@ def reconcile(
         found = list(comparison.differences(booking))
         differences += found
         matched += not found
+    differences += map(comparison.unplaced, sides.unplaced)
     if every_terminal:
         differences += (of_other_terminal(lines) for _, lines in sorted(sides.others.items()))
     sums = tuple(sides.sums[key] for key in sorted(sides.sums))
@@ -133,6 +134,11 @@ def _text(found: Reconciliation) -> Iterator[str]:
 def _sums_table(sums: Sums) -> Iterator[str]:
     rows = [
         ("till: confirmed 收银端已核销", sums.till_count, sums.till_minor),
+        *(
+            [("till: taken back 收银端已退回", sums.back_count, sums.back_minor)]
+            if sums.back_count
+            else []
+        ),
         ("files: redeemed 结算核销", sums.redeemed_count, sums.redeemed_minor),
         ("files: reversed 结算撤销", sums.reversed_count, sums.reversed_minor),
     ]

@@ -26,7 +26,8 @@ from carepos.outcome import Outcome, VoucherState
 from carepos.reconcile import Reconciliation, reconcile
 from carepos.record import Record, Redeem
 from carepos.refusals import Refusal
-from carepos.settlement import Batch, Manifest, SettlementLine, read_batch
+from carepos.settlement import Batch, LineKind, Manifest, SettlementLine, read_batch
+from carepos.undo import Original, Refund, ReturnedLine, Void
 
 LEDGER = SigningKey(b"L" * 32)
 TILL = SigningKey(b"T" * 32)
@@ -122,6 +123,55 @@ class Shop:
         self.book(sale, undo=True)
         advance(sale.id, "undo_reversed", outcome=self.answer(sale, "reversed", True, booked=True))
         return advance(sale.id, "sale_reversed", outcome=self.answer(sale, "reversed"))
+
+    def take_back(self, sale: Attempt, word: str, *, refund_minor: int | None = None) -> Record:
+        """Void a sale, or refund so much of it, and what the ledger made of that: `posted`,
+        `refused`, or nothing that came back (`waiting`)."""
+        self.clock.at += timedelta(minutes=5)
+        written = self.journal.record_of(sale)
+        return self.take_back_of(written, "c01", word, refund_minor)
+
+    def take_back_of(
+        self, sale: Record, cashier: str, word: str, refund_minor: int | None
+    ) -> Record:
+        """As `take_back`, of a sale in whatever journal."""
+        original = Original(sale.terminal, sale.id, sale.digest)
+        content: Void | Refund = Void(original, cashier, None, "changed_mind")
+        if refund_minor is not None:
+            content = Refund(
+                original, cashier, None, "returned", "CNY",
+                (ReturnedLine(1, 1),), (Entry(1, "V" * 22, 0, refund_minor, 0),),
+            )  # fmt: skip
+        with self.journal._transaction():
+            written = self.journal._append(content, ids.new_attempt_id(7, self.clock()))
+        amount_minor = sale.redeem.programme_minor if refund_minor is None else refund_minor
+        if word != "waiting":
+            posted = word == "posted"
+            body = outcome.payload(
+                "posted" if posted else "refused",
+                written,
+                recorded_at=self.clock(),
+                epoch=1,
+                refusal=None if posted else Refusal("already_undone"),
+                currency="CNY" if posted else None,
+                amount_minor=amount_minor if posted else 0,
+                vouchers=(VoucherState("V" * 22, amount_minor, 0, None, 0, 0),) if posted else (),
+            )
+            answer = outcome.read_bound(outcome.sign(body, LEDGER), written, keys=LEDGER_KEYS)
+            self.journal.keep_outcome(written, answer)
+        if word == "posted":
+            of = sale if refund_minor is None else written
+            self.waiting.setdefault(sale.redeem.programme, []).append(
+                self.undo_line(of, "void" if refund_minor is None else "refund", amount_minor)
+            )
+        return written
+
+    def undo_line(self, of: Record, kind: LineKind, amount_minor: int) -> SettlementLine:
+        """A void's stands under its sale's number, a refund's under its own."""
+        return SettlementLine(
+            kind, 1, of.sequence, self.journal.incarnation, "t-1", "shop-1",
+            self.clock(), self.clock(), -amount_minor, "CNY",
+        )  # fmt: skip
 
     def answer(
         self, sale: Attempt, result: outcome.Result, undo: bool = False, *, booked: bool = False
@@ -513,6 +563,174 @@ def test_what_was_never_booked_is_not_taken_back_by_a_next_file(shop: Shop) -> N
     difference = only(shop.reconcile())
     assert (difference.cause, difference.effect_minor) == ("reversal_not_in_file", -6000)
     assert "put back 0.00 CNY" in difference.sentence
+
+
+# ── void and refund ────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_day_with_voids_and_refunds_agrees(shop: Shop) -> None:
+    """A void is listed under its sale's number, a refund under its own; both count as taken
+    back."""
+    shop.take_back(shop.sale(6000, "confirmed"), "posted")
+    sold = shop.sale(900, "confirmed")
+    shop.take_back(sold, "posted", refund_minor=300)
+    shop.close()
+    shop.take_back(sold, "posted", refund_minor=600)
+    shop.take_back(sold, "refused", refund_minor=600)
+    shop.close()
+    found = shop.reconcile()
+    assert found.differences == ()
+    (sums,) = found.sums
+    assert (sums.till_minor, sums.back_count, sums.back_minor) == (6900, 3, -6900)
+    assert (sums.redeemed_minor, sums.reversed_minor, sums.difference_minor) == (6900, -6900, 0)
+    assert sums.to_json()["taken_back"] == {"count": 3, "amount_minor": -6900}
+    assert "till: taken back 收银端已退回" in found.to_text()
+
+
+def test_what_was_taken_back_after_the_close_comes_in_the_next_file(shop: Shop) -> None:
+    """The order of events explains it, for a void and for a refund."""
+    voided, sold = shop.sale(6000, "confirmed"), shop.sale(900, "confirmed")
+    shop.close()
+    shop.take_back(voided, "posted")
+    refund = shop.take_back(sold, "posted", refund_minor=300)
+    found = shop.reconcile()
+    assert causes(found) == [
+        (voided.sequence, "paid_but_reversed", -6000),
+        (refund.sequence, "not_settled_yet", -300),
+    ]
+    assert not found.unexplained and found.differences[1].receipt_no == ids.receipt_no(
+        1, refund.sequence
+    )
+    assert "its void was" in found.differences[0].sentence
+    shop.close()
+    assert shop.reconcile().differences == ()
+
+
+def test_a_refund_of_another_tills_sale_is_placed_by_the_file(shop: Shop, tmp_path: Path) -> None:
+    """Its record does not name the programme: the other till's journal or the file does. Until then
+    it is told, in no sum; once a close should have had it, that is no longer explained."""
+    (tmp_path / "other").mkdir()
+    shop.sale(50, "confirmed")
+    with Journal.start(
+        tmp_path / "other" / "journal.db", key=SigningKey(b"U" * 32), terminal="t-2",
+        software="test", now=shop.clock,
+    ) as journal:  # fmt: skip
+        other = Shop(journal, shop.clock)
+        sale = other.sale(900, "confirmed")
+        written = journal.record_of(sale)
+        refund = shop.take_back_of(written, "c01", "posted", 400)
+        (late,) = shop.reconcile().differences[1:]
+        assert (late.cause, late.sequence, late.effect_minor) == (
+            "not_settled_yet", refund.sequence, 0,
+        )  # fmt: skip
+        line = shop.waiting["flood-dairy"].pop()
+        shop.close()
+        lost = only(shop.reconcile())
+        assert (lost.cause, lost.programme, lost.explained) == ("refund_not_in_file", "", False)
+        both = reconcile([shop.journal, journal], shop.batches, LEDGER_KEYS)
+        assert (refund.sequence, "refund_not_in_file", -400) in causes(both)
+        shop.waiting = {"flood-dairy": [line]}
+        shop.close()
+        assert shop.reconcile().differences == ()
+
+
+def test_an_answer_that_is_not_the_ledgers_takes_nothing_back(shop: Shop) -> None:
+    """An outcome in the journal that the ledger did not sign leaves a refund waiting."""
+    sold = shop.sale(900, "confirmed")
+    shop.take_back(sold, "posted", refund_minor=300)
+    shop.close()
+    found = reconcile([shop.journal], shop.batches, KeySet([SigningKey(b"X" * 32).public]))
+    assert [(each.cause, each.effect_minor) for each in found.differences] == [
+        ("open_at_till", 300)
+    ]
+
+
+# What was taken back and how it ended, what was done to the lines, and the causes to be named at
+# the sale's number and at the refund's own.
+UNDO_PLANTS: dict[str, tuple[list[str], list[str]]] = {
+    "void posted": ([], []),
+    "void posted, undo dropped": (["reversal_not_in_file"], []),
+    "void posted, sale dropped": (["reversal_without_sale"], []),
+    "void posted, undo changed": (["amount_differs"], []),
+    "void posted, undo twice": (["duplicate_line"], []),
+    "void waiting": (["open_at_till"], []),
+    "void waiting, undo filed": (["open_at_till"], []),
+    "void waiting, sale dropped": (["missing_in_settlement", "open_at_till"], []),
+    "void refused": ([], []),
+    "void refused, undo filed": (["reversed_in_settlement"], []),
+    "refund posted": ([], []),
+    "refund posted, undo dropped": ([], ["refund_not_in_file"]),
+    "refund posted, sale dropped": (["missing_in_settlement"], []),
+    "refund posted, undo changed": ([], ["amount_differs"]),
+    "refund posted, undo twice": ([], ["duplicate_line"]),
+    "refund waiting": ([], ["open_at_till"]),
+    "refund waiting, undo filed": ([], ["open_at_till"]),
+    "refund refused": ([], []),
+    "refund refused, undo filed": ([], ["refunded_in_settlement"]),
+    "refund posted, nobody's": ([], ["not_in_journal"]),
+}
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(sorted(UNDO_PLANTS)), st.integers(2, 10**6)),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_every_planted_difference_of_an_undo_is_named(plants: list[tuple[str, int]]) -> None:
+    """Voids and refunds that were posted, refused or wait, and whatever was done to their lines:
+    exactly the planted causes, and their effects come to (till − files)."""
+    with tempfile.TemporaryDirectory() as folder, a_shop(Path(folder)) as shop:
+        expected: Counter[tuple[int, str]] = Counter()
+        again: list[SettlementLine] = []
+        back_minor = sold_minor = 0
+        for name, amount_minor in plants:
+            what, _, damage = name.partition(", ")
+            kind, _, word = what.partition(" ")
+            part = amount_minor if kind == "void" else max(1, amount_minor // 3)
+            earlier = shop.waiting.pop("flood-dairy", [])
+            sale = shop.sale(amount_minor, "confirmed")
+            undo = shop.take_back(sale, word, refund_minor=None if kind == "void" else part)
+            number = sale.sequence if kind == "void" else undo.sequence
+            own = shop.waiting["flood-dairy"]
+            sold_minor += amount_minor
+            back_minor += part * (word == "posted")
+            if damage == "undo filed":
+                of = shop.journal.record_of(sale) if kind == "void" else undo
+                own.append(shop.undo_line(of, "void" if kind == "void" else "refund", part))
+            if damage == "undo dropped":
+                own.pop()
+            if damage == "sale dropped":
+                own.pop(0)
+            if damage == "undo changed":
+                own[-1] = replace(own[-1], amount_minor=own[-1].amount_minor + 1)
+            if damage == "undo twice":
+                again.append(own[-1])
+            if damage == "nobody's":
+                number += 100_000
+                own.append(replace(own[-1], sequence=number))
+            at_sale, at_undo = UNDO_PLANTS[name]
+            expected += Counter((sale.sequence, cause) for cause in at_sale)
+            expected += Counter((number, cause) for cause in at_undo)
+            shop.waiting["flood-dairy"] = earlier + own
+        # So that there is a close in any case.
+        other = SettlementLine(
+            "redeem", 2, 1, "0" * 32, "t-2", "shop-2", START, START, 77, "CNY"
+        )  # fmt: skip
+        shop.waiting["flood-dairy"].append(other)
+        shop.close()
+        if again:
+            shop.waiting["flood-dairy"] = again
+            shop.close()
+        found = shop.reconcile()
+        assert Counter((each.sequence, each.cause) for each in found.differences) == expected
+        (sums,) = found.sums
+        assert (sums.till_minor, sums.back_minor) == (sold_minor, -back_minor)
+        effects = sum(each.effect_minor for each in found.differences)
+        assert effects == sums.difference_minor == sold_minor - back_minor - sums.files_minor
+        assert len(found.to_text().splitlines()) >= 2 * len(found.differences)
 
 
 # ── any journal, any differences ───────────────────────────────────────────────────────────────

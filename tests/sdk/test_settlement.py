@@ -17,7 +17,7 @@ from carepos import jws, settlement, settlement_folder
 from carepos.errors import Malformed, SignatureInvalid
 from carepos.keys import KeySet, PublicKey, SigningKey, digest
 from carepos.settlement import Batch, Manifest, SettlementLine, Total, read_batch
-from tests.vectors import build, settlement_vectors
+from tests.vectors import build, settlement_undo_vectors, settlement_vectors
 
 Json = dict[str, Any]
 PATH = Path(build.__file__).with_name("settlement.json")
@@ -25,6 +25,7 @@ VECTORS: Json = json.loads(PATH.read_text("utf-8"))
 KEYS = KeySet([PublicKey.from_jwk(VECTORS["ledger"]["jwk"])])
 LEDGER = SigningKey(bytes.fromhex(VECTORS["ledger"]["seed"]))
 FIRST, SECOND = VECTORS["batches"]
+UNDO: Json = json.loads(PATH.with_name("settlement_undo.json").read_text("utf-8"))
 
 
 def named(cases: list[Json]) -> pytest.MarkDecorator:
@@ -73,9 +74,11 @@ def make_batch(lines: list[SettlementLine], **changed: Any) -> Batch:
 def test_vectors_are_what_is_built() -> None:
     """Building the settlement vectors again gives the committed bytes."""
     assert build._written(settlement_vectors.settlement_file()) == PATH.read_text("utf-8")
+    made = build._written(settlement_undo_vectors.settlement_undo_file())
+    assert made == PATH.with_name("settlement_undo.json").read_text("utf-8")
 
 
-@named(VECTORS["batches"])
+@named([*VECTORS["batches"], *UNDO["batches"]])
 def test_a_batch_is_read_and_written_back(case: Json) -> None:
     """A file and its manifest are read, and writing what was read gives the same bytes."""
     batch = read(case)
@@ -90,6 +93,8 @@ def test_a_batch_is_read_and_written_back(case: Json) -> None:
 
 def test_batches_form_a_chain() -> None:
     """Each manifest names the one before it; the first one its merchant and programme."""
+    for first, second in (VECTORS["batches"], UNDO["batches"]):
+        settlement_folder.check_sequence([read(first), read(second)])
     batches = [read(FIRST), read(SECOND)]
     settlement_folder.check_sequence(batches)
     settlement_folder.check_sequence(batches[1:], after=batches[0])
@@ -97,7 +102,7 @@ def test_batches_form_a_chain() -> None:
     assert settlement.first_previous("chengguan-mart", "flood-dairy") == VECTORS["first_previous"]
 
 
-@named(VECTORS["bad_files"])
+@named([*VECTORS["bad_files"], *UNDO["bad_files"]])
 def test_a_bad_file_is_refused_by_line_and_column(case: Json) -> None:
     """A file that breaks the format is refused though it is signed, naming where."""
     sentence = refusal(case["csv"].encode(), case["manifest_jws"])

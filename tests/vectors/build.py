@@ -19,6 +19,7 @@ from typing import Any
 from tests.vectors import second
 from tests.vectors.key_change_vectors import key_change_file
 from tests.vectors.second import b64, jcs, jws_digest, sign, sign_raw
+from tests.vectors.settlement_undo_vectors import settlement_undo_file
 from tests.vectors.settlement_vectors import settlement_file
 from tests.vectors.token_vectors import tokens_file
 from tests.vectors.undo_vectors import undo_file
@@ -1381,6 +1382,7 @@ def refusals_file() -> Json:
 
 FILES = {
     "settlement.json": settlement_file,
+    "settlement_undo.json": settlement_undo_file,
     "json.json": json_file,
     "split.json": split_file,
     "jws.json": jws_file,
