@@ -200,7 +200,8 @@ class Settlement:
         """Let one close of this programme through at a time; the programme's currency.
 
         The row lock (on SQLite: the one writer) comes before the sweep, whose statement then sees
-        everything that an earlier close committed. NO KEY UPDATE: postings never wait for it.
+        everything that an earlier close committed. NO KEY UPDATE: postings never wait for it, but
+        for a refund into an expired voucher, which gives to the programme.
         """
         if not self._database.is_sqlite:
             connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_WAIT_S}s'"))

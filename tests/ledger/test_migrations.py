@@ -189,6 +189,48 @@ def test_every_row_of_the_first_version_is_there_in_the_newest(database: Databas
     assert found is not None and (found.terminal, found.x) == ("the terminal", "the x")
 
 
+def test_what_was_booked_before_0006_can_be_undone_after_it(database: Database) -> None:
+    """A reversal learns which sale it took back, also where another journal has the same number;
+    a note learns the bucket of what was decided, and stays without one where nothing was."""
+    config = migrations._config()
+    one, other = "1" * 32, "2" * 32
+
+    def posting(name: str, kind: str, incarnation: str, sequence: int) -> str:
+        return (
+            f"INSERT INTO postings VALUES (7, '{name}', '{kind}', 'flood', 'zhou', 'shop', 't-1', "
+            f"'{incarnation}', {sequence}, '2026-11-22', '2026-11-22')"
+        )
+
+    def note(sequence: int, name: str) -> str:
+        return (
+            f"INSERT INTO terminal_notes VALUES ('t-1', '{one}', {sequence}, '{name}', 'before', "
+            "'2026-11-22')"
+        )
+
+    decided = (
+        "INSERT INTO records VALUES (7, 'sale', 't-1', 'an id', 'redeem', "
+        f"'{one}', 2, '2026-11-22', '2026-11-22', 'posted', 'an outcome')"
+    )
+    with database.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0005")
+        for statement in (
+            posting("sale", "redeem", one, 2),
+            posting("twin", "redeem", other, 2),
+            posting("undo", "reversal", one, 2),
+            note(2, "sale"),
+            note(3, "waits"),
+            decided,
+        ):
+            connection.execute(text(statement))
+    assert migrations.upgrade(database) == ["0006", "0007"]
+    with database.read() as connection:
+        originals = connection.execute(text("SELECT posting, original FROM postings")).all()
+        buckets = connection.execute(text("SELECT digest, bucket FROM terminal_notes")).all()
+    assert dict(map(tuple, originals)) == {"sale": None, "twin": None, "undo": "sale"}
+    assert dict(map(tuple, buckets)) == {"sale": 7, "waits": None}
+
+
 def test_two_servers_that_start_at_once_both_find_it_done(
     postgres_cluster: PostgresCluster,
 ) -> None:

@@ -212,6 +212,9 @@ def test_tills_answers_are_as_described(described: World, tmp_path: Path) -> Non
     record = till.journal.records("redeem")[-1]
     answers = {
         "/v1/records/{attempt_id}": client._read("GET", f"/v1/records/{record.id}")[0],
+        "/v1/sales/find": client._read(
+            "POST", "/v1/sales/find", body={"receipt_no": sale.receipt_no, "code": None}
+        )[0],
         "/v1/vouchers/lookup": client._read(
             "POST", "/v1/vouchers/lookup", body={"token": family.token()}
         )[0],
@@ -223,7 +226,8 @@ def test_tills_answers_are_as_described(described: World, tmp_path: Path) -> Non
         ).json(),
     }
     for path, answer in answers.items():
-        method = "post" if path in ("/v1/records", "/v1/vouchers/lookup") else "get"
+        posts = ("/v1/records", "/v1/sales/find", "/v1/vouchers/lookup")
+        method = "post" if path in posts else "get"
         jsonschema.validate(answer, _schema_of(path, method, 200))
     client.close()
 
