@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from sqlalchemy import func, select
 from carepos.record import Record
 from carepos.undo import ReturnedLine
 from carepos_ledger import held, schema
+from carepos_ledger.book import Book
 from carepos_ledger.disputes import Disputes
 from carepos_ledger.erasure import Erasure
 from carepos_ledger.holder_account import HolderAccounts
@@ -414,6 +418,37 @@ def test_a_refund_while_its_holder_is_erased(rig: Rig, again: int) -> None:
     found = sums(rig)
     assert (found.available_minor, found.saved_minor) == (0, 0)
     assert found.returned_minor + found.redeemed_minor == 12_000
+
+
+def test_a_refund_and_an_erasure_that_wait_for_each_other(rig: Rig) -> None:
+    """The refund holds the voucher and wants the programme's row, the erasure the other way round:
+    the database ends one of them, which is tried again, and both are done."""
+    rig.programmes.put_programme({**RULES, "refunds": {"window_s": 10**7, "grace_s": 0}})
+    till, holder = rig.signer(), expiring(rig)
+    sale = sold(rig, till, holder, 900)
+    rig.now.forward(days=4)
+    refund = till.refund(sale, (1, 3))
+    looks = itertools.count(1)
+    locked, go_on = threading.Event(), threading.Event()
+
+    def now() -> datetime:
+        if next(looks) == 2:  # the first is for the note; now the voucher is locked
+            locked.set()
+            assert go_on.wait(20)
+        return rig.now()
+
+    book = Book(rig.database, rig.keyring, now)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(rig.send, refund, book=book)
+        assert locked.wait(20)
+        second = pool.submit(_erased, Erasure(rig.database, rig.now), holder)
+        rig.until_it_waits(second)
+        go_on.set()
+        first.result()
+        assert second.result() == "erased"
+    assert until_decided(rig, refund) == "posted"
+    assert rig.balance(holder.voucher) == (0, 0, 0)
+    assert (sums(rig).returned_minor, sums(rig).redeemed_minor) == (12_000, 0)
 
 
 def _erased(erasure: Erasure, holder: Holder) -> str:
