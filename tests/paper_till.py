@@ -10,7 +10,8 @@ from typing import Any
 
 from carepos import outcome as outcomes
 from carepos.basket import Entry, Line
-from carepos.journal import Attempt, Journal, Visit
+from carepos.journal import Journal
+from carepos.journal_view import Attempt, Visit
 from carepos.outcome import Outcome, Result
 from carepos.record import Record, Redeem
 from carepos.refusals import Refusal

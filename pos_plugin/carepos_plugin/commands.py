@@ -31,7 +31,7 @@ from carepos import (
     record,
 )
 from carepos.enrolment import Enrolment
-from carepos.journal import JournalView
+from carepos.journal_view import JournalView
 from carepos.money import format_amount
 from carepos.signers import Signers
 from carepos_plugin import app, held_code, pairing, status

@@ -28,7 +28,7 @@ from carepos import (
     ids,
 )
 from carepos.clock import Clock
-from carepos.journal import PrintJob
+from carepos.journal_view import PrintJob
 from carepos.receipt import mask
 from carepos.record import DayReport
 from carepos_plugin import pin_pad, shown

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from carepos import ids, receipt, receipt_layout
-from carepos.journal import Journal, PrintJob, PrintState
+from carepos.journal import Journal
+from carepos.journal_view import PrintJob, PrintState
 from carepos.receipt import Receipt
 from carepos.till import Reached, pass_by
 from carepos_plugin.printing import printers

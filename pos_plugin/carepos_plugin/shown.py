@@ -12,7 +12,7 @@ from typing import Any
 
 from carepos import Holder, Line, Offer, Refusal, Sale, attempt, clock, ids, receipt, receipt_layout
 from carepos.attempt import State
-from carepos.journal import Attempt, JournalView
+from carepos.journal_view import Attempt, JournalView
 from carepos.pack import Pack
 from carepos.rules import LineProposal
 from carepos.voucher import Voucher

@@ -9,7 +9,7 @@ from typing import Any
 from carepos import clock, pack, record
 from carepos.clock import Clock
 from carepos.enrolment import Enrolment
-from carepos.journal import JournalView
+from carepos.journal_view import JournalView
 from carepos_plugin import shown
 from carepos_plugin.held_code import HeldCode
 from carepos_plugin.pad_link import PadLink

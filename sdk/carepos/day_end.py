@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from carepos.attempt import State
-from carepos.journal import JournalView
+from carepos.journal_view import JournalView
 from carepos.record import DayReport, DaySum
 
 

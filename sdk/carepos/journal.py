@@ -12,26 +12,24 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
-from carepos import clock, durable, ids, jws, record
-from carepos.attempt import Event, State, Step, step
+from carepos import clock, durable, ids, journal_file, jws, record
+from carepos.attempt import Event, Step, step
 from carepos.clock import Clock
 from carepos.errors import (
     JournalClosed,
     JournalCorrupt,
     JournalError,
-    JournalLocked,
     Malformed,
     Refused,
 )
 from carepos.ids import RandomBytes
+from carepos.journal_view import Attempt, JournalView, PrintJob, PrintState, Visit
 from carepos.keys import KeySet, PublicKey, SigningKey
 from carepos.outcome import Outcome
 from carepos.record import Content, DayReport, KeyChange, Record, Redeem, Reversal, Start
@@ -39,268 +37,11 @@ from carepos.refusals import Refusal
 from carepos.signers import Signers
 from carepos.token import VISIT
 
-PrintState = Literal["queued", "printing", "printed", "failed", "unknown"]
-
 VISITS_KEPT = timedelta(days=2)
 """How long a first use is remembered, long after its token has expired (docs/identity.md §5)."""
 
 SLIPS_KEPT = timedelta(days=180)
 """How long a receipt can be shown and printed again: as long as a sale may be disputed."""
-
-_SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-
-CREATE TABLE records (
-  sequence    INTEGER PRIMARY KEY CHECK (sequence >= 1),
-  kind        TEXT NOT NULL,
-  id          TEXT NOT NULL,
-  choice      TEXT CHECK (choice IN ('undo')),  -- what an unknown attempt became; at most one
-  digest      TEXT NOT NULL UNIQUE,
-  prev        TEXT NOT NULL UNIQUE,
-  occurred_at TEXT NOT NULL,
-  jws         TEXT NOT NULL,
-  UNIQUE (id, choice)
-) STRICT;
-CREATE UNIQUE INDEX one_redeem_per_attempt ON records (id) WHERE kind = 'redeem';
-CREATE TRIGGER records_stay BEFORE UPDATE ON records
-  BEGIN SELECT RAISE(ABORT, 'a record is never changed'); END;
-CREATE TRIGGER records_remain BEFORE DELETE ON records
-  BEGIN SELECT RAISE(ABORT, 'a record is never deleted'); END;
-
-CREATE TABLE outcomes (
-  n           INTEGER PRIMARY KEY,
-  sequence    INTEGER NOT NULL REFERENCES records,
-  result      TEXT NOT NULL,
-  jws         TEXT NOT NULL,
-  received_at TEXT NOT NULL,
-  UNIQUE (sequence, result)
-) STRICT;
-CREATE TRIGGER outcomes_stay BEFORE UPDATE ON outcomes
-  BEGIN SELECT RAISE(ABORT, 'an outcome is never changed'); END;
-CREATE TRIGGER outcomes_remain BEFORE DELETE ON outcomes
-  BEGIN SELECT RAISE(ABORT, 'an outcome is never deleted'); END;
-
-CREATE TABLE attempts (
-  id           TEXT PRIMARY KEY,
-  sequence     INTEGER NOT NULL UNIQUE REFERENCES records,
-  checkout     TEXT NOT NULL,
-  state        TEXT NOT NULL,
-  programme    TEXT NOT NULL,
-  currency     TEXT NOT NULL,
-  amount_minor INTEGER NOT NULL CHECK (amount_minor >= 0),
-  slip         TEXT NOT NULL  -- JSON: what the receipt shows, made with the intent
-) STRICT, WITHOUT ROWID;
--- The next attempt of a sale only when the one before is refused, reversed or being reversed.
-CREATE UNIQUE INDEX one_live_attempt_per_checkout ON attempts (checkout)
-  WHERE state IN ('open', 'unknown', 'interrupted', 'goods_asked', 'confirmed');
-CREATE INDEX attempts_unfinished ON attempts (sequence) WHERE state NOT IN
-  ('confirmed', 'refused', 'reversed', 'review');
-
-CREATE TABLE attempt_events (
-  n      INTEGER PRIMARY KEY,
-  id     TEXT NOT NULL REFERENCES attempts,
-  event  TEXT NOT NULL,
-  before TEXT NOT NULL,
-  after  TEXT NOT NULL,
-  at     TEXT NOT NULL
-) STRICT;
-
-CREATE TABLE visits (
-  iss        TEXT NOT NULL,
-  jti_sha256 TEXT NOT NULL,
-  first_at   TEXT NOT NULL,
-  PRIMARY KEY (iss, jti_sha256)
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE print_jobs (
-  n          INTEGER PRIMARY KEY,
-  receipt_no TEXT NOT NULL,
-  copy_no    INTEGER NOT NULL CHECK (copy_no >= 0),  -- 0: the original
-  slip       TEXT NOT NULL,
-  state      TEXT NOT NULL CHECK (state IN
-               ('queued', 'printing', 'printed', 'failed', 'unknown')),
-  queued_at  TEXT NOT NULL,
-  ended_at   TEXT,
-  UNIQUE (receipt_no, copy_no)
-) STRICT;
-"""
-_SCHEMA_VERSION = "1"
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """Where one attempt stands; `slip` is the JSON object its receipt is made from, or, past its
-    time, `{"forgotten": true, "receipt_no"}`."""
-
-    id: str
-    sequence: int
-    checkout: str
-    state: State
-    programme: str
-    currency: str
-    amount_minor: int
-    slip: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class PrintJob:
-    """One slip to print. `copy_no` 0 is the original; reprints count from 1 and say COPY."""
-
-    n: int
-    receipt_no: str
-    copy_no: int
-    slip: dict[str, Any]
-    state: PrintState
-
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """First use of a token or presentation, bound in the intent's transaction.
-
-    `sha256` is `IdentityToken.visit_sha256`.
-    """
-
-    iss: str
-    sha256: str
-
-
-class JournalView:
-    """What can be read from a journal, by the till itself or beside it (`JournalView.open`)."""
-
-    def __init__(self, connection: sqlite3.Connection, keys: KeySet) -> None:
-        self._db = connection
-        self._keys = keys
-        self._mutex = threading.RLock()
-
-    @classmethod
-    def open(cls, path: Path, keys: KeySet) -> JournalView:
-        """Look at a journal without a lock, while a till may be writing it.
-
-        `keys`: the terminal's, also those it had before (`Enrolment.terminal_keys`). Raises
-        JournalError when there is no journal, as in the folder of a till that was never started.
-        """
-        if not path.exists():
-            raise JournalError(
-                f"there is no {path.name} in {path.parent} yet: the till was never started "
-                "(carepos till serve)"
-            )
-        try:
-            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-            # Only the writer checkpoints (SQLite before 3.51.3 may corrupt when two do).
-            connection.execute("PRAGMA wal_autocheckpoint = 0")
-            connection.execute("PRAGMA query_only = ON")
-            connection.execute("SELECT count(*) FROM meta").fetchone()
-        except sqlite3.Error as error:
-            raise JournalError(f"{path.name} can't be read as a journal: {error}") from error
-        return cls(connection, keys)
-
-    def close(self) -> None:
-        self._db.close()
-
-    def about(self) -> dict[str, str]:
-        """Names and values the journal was made with: terminal, incarnation, created_at, schema."""
-        with self._mutex:
-            return dict(self._db.execute("SELECT name, value FROM meta").fetchall())
-
-    def attempt(self, attempt_id: str) -> Attempt:
-        """Raises KeyError for an id that is not in this journal."""
-        found = self._attempts("WHERE id = ?", attempt_id)
-        if not found:
-            raise KeyError(attempt_id)
-        return found[0]
-
-    def attempts(self, *states: State) -> list[Attempt]:
-        """Attempts in these states (all without any), in the order they were begun."""
-        if not states:
-            return self._attempts("")
-        return self._attempts(f"WHERE state IN ({','.join('?' * len(states))})", *states)
-
-    def unfinished(self) -> list[Attempt]:
-        """Attempts that are not over; by index, however long the journal is."""
-        return self._attempts("WHERE state NOT IN ('confirmed', 'refused', 'reversed', 'review')")
-
-    def of_checkout(self, checkout: str) -> list[Attempt]:
-        """Every attempt of a sale, oldest first."""
-        return self._attempts("WHERE checkout = ?", checkout)
-
-    def live_attempt(self, checkout: str) -> Attempt | None:
-        """The attempt that keeps this sale from making another one, if any."""
-        live = self._attempts(
-            "WHERE checkout = ? AND state IN "
-            "('open', 'unknown', 'interrupted', 'goods_asked', 'confirmed')",
-            checkout,
-        )
-        return live[0] if live else None
-
-    def record_of(self, attempt: Attempt, kind: record.Kind = "redeem") -> Record:
-        """The attempt's own record, or its reversal. Raises KeyError when there is none."""
-        found = self._records("WHERE id = ? AND kind = ?", attempt.id, kind)
-        if not found:
-            raise KeyError(attempt.id)
-        return found[0]
-
-    def records(self, *kinds: record.Kind) -> list[Record]:
-        """Every record of these kinds (all without any), in sequence order."""
-        if not kinds:
-            return self._records("")
-        return self._records(f"WHERE kind IN ({','.join('?' * len(kinds))})", *kinds)
-
-    def unanswered(self, *kinds: record.Kind) -> list[Record]:
-        """Records of these kinds that have no outcome yet, in sequence order."""
-        return self._records(
-            f"WHERE sequence NOT IN (SELECT sequence FROM outcomes) "
-            f"AND kind IN ({','.join('?' * len(kinds))})",
-            *kinds,
-        )
-
-    def _records(self, where: str, *values: object) -> list[Record]:
-        with self._mutex:
-            rows = self._db.execute(
-                f"SELECT jws FROM records {where} ORDER BY sequence",
-                values,
-            ).fetchall()
-        return [record.read(row[0], keys=self._keys) for row in rows]
-
-    def outcomes_of(self, sequence: int) -> list[str]:
-        """The ledger's signed answers to one record, oldest first."""
-        with self._mutex:
-            return [
-                row[0]
-                for row in self._db.execute(
-                    "SELECT jws FROM outcomes WHERE sequence = ? ORDER BY n", (sequence,)
-                )
-            ]
-
-    def print_jobs(self, receipt_no: str | None = None, *, queued: bool = False) -> list[PrintJob]:
-        where = "WHERE receipt_no = ?" if receipt_no else "WHERE state = 'queued'" if queued else ""
-        values = (receipt_no,) if receipt_no else ()
-        with self._mutex:
-            rows = self._db.execute(
-                f"SELECT n, receipt_no, copy_no, slip, state FROM print_jobs {where} ORDER BY n",
-                values,
-            ).fetchall()
-        return [PrintJob(n, no, copy, json.loads(slip), state) for n, no, copy, slip, state in rows]
-
-    def first_use(self, visit: Visit) -> datetime | None:
-        """When this till first used the token, if it did."""
-        with self._mutex:
-            row = self._db.execute(
-                "SELECT first_at FROM visits WHERE iss = ? AND jti_sha256 = ?",
-                (visit.iss, visit.sha256),
-            ).fetchone()
-        return None if row is None else clock.from_text(row[0])
-
-    def _attempts(self, where: str, *values: object) -> list[Attempt]:
-        with self._mutex:
-            rows = self._db.execute(
-                "SELECT id, sequence, checkout, state, programme, currency, amount_minor, slip "
-                f"FROM attempts {where} ORDER BY sequence",
-                values,
-            ).fetchall()
-        return [
-            Attempt(an_id, sequence, checkout, state, programme, currency, minor, json.loads(slip))
-            for an_id, sequence, checkout, state, programme, currency, minor, slip in rows
-        ]
 
 
 class Journal(JournalView):
@@ -349,10 +90,10 @@ class Journal(JournalView):
         Raises JournalLocked when another process has it, JournalCorrupt when the chain does not
         hold or it is another terminal's, JournalError when the file can't be used as wanted.
         """
-        lock_file = _lock(path.with_name(path.name + ".lock"))
+        lock_file = journal_file.lock(path.with_name(path.name + ".lock"))
         try:
             durable.private(path)
-            connection = _connect(path)
+            connection = journal_file.connect(path)
             journal = cls(
                 connection,
                 lock_file,
@@ -389,14 +130,10 @@ class Journal(JournalView):
 
     def _recover(self, software: str) -> None:
         with self._transaction():
-            if not self._db.execute("PRAGMA user_version").fetchone()[0]:
-                self._create()
+            if journal_file.is_empty(self._db):
+                self._make()
             meta = dict(self._db.execute("SELECT name, value FROM meta"))
-            if meta.get("schema") != _SCHEMA_VERSION:
-                raise JournalError(
-                    f"the journal has format {meta.get('schema')}, this software writes "
-                    f"{_SCHEMA_VERSION}: use the software that wrote it"
-                )
+            journal_file.check_format(meta.get("schema"))
             if meta.get("terminal") != self._terminal:
                 raise JournalCorrupt("the journal belongs to another terminal")
             self.incarnation = meta.get("incarnation", "")
@@ -411,20 +148,13 @@ class Journal(JournalView):
                 (self._at(),),
             )
 
-    def _create(self) -> None:
-        # executescript() would commit behind our back; the statements are split by hand instead.
-        for statement in _statements(_SCHEMA):
-            self._db.execute(statement)
-        self._db.executemany(
-            "INSERT INTO meta VALUES (?, ?)",
-            [
-                ("schema", _SCHEMA_VERSION),
-                ("terminal", self._terminal),
-                ("incarnation", ids.new_incarnation(self._random_bytes)),
-                ("created_at", self._at()),
-            ],
-        )
-        self._db.execute("PRAGMA user_version = 1")
+    def _make(self) -> None:
+        about = {
+            "terminal": self._terminal,
+            "incarnation": ids.new_incarnation(self._random_bytes),
+            "created_at": self._at(),
+        }
+        journal_file.make(self._db, about)
 
     def _check_chain(self) -> tuple[int, str]:
         """Walk the whole chain by digest; the last sequence and the digest the next one links."""
@@ -764,44 +494,6 @@ class Journal(JournalView):
 
     def _at(self) -> str:
         return clock.to_text(self._now())
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """A connection whose durability is asserted, not hoped for."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA trusted_schema = OFF")
-        # What is forgotten is overwritten, not only left out of the table.
-        connection.execute("PRAGMA secure_delete = ON")
-        wanted = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "secure_delete": 1}
-        for name, value in wanted.items():
-            if (found := connection.execute(f"PRAGMA {name}").fetchone()[0]) != value:
-                raise JournalError(f"SQLite gives {name} = {found} instead of {value}")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _lock(path: Path) -> BinaryIO:
-    try:
-        return durable.lock(path)
-    except BlockingIOError:
-        raise JournalLocked(
-            "another process has this journal open; stop it first (is the till running?)"
-        ) from None
-
-
-def _statements(script: str) -> Iterator[str]:
-    pending = ""
-    for line in script.splitlines(keepends=True):
-        pending += line
-        if sqlite3.complete_statement(pending):
-            yield pending
-            pending = ""
 
 
 def _to_json(value: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from carepos.comparison import Comparison, of_other_terminal
 from carepos.differences import LABEL, Difference
-from carepos.journal import JournalView
+from carepos.journal_view import JournalView
 from carepos.keys import KeySet
 from carepos.money import format_amount
 from carepos.paper_text import text_width

@@ -10,7 +10,8 @@ from carepos import lookup, other_codes, pin, presentation, token, unknown_key
 from carepos.client import Client
 from carepos.clock import Clock
 from carepos.errors import Malformed, NotDecided, Refused, TokenRefused, Unreachable
-from carepos.journal import Journal, Visit
+from carepos.journal import Journal
+from carepos.journal_view import Visit
 from carepos.keys import Keys
 from carepos.pack import Pack
 from carepos.pack_keeper import PackKeeper

@@ -27,7 +27,7 @@ from carepos.client import Client, Transport
 from carepos.clock import Clock
 from carepos.enrolment import Enrolment
 from carepos.errors import EnrolmentFailed, JournalError, Malformed
-from carepos.journal import JournalView
+from carepos.journal_view import JournalView
 from carepos.keys import Keys, PublicKey, SigningKey
 from carepos.ledger_keys import LedgerKeyKeeper, LedgerKeys
 from carepos.money import format_amount

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from carepos import ids, taken_back
 from carepos.errors import Malformed
-from carepos.journal import Attempt, JournalView
+from carepos.journal_view import Attempt, JournalView
 from carepos.keys import KeySet
 from carepos.record import Record
 from carepos.settlement import Batch, SettlementLine

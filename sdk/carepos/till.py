@@ -43,7 +43,8 @@ from carepos.errors import (
     problem_from,
 )
 from carepos.ids import RandomBytes
-from carepos.journal import Attempt, Journal, Visit
+from carepos.journal import Journal
+from carepos.journal_view import Attempt, Visit
 from carepos.key_change import KeyChanger, KeyState
 from carepos.keys import Keys, SigningKey
 from carepos.ledger_keys import LedgerKeyKeeper

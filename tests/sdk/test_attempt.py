@@ -20,7 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from carepos import attempt, refusals
 from carepos.attempt import Event, State, Step
 from carepos.errors import JournalError, WrongState
-from carepos.journal import Attempt, Journal
+from carepos.journal import Journal
+from carepos.journal_view import Attempt
 from carepos.keys import SigningKey
 from carepos.outcome import Outcome
 from carepos.record import Redeem, Reversal

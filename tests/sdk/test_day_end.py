@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carepos import day_end
-from carepos.journal import Attempt, Journal
+from carepos.journal import Journal
+from carepos.journal_view import Attempt
 from carepos.record import DayReport, DaySum
 from tests.sdk.test_reconcile import Fate, Shop, a_shop
 

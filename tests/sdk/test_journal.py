@@ -27,7 +27,8 @@ from carepos.errors import (
     Malformed,
     Refused,
 )
-from carepos.journal import Attempt, Journal, JournalView, Visit
+from carepos.journal import Journal
+from carepos.journal_view import Attempt, JournalView, Visit
 from carepos.keys import KeySet, SigningKey
 from carepos.record import DayReport, Record, Start
 from tests import paper_till

@@ -20,7 +20,8 @@ from carepos import ids, jws, outcome, settlement
 from carepos.basket import Entry, Line
 from carepos.differences import EXPLAINED, LABEL, Difference
 from carepos.errors import Malformed
-from carepos.journal import Attempt, Journal, JournalView
+from carepos.journal import Journal
+from carepos.journal_view import Attempt, JournalView
 from carepos.keys import KeySet, SigningKey, digest
 from carepos.outcome import Outcome, VoucherState
 from carepos.reconcile import Reconciliation, reconcile

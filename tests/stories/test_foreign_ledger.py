@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from carepos import ClockSkew, Holder, Line, Refused, Sale, Till
-from carepos.journal import JournalView
+from carepos.journal_view import JournalView
 from carepos.keys import KeySet, SigningKey
 from carepos.reconcile import Reconciliation, reconcile
 from carepos.settlement import Batch, read_batch

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 )
 
 from carepos import Holder, Refused, Sale, Till, TokenRefused
-from carepos.journal import JournalView
+from carepos.journal_view import JournalView
 from carepos.keys import KeySet, SigningKey, b64
 from tests.cards import (
     ACTING,

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from carepos import EnrolmentFailed, JournalCorrupt, Malformed, NotDecided, Till, key_change
-from carepos.journal import JournalView
+from carepos.journal_view import JournalView
 from carepos.key_change import POINTS, load_terminal, wish
 from carepos.keys import KeySet, SigningKey
 from carepos.record import envelope

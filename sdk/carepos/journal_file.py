@@ -1,0 +1,152 @@
+"""The journal as a file: its tables, its format, and a connection whose durability is asserted."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from carepos import durable
+from carepos.errors import JournalError, JournalLocked
+
+FORMAT: Final = "1"
+
+_TABLES: Final = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+
+CREATE TABLE records (
+  sequence    INTEGER PRIMARY KEY CHECK (sequence >= 1),
+  kind        TEXT NOT NULL,
+  id          TEXT NOT NULL,
+  choice      TEXT CHECK (choice IN ('undo')),  -- what an unknown attempt became; at most one
+  digest      TEXT NOT NULL UNIQUE,
+  prev        TEXT NOT NULL UNIQUE,
+  occurred_at TEXT NOT NULL,
+  jws         TEXT NOT NULL,
+  UNIQUE (id, choice)
+) STRICT;
+CREATE UNIQUE INDEX one_redeem_per_attempt ON records (id) WHERE kind = 'redeem';
+CREATE TRIGGER records_stay BEFORE UPDATE ON records
+  BEGIN SELECT RAISE(ABORT, 'a record is never changed'); END;
+CREATE TRIGGER records_remain BEFORE DELETE ON records
+  BEGIN SELECT RAISE(ABORT, 'a record is never deleted'); END;
+
+CREATE TABLE outcomes (
+  n           INTEGER PRIMARY KEY,
+  sequence    INTEGER NOT NULL REFERENCES records,
+  result      TEXT NOT NULL,
+  jws         TEXT NOT NULL,
+  received_at TEXT NOT NULL,
+  UNIQUE (sequence, result)
+) STRICT;
+CREATE TRIGGER outcomes_stay BEFORE UPDATE ON outcomes
+  BEGIN SELECT RAISE(ABORT, 'an outcome is never changed'); END;
+CREATE TRIGGER outcomes_remain BEFORE DELETE ON outcomes
+  BEGIN SELECT RAISE(ABORT, 'an outcome is never deleted'); END;
+
+CREATE TABLE attempts (
+  id           TEXT PRIMARY KEY,
+  sequence     INTEGER NOT NULL UNIQUE REFERENCES records,
+  checkout     TEXT NOT NULL,
+  state        TEXT NOT NULL,
+  programme    TEXT NOT NULL,
+  currency     TEXT NOT NULL,
+  amount_minor INTEGER NOT NULL CHECK (amount_minor >= 0),
+  slip         TEXT NOT NULL  -- JSON: what the receipt shows, made with the intent
+) STRICT, WITHOUT ROWID;
+-- The next attempt of a sale only when the one before is refused, reversed or being reversed.
+CREATE UNIQUE INDEX one_live_attempt_per_checkout ON attempts (checkout)
+  WHERE state IN ('open', 'unknown', 'interrupted', 'goods_asked', 'confirmed');
+CREATE INDEX attempts_unfinished ON attempts (sequence) WHERE state NOT IN
+  ('confirmed', 'refused', 'reversed', 'review');
+
+CREATE TABLE attempt_events (
+  n      INTEGER PRIMARY KEY,
+  id     TEXT NOT NULL REFERENCES attempts,
+  event  TEXT NOT NULL,
+  before TEXT NOT NULL,
+  after  TEXT NOT NULL,
+  at     TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE visits (
+  iss        TEXT NOT NULL,
+  jti_sha256 TEXT NOT NULL,
+  first_at   TEXT NOT NULL,
+  PRIMARY KEY (iss, jti_sha256)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE print_jobs (
+  n          INTEGER PRIMARY KEY,
+  receipt_no TEXT NOT NULL,
+  copy_no    INTEGER NOT NULL CHECK (copy_no >= 0),  -- 0: the original
+  slip       TEXT NOT NULL,
+  state      TEXT NOT NULL CHECK (state IN
+               ('queued', 'printing', 'printed', 'failed', 'unknown')),
+  queued_at  TEXT NOT NULL,
+  ended_at   TEXT,
+  UNIQUE (receipt_no, copy_no)
+) STRICT;
+"""
+
+
+def make(connection: sqlite3.Connection, about: Mapping[str, str]) -> None:
+    """Make the tables of an empty file, within the caller's transaction; `about` goes into `meta`
+    beside the format."""
+    # executescript() would commit behind our back; the statements are split by hand instead.
+    for statement in _statements(_TABLES):
+        connection.execute(statement)
+    connection.executemany("INSERT INTO meta VALUES (?, ?)", [("schema", FORMAT), *about.items()])
+    connection.execute("PRAGMA user_version = 1")
+
+
+def is_empty(connection: sqlite3.Connection) -> bool:
+    return not connection.execute("PRAGMA user_version").fetchone()[0]
+
+
+def check_format(found: str | None) -> None:
+    """Raises JournalError for a format that this software does not write."""
+    if found != FORMAT:
+        raise JournalError(
+            f"the journal has format {found}, this software writes {FORMAT}: "
+            "use the software that wrote it"
+        )
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection whose durability is asserted, not hoped for."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        # What is forgotten is overwritten, not only left out of the table.
+        connection.execute("PRAGMA secure_delete = ON")
+        wanted = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "secure_delete": 1}
+        for name, value in wanted.items():
+            if (found := connection.execute(f"PRAGMA {name}").fetchone()[0]) != value:
+                raise JournalError(f"SQLite gives {name} = {found} instead of {value}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def lock(path: Path) -> BinaryIO:
+    try:
+        return durable.lock(path)
+    except BlockingIOError:
+        raise JournalLocked(
+            "another process has this journal open; stop it first (is the till running?)"
+        ) from None
+
+
+def _statements(script: str) -> Iterator[str]:
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            yield pending
+            pending = ""
