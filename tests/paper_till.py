@@ -11,12 +11,16 @@ from typing import Any
 from carepos import outcome as outcomes
 from carepos.basket import Entry, Line
 from carepos.journal import Journal
-from carepos.journal_view import Attempt, Visit
+from carepos.journal_view import Attempt, Undo, Visit
 from carepos.outcome import Outcome, Result
 from carepos.record import Record, Redeem
 from carepos.refusals import Refusal
+from carepos.undo import Original, Refund, ReturnedLine, Void
 
-TABLES = ("meta", "records", "outcomes", "attempts", "attempt_events", "visits", "print_jobs")
+TABLES = (
+    "meta", "records", "outcomes", "attempts", "attempt_events", "visits", "print_jobs",
+    "sold_terms", "corrections", "correction_events",
+)  # fmt: skip
 SOLD = Line("06913046198782", 1, "piece", 6_490)
 
 _serial = itertools.count(1)
@@ -59,6 +63,40 @@ def write_intent(
         bucket=7,
         visit=visit,
         slip=lambda written: {"receipt_no": f"0001-{written.sequence:06d}-0"},
+    )
+
+
+def write_void(journal: Journal, sale: Attempt) -> tuple[Undo, Record]:
+    written = journal.record_of(sale)
+    return journal.write_undo(
+        Void(Original("t-1", sale.id, written.digest), "c01", None, "changed_mind"),
+        sale_receipt_no=sale.slip["receipt_no"],
+        programme=sale.programme,
+        currency=sale.currency,
+        amount_minor=sale.amount_minor,
+        beneficiary_minor=0,
+        slip=lambda _: {"receipt_no": sale.slip["receipt_no"], "kind": "VOIDED"},
+    )
+
+
+def write_refund(
+    journal: Journal, sale: Attempt, *, reference: str | None = None, terminal: str = "t-1"
+) -> tuple[Undo, Record]:
+    """A refund of the whole of `SOLD`, of this till's sale or as if of another's."""
+    digest = journal.record_of(sale).digest
+    content = Refund(
+        Original(terminal, sale.id, digest), "c01", None, "returned", sale.currency,
+        (ReturnedLine(1, 1),), (Entry(1, "V" * 22, 0, sale.amount_minor, 0),),
+    )  # fmt: skip
+    return journal.write_undo(
+        content,
+        sale_receipt_no=sale.slip["receipt_no"],
+        programme=sale.programme,
+        currency=sale.currency,
+        amount_minor=content.programme_minor,
+        beneficiary_minor=content.beneficiary_minor,
+        reference=reference,
+        slip=lambda made: {"receipt_no": f"0001-{made.sequence:06d}-0", "kind": "REFUND"},
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from carepos.basket import Line, spread_discount
+    from carepos.correction import Correction
     from carepos.errors import (
         CareposError,
         ClockSkew,
@@ -35,13 +36,15 @@ if TYPE_CHECKING:
     from carepos.rules import Proposal, Situation, check, propose
     from carepos.scan import Holder
     from carepos.slip import Paper
-    from carepos.till import DayClose, Offer, Sale, Till
+    from carepos.till import DayClose, Offer, Returnable, Sale, Till
     from carepos.token import IdentityToken, TokenVerifier
+    from carepos.undo import ReturnedLine
     from carepos.voucher import Programme, Quota, Terms, Voucher
 
 __all__ = [
     "CareposError",
     "ClockSkew",
+    "Correction",
     "DayClose",
     "EnrolmentFailed",
     "Holder",
@@ -62,6 +65,8 @@ __all__ = [
     "Quota",
     "Refusal",
     "Refused",
+    "Returnable",
+    "ReturnedLine",
     "Sale",
     "SetRefused",
     "SignatureInvalid",
@@ -80,6 +85,7 @@ __all__ = [
 
 _NAMES_OF = {
     "basket": "Line spread_discount",
+    "correction": "Correction",
     "errors": "CareposError ClockSkew EnrolmentFailed JournalClosed JournalCorrupt JournalError"
     " JournalLocked Malformed NotDecided Refused SignatureInvalid TokenRefused Unreachable"
     " WrongState",
@@ -89,8 +95,9 @@ _NAMES_OF = {
     "rules": "Proposal Situation check propose",
     "scan": "Holder",
     "slip": "Paper",
-    "till": "DayClose Offer Sale Till",
+    "till": "DayClose Offer Returnable Sale Till",
     "token": "IdentityToken TokenVerifier",
+    "undo": "ReturnedLine",
     "voucher": "Programme Quota Terms Voucher",
 }
 _HOME = {name: module for module, names in _NAMES_OF.items() for name in names.split()}

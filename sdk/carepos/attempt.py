@@ -2,7 +2,8 @@
 
 Code, docs/protocol.md §11 and the state-machine test read this table; an event that is not in the
 row of a state raises WrongState. Rules behind it: DESIGN of the restart (a sale found open is never
-sent again as a sale) and of undo (once a reversal is written, the reversal decides).
+sent again as a sale) and of undo (once a reversal is written, the reversal decides). What becomes
+of a void or refund itself is the table of `correction`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ State = Literal[
     "filling",
     "reversed",
     "review",
+    "voided",
 ]
 Event = Literal[
     "sale_posted",
@@ -40,6 +42,7 @@ Event = Literal[
     "reverse_chosen",
     "goods_handed_over",
     "goods_kept",
+    "void_posted",
 ]
 
 
@@ -102,6 +105,7 @@ MEANING: Final[dict[State, Meaning]] = {
         "账本未接受撤销，请联系项目办公室。",
         "a person at the programme's office looks at it",
     ),
+    "voided": Meaning("VOIDED, the voucher has it back.", "已撤销，券额已退回。", "nothing"),
 }  # fmt: skip
 
 TABLE: Final[tuple[Step, ...]] = (
@@ -149,13 +153,15 @@ TABLE: Final[tuple[Step, ...]] = (
     Step("filling", "undo_reversed", "filling"),
     Step("filling", "no_answer", "filling"),
     Step("filling", "restart", "filling"),
+    Step("confirmed", "void_posted", "voided"),
 )
 
-FINAL: Final[frozenset[State]] = frozenset({"confirmed", "refused", "reversed", "review"})
+FINAL: Final[frozenset[State]] = frozenset({"confirmed", "refused", "reversed", "review", "voided"})
+"""States from which nothing happens by itself; a void may still take a confirmed sale back."""
 ASKS_LEDGER: Final[frozenset[State]] = frozenset({"unknown", "interrupted"})
 """States in which the till queries the ledger by itself."""
 FREES_CHECKOUT: Final[frozenset[State]] = frozenset(
-    {"refused", "reversing", "filling", "reversed", "review"}
+    {"refused", "reversing", "filling", "reversed", "review", "voided"}
 )
 """States after which the same sale may make its next attempt."""
 

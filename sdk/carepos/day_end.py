@@ -19,22 +19,26 @@ def report(journal: JournalView, day: str, last_sequence: int) -> DayReport:
     written = journal.records("day_report")
     told = [each.content for each in written if isinstance(each.content, DayReport)]
     attempts = journal.attempts()
-    count: Counter[tuple[str, str]] = Counter()
-    amount_minor: Counter[tuple[str, str]] = Counter()
+    # A sale that was voided was confirmed before: what went back of it is told beside it.
+    ended: tuple[State, ...] = ("confirmed", "voided")
+    sums = _Sums()
     for sale in attempts:
-        if sale.state == "confirmed":
-            count[sale.programme, sale.currency] += 1
-            amount_minor[sale.programme, sale.currency] += sale.amount_minor
+        if sale.state in ended:
+            sums.add(sale.programme, sale.currency, 1, sale.amount_minor)
+    undone = _Sums()
+    for undo in journal.undos("posted"):
+        undone.add(undo.programme, undo.currency, 1, undo.amount_minor)
     for earlier in told:
         for each in earlier.sums:
-            count[each.programme, each.currency] -= each.count
-            amount_minor[each.programme, each.currency] -= each.amount_minor
+            sums.add(each.programme, each.currency, -each.count, -each.amount_minor)
+        for each in earlier.undone:
+            undone.add(each.programme, each.currency, -each.count, -each.amount_minor)
 
     def standing(*states: State) -> int:
         return sum(sale.state in states for sale in attempts)
 
-    confirmed, refused, undone = (
-        standing("confirmed"),
+    confirmed, refused, reversed_ = (
+        standing(*ended),
         standing("refused"),
         standing("reversed", "filling"),
     )
@@ -45,13 +49,10 @@ def report(journal: JournalView, day: str, last_sequence: int) -> DayReport:
         to_sequence=last_sequence,
         confirmed=confirmed - sum(each.confirmed for each in told),
         refused=refused - sum(each.refused for each in told),
-        reversed=undone - sum(each.reversed for each in told),
-        open=len(attempts) - confirmed - refused - undone,
-        sums=tuple(
-            DaySum(programme, currency, count[programme, currency], minor)
-            for (programme, currency), minor in sorted(amount_minor.items())
-            if count[programme, currency]
-        ),
+        reversed=reversed_ - sum(each.reversed for each in told),
+        open=len(attempts) - confirmed - refused - reversed_,
+        sums=sums.listed(),
+        undone=undone.listed(),
     )
 
 
@@ -59,4 +60,23 @@ def is_told(journal: JournalView, newest: DayReport) -> bool:
     """Whether another report would say nothing that the `newest` one did not."""
     fresh = report(journal, newest.business_date, newest.to_sequence)
     ended = fresh.confirmed + fresh.refused + fresh.reversed
-    return not ended and fresh.open == newest.open
+    return not ended and not fresh.undone and fresh.open == newest.open
+
+
+class _Sums:
+    """Counts and sums by (programme, currency)."""
+
+    def __init__(self) -> None:
+        self._count: Counter[tuple[str, str]] = Counter()
+        self._minor: Counter[tuple[str, str]] = Counter()
+
+    def add(self, programme: str, currency: str, count: int, amount_minor: int) -> None:
+        self._count[programme, currency] += count
+        self._minor[programme, currency] += amount_minor
+
+    def listed(self) -> tuple[DaySum, ...]:
+        return tuple(
+            DaySum(*key, self._count[key], minor)
+            for key, minor in sorted(self._minor.items())
+            if self._count[key]
+        )

@@ -1,8 +1,9 @@
 """The till's journal: what a till promised, written before anything leaves the machine.
 
 One SQLite file (WAL, synchronous=FULL), one process that writes it. `records` is the signed chain
-and is never changed; `attempts` is where each stands by the table of `attempt.py`, with every event
-that brought it there. Each public write is one transaction and so one fsync.
+and is never changed; `attempts` is where each sale stands by the table of `attempt.py`, and
+`corrections` each void and refund by that of `correction.py`, with every event that brought it
+there. Each public write is one transaction and so one fsync.
 
 A write that fails closes the journal: what the disk holds is then known only after a restart.
 """
@@ -12,13 +13,13 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from carepos import clock, durable, ids, journal_file, jws, record
+from carepos import clock, correction, durable, ids, journal_file, jws, record
 from carepos.attempt import Event, Step, step
 from carepos.clock import Clock
 from carepos.errors import (
@@ -29,13 +30,15 @@ from carepos.errors import (
     Refused,
 )
 from carepos.ids import RandomBytes
-from carepos.journal_view import Attempt, JournalView, PrintJob, PrintState, Visit
+from carepos.journal_view import Attempt, JournalView, PrintJob, PrintState, Undo, Visit
 from carepos.keys import KeySet, PublicKey, SigningKey
 from carepos.outcome import Outcome
 from carepos.record import Content, DayReport, KeyChange, Record, Redeem, Reversal, Start
 from carepos.refusals import Refusal
 from carepos.signers import Signers
 from carepos.token import VISIT
+from carepos.undo import Refund, Void
+from carepos.voucher import Terms
 
 VISITS_KEPT = timedelta(days=2)
 """How long a first use is remembered, long after its token has expired (docs/identity.md §5)."""
@@ -133,7 +136,7 @@ class Journal(JournalView):
             if journal_file.is_empty(self._db):
                 self._make()
             meta = dict(self._db.execute("SELECT name, value FROM meta"))
-            journal_file.check_format(meta.get("schema"))
+            journal_file.bring_up(self._db, meta.get("schema"))
             if meta.get("terminal") != self._terminal:
                 raise JournalCorrupt("the journal belongs to another terminal")
             self.incarnation = meta.get("incarnation", "")
@@ -141,6 +144,8 @@ class Journal(JournalView):
             self._append(Start(software), self._own_id())
             for attempt in self.attempts("open", "unknown", "interrupted"):
                 self._move(attempt, "restart")
+            for undo in self.undos("waiting"):
+                self._move_undo(undo, "restart")
             self._forget_visits()
             # A job that was being sent when the till stopped may or may not be on paper.
             self._db.execute(
@@ -224,10 +229,12 @@ class Journal(JournalView):
         bucket: int,
         visit: Visit | None,
         slip: Callable[[Record], dict[str, Any]],
+        terms: Mapping[str, Terms] | None = None,
     ) -> tuple[Attempt, Record]:
         """Write the intent of one attempt: its id, its signed record, its visit. One fsync.
 
-        `slip` makes the receipt's JSON object (with its `receipt_no`) from the record. Raises
+        `slip` makes the receipt's JSON object (with its `receipt_no`) from the record; `terms` are
+        those of its item and fixed-price vouchers, kept for a refund. Raises
         Refused (token_replayed) when the token was first used here longer ago than a visit,
         JournalError when the sale already has a live attempt, JournalClosed.
         """
@@ -260,6 +267,10 @@ class Journal(JournalView):
                     attempt.amount_minor,
                     _to_json(attempt.slip),
                 ),
+            )
+            self._db.executemany(
+                "INSERT INTO sold_terms VALUES (?, ?, ?)",
+                [(an_id, of, _to_json(each.to_json())) for of, each in (terms or {}).items()],
             )
         return attempt, written
 
@@ -294,6 +305,83 @@ class Journal(JournalView):
                 shown = slip or before.slip
                 self._queue(str(shown["receipt_no"]), 0, shown)
         return self.attempt(attempt_id)
+
+    def write_undo(
+        self,
+        content: Void | Refund,
+        *,
+        sale_receipt_no: str,
+        programme: str,
+        currency: str,
+        amount_minor: int,
+        beneficiary_minor: int,
+        slip: Callable[[Record], dict[str, Any]],
+        reference: str | None = None,
+    ) -> tuple[Undo, Record]:
+        """Write the intent of a void or refund: its own id in the sale's bucket, its signed record,
+        and `slip`, as of an attempt. One fsync.
+
+        Raises JournalError when another one of the sale waits, JournalClosed.
+        """
+        original = content.original
+        with self._transaction():
+            bucket = ids.bucket_of(original.id)
+            an_id = ids.new_attempt_id(bucket, self._now(), self._random_bytes)
+            written = self._append(content, an_id)
+            kind: correction.Kind = "void" if isinstance(content, Void) else "refund"
+            self._db.execute(
+                "INSERT INTO corrections VALUES (?, ?, ?, ?, ?, ?, 'waiting', ?, ?, ?, ?, ?, ?)",
+                (
+                    an_id,
+                    written.sequence,
+                    kind,
+                    original.terminal,
+                    original.id,
+                    sale_receipt_no,
+                    programme,
+                    currency,
+                    amount_minor,
+                    beneficiary_minor,
+                    reference,
+                    _to_json(slip(written)),
+                ),
+            )
+        return self.undo(an_id), written
+
+    def advance_undo(
+        self,
+        undo_id: str,
+        event: correction.Event,
+        *,
+        outcome: Outcome | None = None,
+        slip: dict[str, Any] | None = None,
+    ) -> Undo:
+        """Apply one event of `correction.TABLE`, with the outcome that brought it. One fsync.
+
+        Entering `posted` queues its slip (`slip`, else the one made with the intent), and with it a
+        void makes its sale `voided`. Raises WrongState, JournalClosed.
+        """
+        with self._transaction():
+            before = self.undo(undo_id)
+            if outcome is not None:
+                self._insert_outcome(before.sequence, outcome)
+            taken = self._move_undo(before, event)
+            if taken.to == "posted":
+                shown = slip or before.slip
+                self._db.execute(
+                    "UPDATE corrections SET slip = ? WHERE id = ?", (_to_json(shown), undo_id)
+                )
+                number = str(shown["receipt_no"])
+                if before.kind == "void":
+                    self._move(self.attempt(before.original), "void_posted")
+                    # A receipt that was not printed yet says REDEEMED: it must not be any more.
+                    self._db.execute(
+                        "UPDATE print_jobs SET state = 'failed', ended_at = ? "
+                        "WHERE receipt_no = ? AND state = 'queued'",
+                        (self._at(), number),
+                    )
+                self._queue(number, self._next_slip(number), shown)
+        return self.undo(undo_id)
 
     def write_day_report(self, make: Callable[[int], DayReport]) -> Record:
         """Write the till's Z; `make` gets the last sequence before it. One fsync."""
@@ -330,15 +418,17 @@ class Journal(JournalView):
     def queue_copy(self, receipt_no: str) -> PrintJob:
         """Queue a reprint, marked COPY, of a receipt that was printed before. Raises KeyError."""
         with self._transaction():
+            # The newest slip that is no copy: of a sale that was voided the one that says so.
             row = self._db.execute(
-                "SELECT slip, (SELECT max(copy_no) FROM print_jobs WHERE receipt_no = ?1) "
-                "FROM print_jobs WHERE receipt_no = ?1 AND copy_no = 0",
+                "SELECT slip FROM print_jobs WHERE receipt_no = ? "
+                "AND NOT coalesce(json_extract(slip, '$.is_copy'), 0) "
+                "ORDER BY copy_no DESC LIMIT 1",
                 (receipt_no,),
             ).fetchone()
             if row is None:
                 raise KeyError(receipt_no)
             slip = {**json.loads(row[0]), "is_copy": True}
-            self._queue(receipt_no, row[1] + 1, slip)
+            self._queue(receipt_no, self._next_slip(receipt_no), slip)
         return self.print_jobs(receipt_no)[-1]
 
     def print_started(self, n: int) -> None:
@@ -433,6 +523,16 @@ class Journal(JournalView):
         )
         return taken
 
+    def _move_undo(self, undo: Undo, event: correction.Event) -> correction.Step:
+        taken = correction.step(undo.state, event)
+        if taken.to != undo.state:
+            self._db.execute("UPDATE corrections SET state = ? WHERE id = ?", (taken.to, undo.id))
+        self._db.execute(
+            "INSERT INTO correction_events (id, event, before, after, at) VALUES (?, ?, ?, ?, ?)",
+            (undo.id, event, undo.state, taken.to, self._at()),
+        )
+        return taken
+
     def _keep(self, attempt: Attempt, outcome: Outcome) -> None:
         if outcome.kind is None:
             return  # a signed not_found answers no record
@@ -462,6 +562,14 @@ class Journal(JournalView):
             (receipt_no, copy_no, _to_json(slip), self._at()),
         )
 
+    def _next_slip(self, receipt_no: str) -> int:
+        """The `copy_no` of this number's next slip: 0 where it has none yet."""
+        found: int = self._db.execute(
+            "SELECT coalesce(max(copy_no) + 1, 0) FROM print_jobs WHERE receipt_no = ?",
+            (receipt_no,),
+        ).fetchone()[0]
+        return found
+
     def _forget_visits(self) -> int:
         # What could still be presented is younger than a quarter of an hour.
         return self._db.execute(
@@ -472,14 +580,20 @@ class Journal(JournalView):
         before = clock.to_text(self._now() - slips_kept)
         # Goods, balances and the family's reference of this shop; the record has its own copy of
         # what was sold, which the chain needs.
-        slips = self._db.execute(
-            "UPDATE attempts SET slip = json_object('forgotten', json('true'), "
-            "'receipt_no', json_extract(slip, '$.receipt_no')) "
-            "WHERE state IN ('confirmed', 'refused', 'reversed') "
-            "AND json_extract(slip, '$.forgotten') IS NULL "
-            "AND sequence IN (SELECT sequence FROM records WHERE occurred_at < ?)",
-            (before,),
-        ).rowcount
+        slips = sum(
+            self._db.execute(
+                f"UPDATE {table} SET slip = json_object('forgotten', json('true'), "
+                "'receipt_no', json_extract(slip, '$.receipt_no')) "
+                f"WHERE state IN ({','.join('?' * len(over))}) "
+                "AND json_extract(slip, '$.forgotten') IS NULL "
+                "AND sequence IN (SELECT sequence FROM records WHERE occurred_at < ?)",
+                (*over, before),
+            ).rowcount
+            for table, over in (
+                ("attempts", ("confirmed", "refused", "reversed", "voided")),
+                ("corrections", ("posted", "refused")),
+            )
+        )
         self._db.execute(
             "DELETE FROM print_jobs WHERE receipt_no IN (SELECT receipt_no FROM print_jobs "
             "GROUP BY receipt_no HAVING max(queued_at) < ?) "

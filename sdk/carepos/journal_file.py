@@ -1,4 +1,8 @@
-"""The journal as a file: its tables, its format, and a connection whose durability is asserted."""
+"""The journal as a file: its tables, its formats, and a connection whose durability is asserted.
+
+Format 1 knew sales; format 2 knows what takes them back too. A newer format only ever adds: an
+older file is brought up in the transaction that opens it, and no record of it is touched.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,8 @@ from typing import BinaryIO, Final
 from carepos import durable
 from carepos.errors import JournalError, JournalLocked
 
-FORMAT: Final = "1"
+FORMAT: Final = "2"
+WITHOUT_CORRECTIONS: Final = "1"
 
 _TABLES: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -58,9 +63,6 @@ CREATE TABLE attempts (
 -- The next attempt of a sale only when the one before is refused, reversed or being reversed.
 CREATE UNIQUE INDEX one_live_attempt_per_checkout ON attempts (checkout)
   WHERE state IN ('open', 'unknown', 'interrupted', 'goods_asked', 'confirmed');
-CREATE INDEX attempts_unfinished ON attempts (sequence) WHERE state NOT IN
-  ('confirmed', 'refused', 'reversed', 'review');
-
 CREATE TABLE attempt_events (
   n      INTEGER PRIMARY KEY,
   id     TEXT NOT NULL REFERENCES attempts,
@@ -90,13 +92,53 @@ CREATE TABLE print_jobs (
 ) STRICT;
 """
 
+_SINCE_2: Final = """
+CREATE INDEX attempts_unfinished ON attempts (sequence) WHERE state NOT IN
+  ('confirmed', 'refused', 'reversed', 'review', 'voided');
+
+CREATE TABLE sold_terms (  -- of item and fixed-price vouchers, as a refund needs them
+  id      TEXT NOT NULL REFERENCES attempts,
+  voucher TEXT NOT NULL,
+  terms   TEXT NOT NULL,  -- JSON
+  PRIMARY KEY (id, voucher)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE corrections (
+  id                TEXT PRIMARY KEY,
+  sequence          INTEGER NOT NULL UNIQUE REFERENCES records,
+  kind              TEXT NOT NULL CHECK (kind IN ('void', 'refund')),
+  original_terminal TEXT NOT NULL,
+  original          TEXT NOT NULL,  -- id of the sale's attempt, perhaps another till's
+  sale_receipt_no   TEXT NOT NULL,
+  state             TEXT NOT NULL,
+  programme         TEXT NOT NULL,
+  currency          TEXT NOT NULL,
+  amount_minor      INTEGER NOT NULL CHECK (amount_minor >= 0),
+  beneficiary_minor INTEGER NOT NULL CHECK (beneficiary_minor >= 0),
+  reference         TEXT UNIQUE,    -- the register's own number of a return
+  slip              TEXT NOT NULL   -- JSON, as of an attempt
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX one_waiting_correction_per_sale ON corrections (original_terminal, original)
+  WHERE state = 'waiting';
+CREATE UNIQUE INDEX one_void_per_sale ON corrections (original_terminal, original)
+  WHERE kind = 'void' AND state = 'posted';
+CREATE INDEX corrections_of_sale ON corrections (original_terminal, original);
+
+CREATE TABLE correction_events (
+  n      INTEGER PRIMARY KEY,
+  id     TEXT NOT NULL REFERENCES corrections,
+  event  TEXT NOT NULL,
+  before TEXT NOT NULL,
+  after  TEXT NOT NULL,
+  at     TEXT NOT NULL
+) STRICT;
+"""
+
 
 def make(connection: sqlite3.Connection, about: Mapping[str, str]) -> None:
     """Make the tables of an empty file, within the caller's transaction; `about` goes into `meta`
     beside the format."""
-    # executescript() would commit behind our back; the statements are split by hand instead.
-    for statement in _statements(_TABLES):
-        connection.execute(statement)
+    _run(connection, _TABLES + _SINCE_2)
     connection.executemany("INSERT INTO meta VALUES (?, ?)", [("schema", FORMAT), *about.items()])
     connection.execute("PRAGMA user_version = 1")
 
@@ -105,9 +147,16 @@ def is_empty(connection: sqlite3.Connection) -> bool:
     return not connection.execute("PRAGMA user_version").fetchone()[0]
 
 
-def check_format(found: str | None) -> None:
-    """Raises JournalError for a format that this software does not write."""
-    if found != FORMAT:
+def bring_up(connection: sqlite3.Connection, found: str | None) -> None:
+    """From the format `found` to this one, within the caller's transaction.
+
+    Raises JournalError for a format that this software knows nothing of.
+    """
+    if found == WITHOUT_CORRECTIONS:
+        connection.execute("DROP INDEX attempts_unfinished")
+        _run(connection, _SINCE_2)
+        connection.execute("UPDATE meta SET value = ? WHERE name = 'schema'", (FORMAT,))
+    elif found != FORMAT:
         raise JournalError(
             f"the journal has format {found}, this software writes {FORMAT}: "
             "use the software that wrote it"
@@ -141,6 +190,12 @@ def lock(path: Path) -> BinaryIO:
         raise JournalLocked(
             "another process has this journal open; stop it first (is the till running?)"
         ) from None
+
+
+def _run(connection: sqlite3.Connection, script: str) -> None:
+    # executescript() would commit behind our back; the statements are split by hand instead.
+    for statement in _statements(script):
+        connection.execute(statement)
 
 
 def _statements(script: str) -> Iterator[str]:

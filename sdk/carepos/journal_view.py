@@ -1,4 +1,7 @@
-"""What can be read from a journal: attempts, records, outcomes, slips. Nothing here writes."""
+"""What can be read from a journal: attempts, what takes them back, records, outcomes, slips.
+
+Nothing here writes.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from carepos import clock, record
+from carepos import clock, correction, journal_file, record
 from carepos.attempt import State
 from carepos.errors import JournalError
 from carepos.keys import KeySet
 from carepos.record import Record
+from carepos.voucher import Terms
 
 PrintState = Literal["queued", "printing", "printed", "failed", "unknown"]
 
@@ -35,8 +39,33 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Undo:
+    """Where one void or refund of this till stands; `slip` as of an `Attempt`.
+
+    (`original_terminal`, `original`) is the sale's attempt, perhaps another till's. `amount_minor`
+    goes back to the vouchers, `beneficiary_minor` the shop gives back itself. `reference`: the
+    register's own number of a return.
+    """
+
+    id: str
+    sequence: int
+    kind: correction.Kind
+    original_terminal: str
+    original: str
+    sale_receipt_no: str
+    state: correction.State
+    programme: str
+    currency: str
+    amount_minor: int
+    beneficiary_minor: int
+    reference: str | None
+    slip: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class PrintJob:
-    """One slip to print. `copy_no` 0 is the original; reprints count from 1 and say COPY."""
+    """One slip to print. `copy_no` counts the slips of a number: 0 is the receipt, what follows is
+    a reprint, which says COPY, or says VOIDED."""
 
     n: int
     receipt_no: str
@@ -109,7 +138,14 @@ class JournalView:
 
     def unfinished(self) -> list[Attempt]:
         """Attempts that are not over; by index, however long the journal is."""
-        return self._attempts("WHERE state NOT IN ('confirmed', 'refused', 'reversed', 'review')")
+        return self._attempts(
+            "WHERE state NOT IN ('confirmed', 'refused', 'reversed', 'review', 'voided')"
+        )
+
+    def attempt_at(self, sequence: int) -> Attempt | None:
+        """The attempt with this number, if it is one's."""
+        found = self._attempts("WHERE sequence = ?", sequence)
+        return found[0] if found else None
 
     def of_checkout(self, checkout: str) -> list[Attempt]:
         """Every attempt of a sale, oldest first."""
@@ -130,6 +166,43 @@ class JournalView:
         if not found:
             raise KeyError(attempt.id)
         return found[0]
+
+    def record_at(self, sequence: int) -> Record:
+        """Raises KeyError for a number that is not in this journal."""
+        found = self._records("WHERE sequence = ?", sequence)
+        if not found:
+            raise KeyError(sequence)
+        return found[0]
+
+    def undos(self, *states: correction.State) -> list[Undo]:
+        """Voids and refunds in these states (all without any), in the order they were begun."""
+        if not states:
+            return self._undos("")
+        return self._undos(f"WHERE state IN ({','.join('?' * len(states))})", *states)
+
+    def undos_of(self, terminal: str, attempt_id: str) -> list[Undo]:
+        """What this till wrote to take one sale back, oldest first."""
+        return self._undos("WHERE original_terminal = ? AND original = ?", terminal, attempt_id)
+
+    def undo(self, undo_id: str) -> Undo:
+        """Raises KeyError for an id that is none's here."""
+        found = self._undos("WHERE id = ?", undo_id)
+        if not found:
+            raise KeyError(undo_id)
+        return found[0]
+
+    def undo_by_reference(self, reference: str) -> Undo | None:
+        """The refund that the register named so."""
+        found = self._undos("WHERE reference = ?", reference)
+        return found[0] if found else None
+
+    def sold_terms(self, attempt_id: str) -> dict[str, Terms]:
+        """By voucher: the terms of a sale's item and fixed-price vouchers, as far as kept."""
+        with self._mutex:
+            rows = self._db.execute(
+                "SELECT voucher, terms FROM sold_terms WHERE id = ?", (attempt_id,)
+            ).fetchall()
+        return {voucher: Terms.from_json(json.loads(terms), "terms") for voucher, terms in rows}
 
     def records(self, *kinds: record.Kind) -> list[Record]:
         """Every record of these kinds (all without any), in sequence order."""
@@ -193,3 +266,19 @@ class JournalView:
             Attempt(an_id, sequence, checkout, state, programme, currency, minor, json.loads(slip))
             for an_id, sequence, checkout, state, programme, currency, minor, slip in rows
         ]
+
+    def _undos(self, where: str, *values: object) -> list[Undo]:
+        with self._mutex:
+            try:
+                rows = self._db.execute(
+                    "SELECT id, sequence, kind, original_terminal, original, sale_receipt_no, "
+                    "state, programme, currency, amount_minor, beneficiary_minor, reference, slip "
+                    f"FROM corrections {where} ORDER BY sequence",
+                    values,
+                ).fetchall()
+            except sqlite3.OperationalError:
+                # A journal that no till has opened since is looked at as it is.
+                if self.about().get("schema") != journal_file.WITHOUT_CORRECTIONS:
+                    raise
+                return []
+        return [Undo(*row[:-1], slip=json.loads(row[-1])) for row in rows]  # type: ignore[misc]

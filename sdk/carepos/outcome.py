@@ -13,12 +13,12 @@ from typing import Literal, cast
 
 from carepos import clock, ids, jws, money, strict_json
 from carepos.basket import MAX_QUANTITY, unit
-from carepos.errors import Malformed
+from carepos.errors import Malformed, problem_from
 from carepos.keys import Keys, SigningKey
 from carepos.product import Unit
 from carepos.record import Record, Redeem
 from carepos.refusals import BY_CODE, Refusal, Reserved
-from carepos.undo import Refund
+from carepos.undo import Refund, Void
 
 Result = Literal["posted", "refused", "reversed", "not_found", "held"]
 _RESULTS = frozenset({"posted", "refused", "reversed", "not_found", "held"})
@@ -170,6 +170,23 @@ def read_bound(text: object, record: Record, *, keys: Keys) -> Outcome:
     return outcome
 
 
+def read_undone(
+    text: object, undo: Record, *, currency: str, keys: Keys, booked: Outcome | None = None
+) -> Outcome:
+    """As `read_bound`, of a void or refund of a sale in `currency`.
+
+    One that is posted gave money back; a void exactly what the sale's own outcome `booked`, where
+    that is known.
+    """
+    outcome = read_bound(text, undo, keys=keys)
+    if outcome.result == "posted":
+        if outcome.currency != currency:
+            raise Malformed("is in another currency than the sale's", field="outcome.currency")
+        if isinstance(undo.content, Void) and booked is not None:
+            _check_void(outcome, booked)
+    return outcome
+
+
 def _check_refund(outcome: Outcome, refund: Refund) -> None:
     """What went back is what the record says, voucher by voucher."""
     if outcome.currency != refund.currency:
@@ -178,21 +195,42 @@ def _check_refund(outcome: Outcome, refund: Refund) -> None:
     for part in refund.parts:
         minor, quantity = agreed.get(part.voucher, (0, 0))
         agreed[part.voucher] = (minor + part.programme_minor, quantity + part.quantity)
-    given = {state.voucher: (state.amount_minor, state.quantity) for state in outcome.vouchers}
-    if given != {voucher: back for voucher, back in agreed.items() if any(back)}:
+    if _moved(outcome) != {voucher: back for voucher, back in agreed.items() if any(back)}:
         raise Malformed("gives back other than the record says", field="outcome.vouchers")
 
 
-def read_undone(text: object, undo: Record, sale: Redeem, *, keys: Keys) -> Outcome:
-    """The outcome `text` spells, if it answers exactly this void or refund of `sale`.
+def _check_void(outcome: Outcome, sale: Outcome) -> None:
+    """What went back is what the sale had booked, voucher by voucher."""
+    if (outcome.currency, _moved(outcome)) != (sale.currency, _moved(sale)):
+        raise Malformed("gives back other than the sale booked", field="outcome.vouchers")
 
-    One that is posted gave money back, in the currency of the sale. Raises Malformed or
-    SignatureInvalid otherwise.
+
+def _moved(outcome: Outcome) -> dict[str, tuple[int, int]]:
+    """By voucher: (minor units, quantity)."""
+    return {state.voucher: (state.amount_minor, state.quantity) for state in outcome.vouchers}
+
+
+def read_result(
+    result: Mapping[str, object], record: Record, *, keys: Keys, sale: Outcome | None = None
+) -> tuple[Outcome | None, str | None]:
+    """The bound outcome in one result of `POST /v1/records`, or why there is none.
+
+    `sale`: of a void or refund of the till's own sale, the outcome that booked that.
     """
-    outcome = read_bound(text, undo, keys=keys)
-    if outcome.result == "posted" and outcome.currency != sale.currency:
-        raise Malformed("is in another currency than the sale's", field="outcome.currency")
-    return outcome
+    if "outcome" in result:
+        try:
+            if sale is None or sale.currency is None:
+                return read_bound(result["outcome"], record, keys=keys), None
+            return read_undone(
+                result["outcome"], record, currency=sale.currency, keys=keys, booked=sale
+            ), None
+        except Malformed as error:
+            return None, f"the ledger's answer can't be trusted: {error}"
+    problem = result.get("problem")
+    if isinstance(problem, dict):
+        status = problem.get("status")
+        return None, str(problem_from(status if isinstance(status, int) else 0, problem))
+    return None, "not an answer of a ledger"
 
 
 def read_not_found(text: object, *, an_id: str, terminal: str, request: str, keys: Keys) -> Outcome:

@@ -18,7 +18,7 @@ from carepos.paper_text import scrub
 from carepos.product import Unit
 from carepos.strict_json import array, boolean, exact_names, integer, names_within
 
-ReceiptKind = Literal["REDEEMED", "PROVISIONAL", "REVERSED"]
+ReceiptKind = Literal["REDEEMED", "PROVISIONAL", "REVERSED", "VOIDED", "REFUND"]
 Language = Literal["zh", "en", "zh+en"]
 Liability = Literal["programme", "merchant"]
 ActingWay = Literal["proxy", "witness"]
@@ -92,6 +92,8 @@ class Receipt:
     the parts and the total. `beneficiary_ref` is masked here. `liability` is needed when
     PROVISIONAL and shown only then. `qr_text` is printable ASCII, printed exactly, or empty for
     none. `acting` says that somebody came for the beneficiary or vouched for them, never who.
+    `sale_no` is the number of the sale that a REFUND is of, and needed then; `approved_by` the
+    label of a second person who was asked.
     """
 
     kind: ReceiptKind
@@ -117,6 +119,8 @@ class Receipt:
     qr_text: str = ""
     is_copy: bool = False
     acting: ActingWay | None = None
+    sale_no: str = ""
+    approved_by: str = ""
 
     def __post_init__(self) -> None:
         _scrub_fields(self, _RECEIPT_TEXTS)
@@ -136,6 +140,8 @@ class Receipt:
             raise Malformed("must say who bears the loss", field="liability")
         if self.acting is not None:
             _one_of(self.acting, ActingWay, "acting")
+        if self.kind == "REFUND" and not self.sale_no:
+            raise Malformed("must name the sale", field="sale_no")
         if not isinstance(self.qr_text, str) or _QR_TEXT.fullmatch(self.qr_text) is None:
             raise Malformed("must be printable ASCII", field="qr_text")
         _tuple_of(self.lines, ReceiptLine, "lines", MAX_LINES)
@@ -156,6 +162,11 @@ class Receipt:
         ):
             if sum(getattr(line, name) for line in self.lines) != whole:
                 raise Malformed("the lines do not sum to it", field=name)
+
+    @property
+    def takes_back(self) -> bool:
+        """Whether the amounts go back to voucher and beneficiary."""
+        return self.kind in ("REVERSED", "VOIDED", "REFUND")
 
     @property
     def own_minor(self) -> int:
@@ -182,6 +193,8 @@ _RECEIPT_TEXTS = {
     "receipt_no": 32,
     "zone_name": 24,
     "cashier": 16,
+    "approved_by": 16,
+    "sale_no": 32,
     "beneficiary_ref": 200,
 }
 
@@ -246,6 +259,8 @@ _LINE_NAMES = (
     "note",
 )
 _BALANCE_NAMES = ("label", "before", "after", "unit")
+_MORE_NAMES = ("acting", "sale_no", "approved_by")
+"""Left out where there is nothing to say."""
 _NAMES = frozenset((*_PLAIN_NAMES, "format", "occurred_at", "lines", "balances"))
 
 
@@ -253,8 +268,7 @@ def to_json_object(receipt: Receipt) -> dict[str, Any]:
     """The print job as the journal keeps it: strings, integers, booleans and null."""
     made: dict[str, Any] = {name: getattr(receipt, name) for name in _PLAIN_NAMES}
     made["format"] = FORMAT
-    if receipt.acting is not None:
-        made["acting"] = receipt.acting
+    made |= {name: value for name in _MORE_NAMES if (value := getattr(receipt, name))}
     made["occurred_at"] = to_text(receipt.occurred_at)
     made["lines"] = [{name: getattr(line, name) for name in _LINE_NAMES} for line in receipt.lines]
     made["balances"] = [
@@ -265,7 +279,7 @@ def to_json_object(receipt: Receipt) -> dict[str, Any]:
 
 def from_json_object(value: object) -> Receipt:
     """The receipt that `to_json_object` spelled. Raises Malformed for anything else."""
-    fields = names_within(value, required=_NAMES, optional={"acting"}, where="receipt")
+    fields = names_within(value, required=_NAMES, optional=set(_MORE_NAMES), where="receipt")
     if fields["format"] != FORMAT:
         raise Malformed(f"must be {FORMAT}", field="format")
     lines = tuple(
@@ -281,5 +295,5 @@ def from_json_object(value: object) -> Receipt:
         occurred_at=from_text(fields["occurred_at"], "occurred_at"),
         lines=lines,
         balances=balances,
-        acting=fields.get("acting"),
+        **{name: fields[name] for name in _MORE_NAMES if name in fields},
     )

@@ -42,10 +42,14 @@ _WORDS: dict[str, tuple[str, str]] = {
     "REDEEMED": ("已核销", "REDEEMED"),
     "PROVISIONAL": ("待确认", "PROVISIONAL"),
     "REVERSED": ("已撤销", "REVERSED"),
+    "VOIDED": ("已撤销", "VOIDED"),
+    "REFUND": ("退货", "REFUND"),
     "copy": ("副本", "COPY"),
     "receipt_no": ("单号", "Receipt"),
     "terminal": ("终端", "Till"),
     "cashier": ("收银", "Cashier"),
+    "approved_by": ("复核", "Approved"),
+    "sale_no": ("原单号", "Sale"),
     "beneficiary": ("持券人", "Holder"),
     "proxy": ("代领", "Collected by another"),
     "witness": ("见证", "Witnessed"),
@@ -60,9 +64,11 @@ _WORDS: dict[str, tuple[str, str]] = {
     "other": ("其他方式", "Other tender"),
     "voucher": ("券付", "voucher"),
     "self": ("自付", "you pay"),
+    "to_voucher": ("退券", "to voucher"),
+    "to_self": ("退您", "to you"),
     "before": ("用前", "Before"),
     "after": ("还剩", "Left"),
-    "was": ("撤销前", "Before"),
+    "was": ("退回前", "Before"),
     "restored": ("现有", "Now"),
     "provisional": (
         "账本尚未确认，您无需再付款。",
@@ -71,6 +77,8 @@ _WORDS: dict[str, tuple[str, str]] = {
     "programme": ("如未通过，损失由救助项目承担。", "If refused, the programme bears the loss."),
     "merchant": ("如未通过，损失由本店承担。", "If refused, this shop bears the loss."),
     "reversed": ("本单已作废，爱心券未被使用。", "This sale is undone. The voucher was not used."),
+    "voided": ("本单已撤销，券额已退回券中。", "This sale is void. The voucher has it back."),
+    "refunded": ("券付部分已退回券中。", "What the voucher paid is on the voucher again."),
     "keep": ("请保存小票，凭单号可查询。", "Keep this slip; ask with its number."),
 }
 _UNITS: dict[str, tuple[str, str]] = {
@@ -128,11 +136,13 @@ class _Page:
         at = f"{receipt.local_time:%Y-%m-%d %H:%M:%S}"
         named = text_width(f"{at} {receipt.zone_name}") <= self.columns and receipt.zone_name
         yield from self._fact("receipt_no", receipt.receipt_no)
+        yield from self._fact("sale_no", receipt.sale_no)
         yield from self._wrapped(f"{at} {named or offset}")
         together = ""
         for name, value in (
             ("terminal", receipt.terminal_no),
             ("cashier", receipt.cashier),
+            ("approved_by", receipt.approved_by),
             ("beneficiary", receipt.beneficiary_ref),
         ):
             part = f"{self._word(name)} {value}" if value else ""
@@ -153,18 +163,20 @@ class _Page:
         yield from self._pair(
             f"{line.description} {quantity}".strip(), self._amount(line.line_amount_minor)
         )
+        undone = self.receipt.takes_back
+        by_voucher, by_self = ("to_voucher", "to_self") if undone else ("voucher", "self")
         if line.own_minor and line.programme_minor:
-            voucher = f"{self._word('voucher')} {self._amount(line.programme_minor)}"
-            own = f"{self._word('self')} {self._amount(line.own_minor)}"
+            voucher = f"{self._word(by_voucher)} {self._amount(line.programme_minor)}"
+            own = f"{self._word(by_self)} {self._amount(line.own_minor)}"
             yield from self._pair(f"  {voucher}", own)
             yield from self._wrapped(line.note, indent="  ")
         elif line.own_minor or line.note:
-            own = f"{self._word('self')} {self._amount(line.own_minor)}" if line.own_minor else ""
+            own = f"{self._word(by_self)} {self._amount(line.own_minor)}" if line.own_minor else ""
             yield from self._pair(f"  {line.note}", own)
 
     def _totals(self) -> Iterator[Row]:
         receipt = self.receipt
-        undone = receipt.kind == "REVERSED"
+        undone = receipt.takes_back
         yield from self._pair(self._word("total"), self._priced(receipt.total_minor))
         programme, own = ("voucher_back", "own_back") if undone else ("voucher_pays", "you_pay")
         for word, amount_minor in ((programme, receipt.programme_minor), (own, receipt.own_minor)):
@@ -179,7 +191,7 @@ class _Page:
                 yield from self._pair(f"  {self._word(word)}", self._amount(amount_minor))
 
     def _balance(self, balance: VoucherBalance) -> Iterator[Row]:
-        undone = self.receipt.kind == "REVERSED"
+        undone = self.receipt.takes_back
         before, after = ("was", "restored") if undone else ("before", "after")
         yield from self._pair(
             balance.label, f"{self._word(before)} {self._held(balance.before, balance.unit)}"
@@ -198,6 +210,10 @@ class _Page:
             yield from self._sentence(receipt.liability or "programme", bold=True)
         elif receipt.kind == "REVERSED":
             yield from self._sentence("reversed", bold=True)
+        elif receipt.kind == "VOIDED":
+            yield from self._sentence("voided", bold=True)
+        elif receipt.kind == "REFUND":
+            yield from self._sentence("refunded", bold=True)
         yield from self._sentence("keep")
 
     # -- words and numbers

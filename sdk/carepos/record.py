@@ -158,7 +158,10 @@ class DaySum:
 
 @dataclass(frozen=True, slots=True)
 class DayReport:
-    """Content of a `day_report` (the till's Z): a range of numbers, counts and sums."""
+    """Content of a `day_report` (the till's Z): a range of numbers, counts and sums.
+
+    `undone`: what voids and refunds of this till gave back; left out where there were none.
+    """
 
     z_no: int
     business_date: str
@@ -169,6 +172,7 @@ class DayReport:
     reversed: int
     open: int
     sums: tuple[DaySum, ...]
+    undone: tuple[DaySum, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -181,11 +185,17 @@ class DayReport:
             "reversed": self.reversed,
             "open": self.open,
             "sums": [each.to_json() for each in self.sums],
+            **({"undone": [each.to_json() for each in self.undone]} if self.undone else {}),
         }
 
     @classmethod
     def from_json(cls, value: object) -> DayReport:
-        names = strict_json.exact_names(value, cls.__dataclass_fields__.keys(), where="content")
+        names = strict_json.names_within(
+            value,
+            required=cls.__dataclass_fields__.keys() - {"undone"},
+            optional={"undone"},
+            where="content",
+        )
 
         def count(name: str, low: int = 0) -> int:
             return strict_json.integer(names[name], f"content.{name}", low=low)
@@ -193,6 +203,9 @@ class DayReport:
         day = strict_json.text(names["business_date"], "content.business_date", low=10, high=10)
         clock.from_text(f"{day}T00:00:00.000Z", "content.business_date")
         sums = strict_json.array(names["sums"], "content.sums", high=50)
+        undone = []
+        if "undone" in names:
+            undone = strict_json.array(names["undone"], "content.undone", low=1, high=50)
         report = cls(
             count("z_no", 1),
             day,
@@ -203,6 +216,7 @@ class DayReport:
             count("reversed"),
             count("open"),
             tuple(DaySum.from_json(s, f"content.sums[{n}]") for n, s in enumerate(sums, 1)),
+            tuple(DaySum.from_json(s, f"content.undone[{n}]") for n, s in enumerate(undone, 1)),
         )
         if report.to_sequence < report.from_sequence - 1:
             raise Malformed("must not be before from_sequence", field="content.to_sequence")

@@ -28,11 +28,14 @@ from carepos import (
     rules,
     slip,
     token,
+    undo,
 )
 from carepos.attempt import Event, State
 from carepos.basket import Line, lines_from_json
 from carepos.client import Client, Transport
 from carepos.clock import Clock
+from carepos.correction import Correction
+from carepos.corrector import Corrector
 from carepos.enrolment import Enrolment, EnrolmentFile
 from carepos.errors import (
     EnrolmentFailed,
@@ -40,7 +43,6 @@ from carepos.errors import (
     NotDecided,
     Refused,
     Unreachable,
-    problem_from,
 )
 from carepos.ids import RandomBytes
 from carepos.journal import Journal
@@ -56,6 +58,7 @@ from carepos.refusals import Refusal
 from carepos.rules import Acted, Proposal, Situation
 from carepos.scan import Holder, Scanner
 from carepos.token import IdentityToken
+from carepos.undo import RefundReason, ReturnedLine, Sold, VoidReason
 from carepos.voucher import Programme
 
 SOFTWARE = "carepos/0.1.0"
@@ -118,6 +121,17 @@ class Sale:
     @property
     def final(self) -> bool:
         return self.state in attempt.FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Returnable:
+    """A sale that may be refunded, as far as is known: `sold.refunded` says what came back by
+    line; `descriptions` by line, where this till sold it; `checkout` likewise."""
+
+    receipt_no: str
+    checkout: str | None
+    sold: Sold
+    descriptions: Mapping[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +206,17 @@ class Till:
             journal=journal,
             client=client,
             now=now,
+        )
+        self._corrector = Corrector(
+            journal,
+            client,
+            self._packs,
+            enrolled=lambda: self.enrolment,
+            keys=self._keys,
+            now=lambda: self._now(),
+            reached=lambda point: self._reached(point),
+            paper=paper,
+            keep_plain=self._keep_plain,
         )
 
     # ── beginning and ending ───────────────────────────────────────────────────────────────────
@@ -444,8 +469,10 @@ class Till:
                 acting=None if identity.acting is None else identity.acting.way,
             )
 
+        used = {entry.voucher for entry in content.allocation}
+        terms = {v: t for v in sorted(used) if (t := situation.vouchers[v].terms) is not None}
         return self.journal.write_intent(
-            content, bucket=offer.holder.bucket, visit=visit, slip=make_slip
+            content, bucket=offer.holder.bucket, visit=visit, slip=make_slip, terms=terms
         )
 
     def _send_sale(self, sale: Attempt, written: Record) -> Sale:
@@ -489,13 +516,107 @@ class Till:
     def _no_answer(self, sale: Attempt, problem: str | None) -> Sale:
         return self._sale(self.journal.advance(sale.id, "no_answer"), problem)
 
+    # ── void and refund ────────────────────────────────────────────────────────────────────────
+
+    def void(
+        self,
+        checkout: str,
+        *,
+        cashier: str,
+        reason: VoidReason,
+        approved_by: str | None = None,
+        receipt_no: str | None = None,
+    ) -> Correction:
+        """Take a whole confirmed sale of this till back, within the programme's undo window.
+
+        `receipt_no` names one of a checkout's attempts, else it is the newest. However often
+        called, it is one void; one that is not decided yet stays `waiting`, and `settle` sends it
+        again. After one that was refused another may be tried.
+        Raises Refused (void_too_late, already_undone, original_not_booked) before anything is
+        written, WrongState while the sale, or a refund of it, is not over, KeyError for a sale
+        never seen, Malformed, JournalClosed.
+        """
+        with self._one_at_a_time(checkout):
+            sale = self._latest(checkout)
+            if receipt_no is not None:
+                number = self.enrolment.terminal_no
+                named = {
+                    ids.receipt_no(number, each.sequence): each
+                    for each in self.journal.of_checkout(checkout)
+                }
+                sale = named[receipt_no]
+            return self._corrector.void(
+                sale, cashier=cashier, reason=reason, approved_by=approved_by
+            )
+
+    def returnable(self, receipt: str) -> Returnable:
+        """What of a sale can come back: `receipt` as for `refund`. Writes nothing. Raises alike."""
+        receipt_no, code = slip.parse_scanned(receipt)
+        found = self._corrector.find(receipt_no, code)
+        own = self._corrector.own_attempt(receipt_no, code)
+        lines = [] if own is None else own.slip.get("lines", [])
+        return Returnable(
+            receipt_no,
+            None if own is None else own.checkout,
+            found.sold,
+            {n: str(line["description"]) for n, line in enumerate(lines, 1)},
+        )
+
+    def refund(
+        self,
+        receipt: str,
+        lines: Sequence[ReturnedLine],
+        *,
+        cashier: str,
+        reason: RefundReason,
+        approved_by: str | None = None,
+        reference: str | None = None,
+    ) -> Correction:
+        """Give lines of a confirmed sale back to the vouchers that paid for them.
+
+        `receipt`: the number on the receipt, or its QR as scanned. A sale of this till is known
+        here; one of another till of the merchant is asked for at the ledger. `reference` is the
+        register's own number of this return, by which a repeated call is known; without one a
+        second call with the same lines is the same refund only while it waits.
+        Raises Refused (refund_exceeds, refund_too_late, already_undone, …; original_unknown) before
+        anything is written, WrongState while the sale or another undo of it is not over,
+        Unreachable and NotDecided for another till's sale without an answer, Malformed.
+        """
+        lines = undo.returned_lines([each.to_json() for each in lines])
+        receipt_no, code = slip.parse_scanned(receipt)
+        own = self._corrector.own_attempt(receipt_no, code)
+        with self._one_at_a_time(receipt_no if own is None else own.checkout):
+            return self._corrector.refund(
+                self._corrector.find(receipt_no, code),
+                receipt_no,
+                lines,
+                cashier=cashier,
+                reason=reason,
+                approved_by=approved_by,
+                reference=reference,
+            )
+
+    def corrections(self, *, waiting: bool = False) -> list[Correction]:
+        """Every void and refund of this till, oldest first; or those that wait."""
+        undos = self.journal.undos("waiting") if waiting else self.journal.undos()
+        return [self._corrector.standing(each) for each in undos]
+
+    def correction(self, receipt_no: str) -> Correction:
+        """The void or refund with this number of its own. Raises KeyError."""
+        terminal_no, sequence = ids.parse_receipt_no(receipt_no)
+        for each in self.journal.undos():
+            if (terminal_no, sequence) == (self.enrolment.terminal_no, each.sequence):
+                return self._corrector.standing(each)
+        raise KeyError(receipt_no)
+
     # ── settling what is open ──────────────────────────────────────────────────────────────────
 
     def settle(self) -> list[Sale]:
         """Do the next thing for everything that is not over: query, reverse, fill numbers.
 
-        Call it when the network is back, and every so often. Returns where each stands now. A
-        change of key that is under way goes on with it.
+        Call it when the network is back, and every so often. Returns where each sale stands now;
+        voids and refunds that wait are sent too (`corrections`). A change of key that is under way
+        goes on with it.
         """
         if not self._go_on_changing():
             self._send_plain()
@@ -504,6 +625,8 @@ class Till:
             with self._one_at_a_time(unfinished.checkout):
                 # Another thread may have moved it since the list was made.
                 settled.append(self._settle_one(self.journal.attempt(unfinished.id)))
+        # Last: an undo is decided only when all before it is.
+        self._corrector.settle()
         return settled
 
     def _settle_one(self, unfinished: Attempt) -> Sale:
@@ -565,16 +688,7 @@ class Till:
         self, written: Record, result: Mapping[str, Any]
     ) -> tuple[Outcome | None, str | None]:
         """The bound outcome in a result, or why there is none."""
-        if "outcome" in result:
-            try:
-                return outcome.read_bound(result["outcome"], written, keys=self._keys), None
-            except Malformed as error:
-                return None, f"the ledger's answer can't be trusted: {error}"
-        problem = result.get("problem")
-        if isinstance(problem, dict):
-            status = problem.get("status")
-            return None, str(problem_from(status if isinstance(status, int) else 0, problem))
-        return None, "not an answer of a ledger"
+        return outcome.read_result(result, written, keys=self._keys)
 
     def _send_plain(self) -> str | None:
         """Send the records that are nobody's redemption; why not, if one was not accepted."""

@@ -282,17 +282,22 @@ def refund_refusal(
         return Refusal("refund_not_allowed")
     if now - sold.recorded_at >= timedelta(seconds=programme.refunds.window_s):
         return Refusal("refund_too_late")
-    for line in lines:
-        if line.line > len(sold.basket) or _back(sold, line) > sold.basket[line.line - 1].quantity:
-            return Refusal("refund_exceeds", line.line)
-    parts = parts_of(sold, lines)
-    if not parts:
-        return Refusal("refund_exceeds")
-    for part in parts:
+    too_much = excess_refusal(sold, lines)
+    if too_much is not None:
+        return too_much
+    for part in parts_of(sold, lines):
         its = terms[part.voucher]
         if its is not None and its.portion(part.quantity) != part.quantity:
             return Refusal("refund_not_whole", part.line)
     return None
+
+
+def excess_refusal(sold: Sold, lines: Sequence[ReturnedLine]) -> Refusal | None:
+    """Whether more comes back than is left, or nothing; no programme's rules are needed for it."""
+    for line in lines:
+        if line.line > len(sold.basket) or _back(sold, line) > sold.basket[line.line - 1].quantity:
+            return Refusal("refund_exceeds", line.line)
+    return None if parts_of(sold, lines) else Refusal("refund_exceeds")
 
 
 def parts_of(sold: Sold, lines: Sequence[ReturnedLine]) -> tuple[Entry, ...]:

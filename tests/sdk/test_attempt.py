@@ -17,7 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from carepos import attempt, refusals
+from carepos import attempt, correction, refusals
 from carepos.attempt import Event, State, Step
 from carepos.errors import JournalError, WrongState
 from carepos.journal import Journal
@@ -53,9 +53,11 @@ def test_every_unfinished_state_survives_restart_and_silence(state: State) -> No
 
 
 def test_finals_have_no_rows() -> None:
-    """What is over stays over: confirmed, refused, reversed and review know no event."""
-    assert {"confirmed", "refused", "reversed", "review"} == attempt.FINAL
-    assert not {row.state for row in attempt.TABLE} & attempt.FINAL
+    """What is over stays over: refused, reversed, review and voided know no event, and a confirmed
+    sale only the signed answer to a void."""
+    assert {"confirmed", "refused", "reversed", "review", "voided"} == attempt.FINAL
+    after = [row for row in attempt.TABLE if row.state in attempt.FINAL]
+    assert after == [Step("confirmed", "void_posted", "voided")]
 
 
 @pytest.mark.parametrize("state", sorted(STATES))
@@ -139,6 +141,41 @@ def test_the_page_is_the_table() -> None:
     assert page("attempts") == attempt.as_markdown()
 
 
+def test_the_page_is_the_table_of_corrections() -> None:
+    """And its second table is what becomes of a void or refund."""
+    assert page("corrections") == correction.as_markdown()
+
+
+def test_a_void_or_refund_waits_until_the_ledger_decides_it() -> None:
+    """It ends only by a signed posted or refused; a restart, silence and `held` leave it waiting;
+    any other event is an error."""
+    assert {row.state for row in correction.TABLE} == {"waiting"}
+    assert correction.MEANING.keys() == set(get_args(correction.State))
+    ends = {row.event: row.to for row in correction.TABLE if row.to != "waiting"}
+    assert ends == {"undo_posted": "posted", "undo_refused": "refused"}
+    for state in get_args(correction.State):
+        for event in get_args(correction.Event):
+            if state == "waiting":
+                assert correction.step(state, event).to == ends.get(event, "waiting")
+            else:
+                with pytest.raises(WrongState):
+                    correction.step(state, event)
+
+
+@pytest.mark.parametrize("kind", ["void", "refund"])
+def test_an_outcome_of_an_undo_is_one_event(kind: str) -> None:
+    """Its own record's answers and no others."""
+    for result, event in (
+        ("posted", "undo_posted"),
+        ("refused", "undo_refused"),
+        ("held", "undo_held"),
+    ):
+        assert correction.event_of(paper_till.outcome(kind, cast(Any, result))) == event
+    for other, result in (("redeem", "posted"), (kind, "reversed")):
+        with pytest.raises(WrongState):
+            correction.event_of(paper_till.outcome(other, cast(Any, result)))
+
+
 def test_the_page_is_the_list_of_refusals() -> None:
     """docs/protocol.md §6 is what the code says."""
     assert page("refusals") == refusals.as_markdown()
@@ -198,6 +235,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.now = paper_till.Ticking()
         self.journal = self.start(self.folder / "0")
         self.states: dict[str, State] = {}
+        self.undos: dict[str, correction.State] = {}
 
     def start(self, folder: Path) -> Journal:
         folder.mkdir(exist_ok=True)
@@ -240,6 +278,7 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def follow_the_table(self, data: st.DataObject) -> None:
         """An event of the row is taken, and writes what the row says, in one step."""
+        # A confirmed sale moves by `take_back` only, with the void that takes it back.
         moving = [a for a in self.known() if self.states[a.id] not in attempt.FINAL]
         if not moving:
             return
@@ -267,6 +306,53 @@ class JournalMachine(RuleBasedStateMachine):
             return None
         kind = None if result == "not_found" else "redeem" if about == "sale" else "reversal"
         return paper_till.outcome(kind, cast(Any, result), chosen.id)
+
+    @precondition(lambda self: self.states)
+    @rule(data=st.data(), whole=st.booleans())
+    def take_back(self, data: st.DataObject, whole: bool) -> None:
+        """A void or refund is written while no other of the sale waits, and changes no sale."""
+        chosen = data.draw(st.sampled_from(self.known()))
+        if self.states[chosen.id] != "confirmed":
+            return
+        write = paper_till.write_void if whole else paper_till.write_refund
+        if any(u.state == "waiting" for u in self.journal.undos_of("t-1", chosen.id)):
+            sequence = self.journal.sequence
+            with pytest.raises(JournalError):
+                write(self.journal, chosen)
+            assert self.journal.sequence == sequence
+        else:
+            made, _ = write(self.journal, chosen)
+            self.undos[made.id] = "waiting"
+
+    @precondition(lambda self: "waiting" in self.undos.values())
+    @rule(data=st.data())
+    def follow_the_table_of_corrections(self, data: st.DataObject) -> None:
+        """Its row is taken; a posted void takes its sale with it, and nothing else moves one."""
+        chosen = data.draw(st.sampled_from(self.journal.undos("waiting")))
+        row = data.draw(st.sampled_from(correction.TABLE))
+        about, _, result = row.event.partition("_")
+        answer = None
+        if about == "undo":
+            answer = paper_till.outcome(chosen.kind, cast(Any, result), chosen.id)
+        moved = self.journal.advance_undo(chosen.id, row.event, outcome=answer)
+        assert moved.state == row.to
+        self.undos[chosen.id] = row.to
+        if (chosen.kind, row.to) == ("void", "posted"):
+            self.states[chosen.original] = "voided"
+        if answer is not None:
+            assert answer.jws in self.journal.outcomes_of(chosen.sequence)
+
+    @precondition(lambda self: self.undos)
+    @rule(data=st.data(), event=st.sampled_from(sorted(get_args(correction.Event))))
+    def break_the_table_of_corrections(self, data: st.DataObject, event: correction.Event) -> None:
+        """What is decided is decided: no event moves it, and none is written."""
+        chosen = data.draw(st.sampled_from(sorted(self.undos)))
+        if self.undos[chosen] == "waiting":
+            return
+        before = paper_till.dump(self.journal)
+        with pytest.raises(WrongState):
+            self.journal.advance_undo(chosen, event)
+        assert paper_till.dump(self.journal) == before
 
     @precondition(lambda self: self.states)
     @rule(data=st.data(), event=st.sampled_from(sorted(EVENTS)))
@@ -336,6 +422,14 @@ class JournalMachine(RuleBasedStateMachine):
         stored: Mapping[str, State] = {a.id: a.state for a in self.known()}
         assert stored == {an_id: fold(events.get(an_id, [])) for an_id in stored}
         assert stored == self.states
+        undone: dict[str, correction.State] = {u.id: "waiting" for u in self.journal.undos()}
+        for an_id, event, before, after in self.journal._db.execute(
+            "SELECT id, event, before, after FROM correction_events ORDER BY n"
+        ):
+            assert undone[an_id] == before
+            undone[an_id] = correction.step(before, event).to
+            assert undone[an_id] == after
+        assert undone == {u.id: u.state for u in self.journal.undos()} == self.undos
 
     @invariant()
     def no_attempt_is_undone_twice(self) -> None:
@@ -357,10 +451,22 @@ class JournalMachine(RuleBasedStateMachine):
 
     @invariant()
     def confirmed_is_printed_once(self) -> None:
-        """Each confirmed sale, and no other, has queued one original receipt."""
-        originals = [job.receipt_no for job in self.journal.print_jobs() if job.copy_no == 0]
-        confirmed = [a for a in self.known() if a.state == "confirmed"]
+        """Each confirmed sale, and no other, has queued one receipt; each posted undo one slip."""
+        jobs = self.journal.print_jobs()
+        originals = [job.receipt_no for job in jobs if "kind" not in job.slip]
+        confirmed = [a for a in self.known() if a.state in ("confirmed", "voided")]
         assert sorted(originals) == sorted(a.slip["receipt_no"] for a in confirmed)
+        undone = [(job.receipt_no, job.slip["kind"]) for job in jobs if "kind" in job.slip]
+        posted = self.journal.undos("posted")
+        assert sorted(undone) == sorted((u.slip["receipt_no"], u.slip["kind"]) for u in posted)
+
+    @invariant()
+    def one_waits_per_sale(self) -> None:
+        """Of each sale at most one void or refund waits, and at most one void was posted."""
+        waiting = [u.original for u in self.journal.undos("waiting")]
+        voided = [u.original for u in self.journal.undos("posted") if u.kind == "void"]
+        assert len(waiting) == len(set(waiting)) and len(voided) == len(set(voided))
+        assert set(voided) == {an_id for an_id, s in self.states.items() if s == "voided"}
 
     @invariant()
     def every_sale_has_its_signed_record(self) -> None:

@@ -125,7 +125,7 @@ def test_a_journal_is_made_once(tmp_path: Path) -> None:
     """Each start continues the same incarnation with a `start` record of its own."""
     with start(tmp_path) as first:
         about = first.about()
-        assert (about["terminal"], about["schema"]) == ("t-1", "1")
+        assert (about["terminal"], about["schema"]) == ("t-1", "2")
     with start(tmp_path) as again:
         assert again.about() == about and again.incarnation == about["incarnation"]
         assert [r.content for r in again.records()] == [Start("test/1"), Start("test/1")]
@@ -145,7 +145,7 @@ def test_another_terminals_journal_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        ("UPDATE meta SET value = '2' WHERE name = 'schema'", "format 2"),
+        ("UPDATE meta SET value = '3' WHERE name = 'schema'", "format 3"),
         ("DELETE FROM meta", "format None"),
         ("DELETE FROM meta WHERE name = 'terminal'", "another terminal"),
         ("UPDATE meta SET value = 'f' WHERE name = 'incarnation'", "does not hold"),
@@ -162,6 +162,174 @@ def test_a_journal_of_another_making_is_refused(tmp_path: Path, damage: str, say
     with pytest.raises(JournalError, match=says):
         start(tmp_path)
     assert (tmp_path / "journal.db").read_bytes() == before
+
+
+FORMAT_1 = Path(__file__).with_name("journal_format_1.sql")
+
+
+def of_format_1(folder: Path) -> Path:
+    """A journal as the software before voids and refunds left it, the till stopped."""
+    path = folder / "journal.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(FORMAT_1.read_text("utf-8"))
+    connection.close()
+    return path
+
+
+def shape(path: Path) -> dict[str, list[Any]]:
+    """Each table's columns, and each index and trigger as it was made."""
+    with sqlite3.connect(path) as connection:
+        made = connection.execute(
+            "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE type != 'table'"
+        ).fetchall()
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        found = {
+            name: [
+                connection.execute(f"PRAGMA table_info({name})").fetchall(),
+                connection.execute(f"PRAGMA foreign_key_list({name})").fetchall(),
+            ]
+            for (name,) in tables.fetchall()
+        }
+    connection.close()
+    return {**found, "": sorted(made, key=str)}
+
+
+def test_a_journal_of_format_1_is_brought_up_where_it_lies(tmp_path: Path) -> None:
+    """Opened, it has every table, index and trigger of a new one; all that was written in it is
+    there unchanged, the chain goes on, and its sales can be voided."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    new.mkdir()
+    path = of_format_1(old)
+    tables = paper_till.TABLES[1:7]
+    with sqlite3.connect(path) as connection:
+        before = {t: connection.execute(f"SELECT * FROM {t}").fetchall() for t in tables}
+    connection.close()
+    view = JournalView.open(path, KEYS)
+    assert [a.state for a in view.attempts()] == ["confirmed", "refused", "reversing", "open"]
+    assert view.undos() == [] == view.undos("waiting")  # looked at before any till opened it
+    view.close()
+    start(new).close()
+    with start(old) as journal:
+        assert journal.about()["schema"] == "2"
+        assert [a.state for a in journal.unfinished()] == ["reversing", "interrupted"]
+        assert journal.verify() == journal.sequence == 7
+        after = paper_till.dump(journal)
+        for table in set(tables) - {"attempts", "visits"}:
+            assert after[table][: len(before[table])] == before[table]
+        assert [row[:3] for row in after["attempts"]] == [row[:3] for row in before["attempts"]]
+        sold = journal.of_checkout("S1")[0]
+        undo, _ = paper_till.write_void(journal, sold)
+        journal.advance_undo(
+            undo.id, "undo_posted", outcome=paper_till.outcome("void", "posted", undo.id)
+        )
+        assert journal.attempt(sold.id).state == "voided"
+        assert sold.id not in [a.id for a in journal.unfinished()]
+    assert shape(path) == shape(new / "journal.db")
+    with start(old) as again:
+        assert again.verify() == again.sequence == 9 and again.undos("posted")
+
+
+@pytest.mark.parametrize("failing", ["DROP INDEX", "CREATE TABLE corrections", "UPDATE meta"])
+def test_a_journal_is_brought_up_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """Cut at any of its steps it is of format 1 as before, and the next start does it."""
+    path = of_format_1(tmp_path)
+    before = shape(path)
+
+    class Cut(sqlite3.Connection):
+        def execute(self, sql: str, *rest: Any) -> sqlite3.Cursor:
+            if sql.strip().startswith(failing):
+                raise sqlite3.OperationalError("disk I/O error")
+            return super().execute(sql, *rest)
+
+    with monkeypatch.context() as patched:
+        connect = sqlite3.connect
+        patched.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, **k, factory=Cut))
+        with pytest.raises(JournalError):
+            start(tmp_path)
+    assert shape(path) == before
+    with start(tmp_path) as journal:
+        assert journal.about()["schema"] == "2" and journal.verify() == 7
+
+
+def test_a_void_takes_its_sale_with_it(journal: Journal) -> None:
+    """In one transaction: the void is posted, the sale voided, its slip queued under the sale's
+    number; a receipt that was not printed yet says REDEEMED no more, and a reprint says VOIDED."""
+    made, _ = paper_till.write_intent(journal, "S1")
+    journal.advance(made.id, "sale_posted")
+    undo, written = paper_till.write_void(journal, made)
+    assert written.bucket == 7 and journal.live_attempt("S1") is not None
+    assert [j.state for j in journal.print_jobs()] == ["queued"]
+    posted = paper_till.outcome("void", "posted", undo.id)
+    after = {**undo.slip, "balances": ["now"]}
+    assert journal.advance_undo(undo.id, "undo_posted", outcome=posted, slip=after).slip == after
+    assert journal.attempt(made.id).state == "voided" and journal.live_attempt("S1") is None
+    number = made.slip["receipt_no"]
+    jobs = journal.print_jobs(number)
+    assert [(j.copy_no, j.state) for j in jobs] == [(0, "failed"), (1, "queued")]
+    assert jobs[1].slip == after and journal.print_jobs(queued=True) == [jobs[1]]
+    copy = journal.queue_copy(number)
+    assert copy.copy_no == 2 and copy.slip == {**after, "is_copy": True}
+    again, _ = paper_till.write_intent(journal, "S1")
+    assert journal.live_attempt("S1") == again
+
+
+def test_a_sale_has_one_undo_that_waits(journal: Journal) -> None:
+    """A second waits until the first is decided; after a refused one another may follow, and only
+    one void is ever posted; a register's number of a return is used once."""
+    made, _ = paper_till.write_intent(journal, "S1")
+    journal.advance(made.id, "sale_posted")
+    first, _ = paper_till.write_refund(journal, made, reference="R1")
+    with pytest.raises(JournalError, match="refused the write"):
+        paper_till.write_void(journal, made)
+    foreign, _ = paper_till.write_refund(journal, made, terminal="t-2")  # another sale's
+    journal.advance_undo(first.id, "undo_refused")
+    with pytest.raises(JournalError, match="refused the write"):
+        paper_till.write_refund(journal, made, reference="R1")
+    second, _ = paper_till.write_void(journal, made)
+    assert [u.id for u in journal.undos_of("t-1", made.id)] == [first.id, second.id]
+    assert journal.undos("waiting") == [foreign, second] == [
+        journal.undo(foreign.id), journal.undo(second.id)
+    ]  # fmt: skip
+    assert journal.undo_by_reference("R1") == journal.undo(first.id)
+    assert journal.undo_by_reference("R2") is None
+    with pytest.raises(KeyError):
+        journal.undo("absent")
+
+
+def test_a_restart_leaves_an_undo_waiting(tmp_path: Path) -> None:
+    """What is not decided is found again, with the restart in its story."""
+    with start(tmp_path) as journal:
+        made, _ = paper_till.write_intent(journal, "S1")
+        journal.advance(made.id, "sale_posted")
+        undo, written = paper_till.write_void(journal, made)
+    with start(tmp_path) as again:
+        assert again.undos("waiting") == [undo] and again.record_at(undo.sequence) == written
+        assert [e[2:5] for e in paper_till.dump(again)["correction_events"]] == [
+            ("restart", "waiting", "waiting")
+        ]
+        with pytest.raises(KeyError):
+            again.record_at(99)
+
+
+def test_what_a_slip_of_an_undo_showed_is_forgotten_too(tmp_path: Path) -> None:
+    """With the sale's own: the record stays, goods and balances go; what waits is kept."""
+    now = paper_till.Ticking()
+    with start(tmp_path, now=now) as journal:
+        undos = []
+        for checkout in ("S1", "S2"):
+            made, _ = paper_till.write_intent(journal, checkout)
+            journal.advance(made.id, "sale_posted")
+            undos.append(paper_till.write_void(journal, made)[0])
+        journal.advance_undo(undos[0].id, "undo_posted")
+        now.at += timedelta(days=200)
+        journal.forget(timedelta(days=199))
+        ended, waiting = journal.undos()
+        assert ended.slip == {"forgotten": True, "receipt_no": undos[0].slip["receipt_no"]}
+        assert waiting.slip == undos[1].slip and journal.verify() == journal.sequence
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:

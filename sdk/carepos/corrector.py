@@ -1,0 +1,420 @@
+"""Taking a confirmed sale back at the till: void and refund, each exactly once.
+
+The order is that of a sale: what can be seen here refuses first, then the intent is written, then
+the record is sent with all that must go before it, then the outcome. Nothing is chosen afterwards:
+what has no signed answer stays `waiting`, and the same record is sent until it has one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from carepos import correction, found_sale, ids, outcome, slip, undo
+from carepos.attempt import State
+from carepos.client import Client
+from carepos.clock import Clock
+from carepos.correction import Correction
+from carepos.enrolment import Enrolment
+from carepos.errors import Malformed, NotDecided, Refused, Unreachable, WrongState
+from carepos.found_sale import FoundSale
+from carepos.journal import Journal
+from carepos.journal_view import Attempt, Undo
+from carepos.keys import Keys
+from carepos.outcome import Outcome
+from carepos.pack_keeper import PackKeeper
+from carepos.record import PLAIN, Record, envelope
+from carepos.refusals import Refusal
+from carepos.slip import SoldBefore
+from carepos.undo import Refund, RefundReason, ReturnedLine, Sold, Void, VoidReason
+from carepos.voucher import Programme
+
+MAX_BATCH = 200
+
+_STANDING: frozenset[State] = frozenset({"confirmed", "voided"})
+_NOT_DECIDED: frozenset[State] = frozenset(
+    {"open", "unknown", "interrupted", "reversing", "filling"}
+)
+"""States of a sale that has a record the ledger may not have decided."""
+
+_ANEW = frozenset({"proposal_changed", "already_undone", "refund_exceeds"})
+"""Refusals by which another till has taken something of a sale back: the journal isn't enough."""
+
+
+class Corrector:
+    """Voids and refunds of one till. The caller holds the lock of the sale.
+
+    `keep_plain` keeps the result of a record that is nobody's redemption.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        client: Client,
+        packs: PackKeeper,
+        *,
+        enrolled: Callable[[], Enrolment],
+        keys: Keys,
+        now: Clock,
+        reached: Callable[[str], None],
+        paper: slip.Paper,
+        keep_plain: Callable[[Record, Mapping[str, Any]], str | None],
+    ) -> None:
+        self._journal = journal
+        self._client = client
+        self._packs = packs
+        self._enrolled = enrolled
+        self._keys = keys
+        self._now = now
+        self._reached = reached
+        self._paper = paper
+        self._keep_plain = keep_plain
+        # Two at once would send the same records and both apply the answers.
+        self._sending = threading.Lock()
+
+    # ── void ───────────────────────────────────────────────────────────────────────────────────
+
+    def void(
+        self, sale: Attempt, *, cashier: str, reason: VoidReason, approved_by: str | None
+    ) -> Correction:
+        """As `Till.void`, of the attempt that is meant."""
+        before = self._newest_of(sale.id, "void")
+        if before is not None and before.state in ("waiting", "posted"):
+            return self.standing(before)
+        self._must_stand(sale, "void")
+        found = self._own(sale)
+        programme = self._programme(found.programme)
+        if programme is not None:
+            now = self._now()
+            refusal = undo.void_refusal(found.sold, programme, occurred_at=now, now=now)
+            if refusal is not None:
+                raise Refused(refusal)
+        elif found.sold.undone or found.sold.refunded:
+            raise Refused(Refusal("already_undone"))
+        redeem = found.record.redeem
+        content = Void.from_json(
+            Void(found.original, cashier, approved_by, reason).to_json()
+        )  # a caller's slip is found before anything is written
+        shown = self._shown(found, sale)
+        written, _ = self._journal.write_undo(
+            content,
+            sale_receipt_no=shown.receipt_no,
+            programme=redeem.programme,
+            currency=redeem.currency,
+            amount_minor=redeem.programme_minor,
+            beneficiary_minor=sum(entry.beneficiary_minor for entry in redeem.allocation),
+            slip=lambda made: slip.draft_void(made, shown, self._enrolled(), self._paper),
+        )
+        return self._begun(written)
+
+    # ── refund ─────────────────────────────────────────────────────────────────────────────────
+
+    def find(self, receipt_no: str, code: str | None) -> FoundSale:
+        """The sale with this number, as the journal knows it or else the ledger.
+
+        Raises Refused and WrongState for one of which nothing can come back, Unreachable,
+        NotDecided.
+        """
+        own = self.own_attempt(receipt_no, code)
+        if own is not None:
+            self._must_stand(own, "refund")
+        if own is None or self._others_took_back(own):
+            try:
+                return self._ask(receipt_no, code)
+            except (Unreachable, NotDecided):
+                if own is None:
+                    raise
+        assert own is not None
+        return self._own(own)
+
+    def refund(
+        self,
+        found: FoundSale,
+        receipt_no: str,
+        lines: Sequence[ReturnedLine],
+        *,
+        cashier: str,
+        reason: RefundReason,
+        approved_by: str | None,
+        reference: str | None,
+    ) -> Correction:
+        """As `Till.refund`, of the sale that was found."""
+        before = self._repeated(found, lines, reference)
+        if before is not None:
+            return self.standing(before)
+        refusal = self._refund_refusal(found, lines)
+        if refusal is not None:
+            raise Refused(refusal)
+        redeem = found.record.redeem
+        parts = undo.parts_of(found.sold, lines)
+        content = Refund.from_json(
+            Refund(
+                found.original, cashier, approved_by, reason, redeem.currency, tuple(lines), parts
+            ).to_json()
+        )
+        sale = self._attempt(found)
+        shown = self._shown(found, sale, receipt_no)
+        written, _ = self._journal.write_undo(
+            content,
+            sale_receipt_no=receipt_no,
+            programme=redeem.programme,
+            currency=redeem.currency,
+            amount_minor=content.programme_minor,
+            beneficiary_minor=content.beneficiary_minor,
+            reference=None if reference is None else ids.label(reference, "reference"),
+            slip=lambda made: slip.draft_refund(made, shown, self._enrolled(), self._paper),
+        )
+        return self._begun(written)
+
+    def own_attempt(self, receipt_no: str, code: str | None) -> Attempt | None:
+        """This till's own sale with that number; another journal's has another code."""
+        terminal_no, sequence = ids.parse_receipt_no(receipt_no)
+        if terminal_no != self._enrolled().terminal_no:
+            return None
+        sale = self._journal.attempt_at(sequence)
+        if sale is None or code is None:
+            return sale
+        digest = self._journal.record_of(sale).digest
+        return sale if slip.receipt_code(digest) == code else None
+
+    def _refund_refusal(self, found: FoundSale, lines: Sequence[ReturnedLine]) -> Refusal | None:
+        programme = self._programme(found.programme)
+        if programme is not None:
+            return undo.refund_refusal(found.sold, programme, found.terms, lines, now=self._now())
+        if found.sold.is_used_up:
+            return Refusal("already_undone")
+        return undo.excess_refusal(found.sold, lines)
+
+    def _repeated(
+        self, found: FoundSale, lines: Sequence[ReturnedLine], reference: str | None
+    ) -> Undo | None:
+        """The refund that this call asks for again. Raises WrongState while another one of the
+        sale waits, Malformed for a reference that stands for something else."""
+        original = found.original
+        same = None if reference is None else self._journal.undo_by_reference(reference)
+        if same is not None:
+            content = self._journal.record_at(same.sequence).content
+            assert isinstance(content, Refund)
+            if (content.original, content.lines) != (original, tuple(lines)):
+                raise Malformed("stands for another return already", field="reference")
+            return same
+        for each in self._journal.undos_of(original.terminal, original.id):
+            if each.state != "waiting":
+                continue
+            content = self._journal.record_at(each.sequence).content
+            if reference is None and isinstance(content, Refund) and content.lines == tuple(lines):
+                return each
+            raise WrongState("waiting", "refund")
+        return None
+
+    # ── sending ────────────────────────────────────────────────────────────────────────────────
+
+    def settle(self) -> list[Correction]:
+        """Send everything that waits, in the order it was written; where each stands now."""
+        waiting = self._journal.undos("waiting")
+        if not waiting:
+            return []
+        problem = self._send(waiting[-1])
+        return [self.standing(self._journal.undo(each.id), problem) for each in waiting]
+
+    def standing(self, of: Undo, problem: str | None = None) -> Correction:
+        """For the screen."""
+        refusal, waits_for = None, None
+        if of.state == "refused":
+            for text in self._journal.outcomes_of(of.sequence):
+                refusal = outcome.read_any(text, keys=self._keys).refusal or refusal
+        if of.state == "waiting":
+            waits_for = self._waits_for(of)
+        number = self._enrolled().terminal_no
+        checkout = None
+        if of.original_terminal == self._enrolled().terminal:
+            checkout = self._journal.attempt(of.original).checkout
+        return Correction(
+            of.kind,
+            of.state,
+            ids.receipt_no(number, of.sequence),
+            of.sale_receipt_no,
+            checkout,
+            of.currency,
+            of.amount_minor,
+            of.beneficiary_minor,
+            refusal,
+            problem if of.state == "waiting" else None,
+            waits_for,
+        )
+
+    def _begun(self, written: Undo) -> Correction:
+        self._reached("intent_written")
+        problem = self._send(written)
+        return self.standing(self._journal.undo(written.id), problem)
+
+    def _send(self, last: Undo) -> str | None:
+        """Send what waits up to `last`, with the plain records before it; why `last` still waits.
+
+        The ledger decides an undo only when all before it is decided, so all goes in one batch and
+        in order.
+        """
+        with self._sending:
+            waiting = [u for u in self._journal.undos("waiting") if u.sequence <= last.sequence]
+            undos = {each.sequence: each for each in waiting}
+            plain = [r for r in self._journal.unanswered(*PLAIN) if r.sequence < last.sequence]
+            batch = sorted(
+                [*plain, *(self._journal.record_at(sequence) for sequence in undos)],
+                key=lambda each: each.sequence,
+            )[:MAX_BATCH]
+            self._reached("before_send")
+            try:
+                results = self._client.send([envelope(each) for each in batch])
+            except (Unreachable, NotDecided) as error:
+                for each in waiting:
+                    self._journal.advance_undo(each.id, "no_answer")
+                return str(error)
+            self._reached("answer_read")
+            problem: str | None = None
+            for written, result in zip(batch, results, strict=True):
+                if written.sequence in undos:
+                    problem = self._apply(undos[written.sequence], written, result)
+                else:
+                    self._keep_plain(written, result)
+            return problem
+
+    def _apply(self, of: Undo, written: Record, result: Mapping[str, Any]) -> str | None:
+        sale = self._booked(of.original) if isinstance(written.content, Void) else None
+        found, problem = outcome.read_result(result, written, keys=self._keys, sale=sale)
+        if found is None:
+            self._journal.advance_undo(of.id, "no_answer")
+            return problem
+        event = correction.event_of(found)
+        shown = slip.with_undo(of.slip, found) if event == "undo_posted" else None
+        self._journal.advance_undo(of.id, event, outcome=found, slip=shown)
+        self._reached("outcome_written")
+        return None
+
+    # ── what is known of a sale ────────────────────────────────────────────────────────────────
+
+    def _must_stand(self, sale: Attempt, kind: correction.Kind) -> None:
+        if sale.state in _STANDING:
+            if sale.state == "voided":
+                raise Refused(Refusal("already_undone"))
+            return
+        if sale.state in ("refused", "reversing", "filling", "reversed"):
+            raise Refused(Refusal("original_not_booked"))
+        raise WrongState(sale.state, kind)
+
+    def _newest_of(self, attempt_id: str, kind: correction.Kind) -> Undo | None:
+        """The newest undo of an own sale. Raises WrongState while one of another kind waits."""
+        mine = self._journal.undos_of(self._enrolled().terminal, attempt_id)
+        for each in mine:
+            if each.state == "waiting" and each.kind != kind:
+                raise WrongState("waiting", kind)
+        return next((each for each in reversed(mine) if each.kind == kind), None)
+
+    def _own(self, sale: Attempt) -> FoundSale:
+        """An own confirmed sale, by the journal alone."""
+        written = self._journal.record_of(sale)
+        posted = self._booked(sale.id)
+        if posted is None:
+            raise Refused(Refusal("original_not_booked"))
+        redeem = written.redeem
+        refunded: dict[int, int] = {}
+        for each in self._journal.undos_of(written.terminal, sale.id):
+            content = self._journal.record_at(each.sequence).content
+            if each.state == "posted" and isinstance(content, Refund):
+                for line in content.lines:
+                    refunded[line.line] = refunded.get(line.line, 0) + line.quantity
+        sold = Sold(
+            redeem.basket,
+            redeem.allocation,
+            redeem.currency,
+            written.occurred_at,
+            posted.recorded_at,
+            undone=sale.state == "voided",
+            refunded=refunded,
+        )
+        used = sorted({entry.voucher for entry in redeem.allocation})
+        kept = self._journal.sold_terms(sale.id)
+        balances = sale.slip.get("balances", [])
+        labels = [str(each["label"]) for each in balances]
+        return FoundSale(
+            written,
+            sold,
+            {voucher: kept.get(voucher) for voucher in used},
+            dict(zip(used, labels, strict=False)),
+        )
+
+    def _booked(self, attempt_id: str) -> Outcome | None:
+        """The signed outcome that booked an own sale."""
+        written = self._journal.record_of(self._journal.attempt(attempt_id))
+        for text in self._journal.outcomes_of(written.sequence):
+            found = outcome.read_any(text, keys=self._keys)
+            if found.result == "posted":
+                return found
+        return None
+
+    def _others_took_back(self, sale: Attempt) -> bool:
+        mine = self._journal.undos_of(self._enrolled().terminal, sale.id)
+        if not mine or mine[-1].state != "refused":
+            return False
+        refusal = self.standing(mine[-1]).refusal
+        return refusal is not None and refusal.code in _ANEW
+
+    def _ask(self, receipt_no: str, code: str | None) -> FoundSale:
+        try:
+            answer, sale_record, request = self._client.find_sale(receipt_no, code)
+        except NotDecided as error:
+            if error.code == "not_found":
+                raise Refused(Refusal("original_unknown")) from None
+            raise
+        try:
+            return found_sale.read(
+                answer,
+                sale_record,
+                request=request,
+                terminal=self._enrolled().terminal,
+                keys=self._keys,
+            )
+        except Malformed as error:
+            raise Unreachable(f"the ledger's answer can't be trusted: {error}") from error
+
+    def _attempt(self, found: FoundSale) -> Attempt | None:
+        if found.record.terminal != self._enrolled().terminal:
+            return None
+        sale = self._journal.attempt_at(found.record.sequence)
+        return sale if sale is not None and sale.id == found.record.id else None
+
+    def _shown(
+        self, found: FoundSale, sale: Attempt | None, receipt_no: str | None = None
+    ) -> SoldBefore:
+        own = {} if sale is None else sale.slip
+        lines = own.get("lines", [])
+        programme = self._programme(found.programme)
+        name = own.get("programme_name") or (
+            found.programme if programme is None else programme.name
+        )
+        units = {v: None if terms is None else terms.unit for v, terms in found.terms.items()}
+        number = receipt_no or ids.receipt_no(self._enrolled().terminal_no, found.record.sequence)
+        return SoldBefore(
+            found.record,
+            number,
+            cast(str, name),
+            {n: str(line["description"]) for n, line in enumerate(lines, 1)},
+            units,
+            found.labels,
+        )
+
+    def _programme(self, name: str) -> Programme | None:
+        """Its rules as the pack has them, if it has: the ledger's decide."""
+        held = self._packs.held
+        return None if held is None else held.programmes.get(name)
+
+    def _waits_for(self, of: Undo) -> str | None:
+        number = self._enrolled().terminal_no
+        return next(
+            (
+                ids.receipt_no(number, each.sequence)
+                for each in self._journal.unfinished()
+                if each.sequence < of.sequence and each.state in _NOT_DECIDED
+            ),
+            None,
+        )
