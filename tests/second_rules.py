@@ -57,6 +57,10 @@ def exactly(**names: Check) -> Check:
     return matches
 
 
+def either(*checks: Check) -> Check:
+    return lambda value: any(check(value) for check in checks)
+
+
 def each(low: int, high: int, check: Check) -> Check:
     def matches(value: Any) -> bool:
         return isinstance(value, list) and low <= len(value) <= high and all(map(check, value))
@@ -141,6 +145,18 @@ _REDEEM = exactly(
         ),
     ),
 )
+_SUM = exactly(programme=NAME, currency=CURRENCY, count=integer(0, SAFE), amount_minor=MINOR)
+_REPORT: dict[str, Check] = {
+    "z_no": integer(1, SAFE),
+    "business_date": a_day,
+    "from_sequence": integer(1, SAFE),
+    "to_sequence": integer(0, SAFE),
+    "confirmed": integer(0, SAFE),
+    "refused": integer(0, SAFE),
+    "reversed": integer(0, SAFE),
+    "open": integer(0, SAFE),
+    "sums": each(0, 50, _SUM),
+}
 _CONTENT: Mapping[str, Check] = {
     "redeem": _REDEEM,
     "start": exactly(
@@ -154,21 +170,7 @@ _CONTENT: Mapping[str, Check] = {
     "reversal": exactly(
         record_sha256=DIGEST, reason=one_of("not_found", "cancelled", "goods_kept")
     ),
-    "day_report": exactly(
-        z_no=integer(1, SAFE),
-        business_date=a_day,
-        from_sequence=integer(1, SAFE),
-        to_sequence=integer(0, SAFE),
-        confirmed=integer(0, SAFE),
-        refused=integer(0, SAFE),
-        reversed=integer(0, SAFE),
-        open=integer(0, SAFE),
-        sums=each(
-            0,
-            50,
-            exactly(programme=NAME, currency=CURRENCY, count=integer(0, SAFE), amount_minor=MINOR),
-        ),
-    ),
+    "day_report": either(exactly(**_REPORT), exactly(**_REPORT, undone=each(1, 50, _SUM))),
 }
 
 

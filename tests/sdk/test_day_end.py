@@ -13,6 +13,7 @@ from carepos import day_end
 from carepos.journal import Journal
 from carepos.journal_view import Attempt
 from carepos.record import DayReport, DaySum
+from tests import paper_till
 from tests.sdk.test_reconcile import Fate, Shop, a_shop
 
 DAY = "2026-11-22"
@@ -67,6 +68,24 @@ def test_a_sale_undone_after_its_z_is_counted_as_reversed_once(tmp_path: Path, f
         report = z(shop.journal)
         assert (counts(report), report.sums) == ((0, 0, 1, 0), ())
         assert counts(z(shop.journal)) == (0, 0, 0, 0)
+
+
+def test_what_is_taken_back_is_told_once(tmp_path: Path) -> None:
+    """Posted since the Z before, in the next one's `undone`; the sale stays one that was confirmed,
+    and what is not decided is in none."""
+    with a_shop(tmp_path) as shop:
+        sales = [shop.sale(6_000, "confirmed"), shop.sale(70, "confirmed", "winter-fuel")]
+        first = z(shop.journal)
+        undos = [paper_till.write_void(shop.journal, sale)[0] for sale in sales]
+        assert day_end.is_told(shop.journal, first)
+        shop.journal.advance_undo(undos[1].id, "undo_posted")
+        assert not day_end.is_told(shop.journal, first)
+        second = z(shop.journal)
+        assert (counts(second), second.sums) == ((0, 0, 0, 0), ())
+        assert second.undone == (DaySum("winter-fuel", "CNY", 1, 70),)
+        shop.journal.advance_undo(undos[0].id, "undo_posted")
+        assert z(shop.journal).undone == (DaySum("flood-dairy", "CNY", 1, 6_000),)
+        assert z(shop.journal).undone == ()
 
 
 FATES = st.sampled_from(["confirmed", "refused", "cancelled", "unknown", "goods_asked", "review"])

@@ -41,6 +41,7 @@ def written(content: Any, an_id: str = "01a20260-5f40-8007-8000-000000000001") -
     )
 
 
+SUM = {"programme": "flood", "currency": "CNY", "count": 1, "amount_minor": 6_000}
 SALE = written(paper_till.redeem("S1"))
 UNDO = written(Reversal(SALE.digest, "cancelled"))
 BEGUN = written(Start("test/1"), ids.new_attempt_id(ids.terminal_bucket("t-1"), NOW))
@@ -164,13 +165,17 @@ def test_a_not_found_answers_one_question() -> None:
     [
         {"to_sequence": 8}, {"z_no": 0}, {"from_sequence": 0}, {"business_date": "2026-02-30"},
         {"business_date": "26-11-22"}, {"confirmed": -1}, {"open": True}, {"sums": None},
+        {"undone": []}, {"undone": None}, {"undone": [{}]}, {"undone": [{**SUM, "count": -1}]},
+        {"undone": [SUM] * 51}, {"undone": [{**SUM, "more": 1}]},
     ],
     ids=str,
 )  # fmt: skip
 def test_a_day_report_counts(changed: dict[str, Any]) -> None:
     """Ranges run forward, counts are not negative, the day is one of the calendar."""
     good = DayReport(1, "2026-11-22", 10, 9, 0, 0, 0, 0, (DaySum("flood", "CNY", 1, 6_000),))
-    assert DayReport.from_json(good.to_json()) == good
+    assert DayReport.from_json(good.to_json()) == good and "undone" not in good.to_json()
+    undone = replace(good, undone=(DaySum("flood", "CNY", 2, 500),))
+    assert DayReport.from_json(undone.to_json()) == undone
     with pytest.raises(Malformed):
         DayReport.from_json({**good.to_json(), **changed})
 

@@ -6,7 +6,7 @@ import json
 import unicodedata
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -70,7 +70,7 @@ def _receipts(draw: st.DrawFn) -> Receipt:
     total_minor = sum(line.line_amount_minor for line in lines)
     programme_minor = sum(line.programme_minor for line in lines)
     beneficiary_minor = sum(line.beneficiary_minor for line in lines)
-    kinds: tuple[ReceiptKind, ...] = ("REDEEMED", "PROVISIONAL", "REVERSED")
+    kinds: tuple[ReceiptKind, ...] = get_args(ReceiptKind)
     texts = draw(st.lists(_ANY_TEXT, min_size=2, max_size=2))
     fields: dict[str, Any] = dict.fromkeys(_UPPER_TEXTS, texts[0]) | dict.fromkeys(
         _LOWER_TEXTS, texts[1]
@@ -90,6 +90,8 @@ def _receipts(draw: st.DrawFn) -> Receipt:
         liability=draw(st.sampled_from(("programme", "merchant"))),
         qr_text=draw(st.sampled_from(("", QR_TEXT))),
         acting=draw(st.sampled_from((None, "proxy", "witness"))),
+        sale_no="0001-000007-2",
+        approved_by=draw(st.sampled_from(("", "c02"))),
         is_copy=draw(st.booleans()),
         **fields,
     )
@@ -197,11 +199,11 @@ def test_only_a_confirmed_redemption_says_redeemed() -> None:
         "en": "REDEEMED",
         "zh+en": "已核销 REDEEMED",
     }
-    others: tuple[ReceiptKind, ...] = ("PROVISIONAL", "REVERSED")
+    others = set(get_args(ReceiptKind)) - {"REDEEMED"}
     for language, word in words.items():
         assert word in render_text(sample_receipt(language))
         for kind in others:
-            text = render_text(sample_receipt(language, kind))
+            text = render_text(sample_receipt(language, kind, sale_no="0001-000003-0"))
             assert "已核销" not in text
             assert "REDEEMED" not in text
 
@@ -231,6 +233,32 @@ def test_a_reversal_says_reversed() -> None:
     assert "已撤销" in text
     assert "REVERSED" in text
     assert "爱心券未被使用" in text
+
+
+def test_a_void_says_voided() -> None:
+    """Under the sale's number: what goes back to voucher and customer, and that it did."""
+    text = render_text(sample_receipt("zh+en", "VOIDED", approved_by="07"), 48)
+    for row in (
+        "已撤销 VOIDED",
+        "退回爱心券 Voucher back",
+        "退还自付 You get back",
+        "复核 Approved 07",
+        "退券 to voucher 80.00",
+        "现有 Now 90.75",
+        "券额已退回券中",
+    ):
+        assert row in text
+    assert "券付" not in text.replace("券付部分", "") and "还剩" not in text
+
+
+def test_a_refund_says_which_sale_it_is_of() -> None:
+    """A number of its own, and the sale's; without that it is no refund."""
+    text = render_text(sample_receipt("zh+en", "REFUND", sale_no="0001-000003-0"), 48)
+    assert "退货 REFUND" in text and "原单号 Sale 0001-000003-0" in text
+    assert "单号 Receipt 0001-000007-2" in text and "券付部分已退回券中" in text
+    with pytest.raises(Malformed) as refused:
+        sample_receipt("zh", "REFUND")
+    assert refused.value.field == "sale_no"
 
 
 def test_the_split_the_balances_and_the_reasons_are_there() -> None:
