@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import secrets
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from carepos import (
     JournalCorrupt,
     Malformed,
     Refused,
+    ReturnedLine,
     Till,
     TokenRefused,
     WrongState,
@@ -34,6 +36,7 @@ from carepos.enrolment import Enrolment
 from carepos.journal_view import JournalView
 from carepos.money import format_amount
 from carepos.signers import Signers
+from carepos.undo import REFUND_REASONS, VOID_REASONS
 from carepos_plugin import app, held_code, pairing, status
 from carepos_plugin.client import PluginClient, PluginProblem, is_running
 from carepos_plugin.problems import Problem, problem_of
@@ -98,6 +101,23 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     either.add_argument("--kept", action="store_true", help="the shop has them: give back")
     cancel = add("cancel", "cancel a sale whose outcome is not known 撤销未知结果的单", _cancel)
     cancel.add_argument("checkout", metavar="CHECKOUT")
+    void = add("void", "take a whole confirmed sale back 撤销已核销的单", _void)
+    void.add_argument("checkout", metavar="CHECKOUT")
+    refund = add("refund", "give lines of a sale back to its vouchers 退货", _refund)
+    refund.add_argument("receipt", metavar="RECEIPT", help="the receipt's number, or its QR")
+    refund.add_argument(
+        "lines",
+        metavar="LINE:QUANTITY",
+        nargs="*",
+        help="2:1 is one unit of the second line; without any the lines are listed",
+    )
+    refund.add_argument(
+        "--number", help="your number of this return: given twice, it is one return"
+    )
+    for undo, reasons in ((void, VOID_REASONS), (refund, REFUND_REASONS)):
+        undo.add_argument("--cashier", default="office", help="who does it: a label, never a name")
+        undo.add_argument("--approved-by", metavar="LABEL", help="the second person who was asked")
+        undo.add_argument("--reason", choices=reasons, default="other")
 
 
 def _guarded(
@@ -112,7 +132,7 @@ def _guarded(
             return _said_no(error.document)
         except Problem as error:
             return _said_no(error.to_json())
-        except WrongState as error:
+        except (Refused, WrongState) as error:
             return _said_no(problem_of(error).to_json())
         except (CareposError, FileNotFoundError) as error:
             print(f"carepos till: {_sentence(error, args)}", file=sys.stderr)
@@ -324,10 +344,27 @@ def _print_status(found: dict[str, Any]) -> None:
     if pad is not None and pad["paired"]:
         answers = "answers 正常" if pad["answering"] else "its page is closed 页面未打开"
         print(f"PIN pad 密码键盘: {answers}")
-    if not found["open"]:
+    _print_open(found)
+
+
+def _print_open(found: dict[str, Any]) -> None:
+    if not found["open"] and not found["corrections"]:
         print("Nothing is open. 没有未完成的单。")
     for sale in found["open"]:
         _print_sale(sale)
+    for undo in found["corrections"]:
+        _print_undo(undo)
+
+
+def _print_undo(undo: dict[str, Any]) -> None:
+    amount = format_amount(undo["amount_minor"], undo["currency"])
+    what = {"void": "void 撤销", "refund": "refund 退货"}[undo["kind"]]
+    print(
+        f"{undo['receipt_no']}  {what}, sale 原单 {undo['sale_receipt_no']}  "
+        f"{amount} {undo['currency']}  {undo['state']}"
+    )
+    for language in ("en", "zh"):
+        print(f"  {undo['message'][language]} {undo['next'][language]}")
 
 
 def _pack_text(held: dict[str, Any]) -> str:
@@ -407,16 +444,12 @@ def _settle(args: argparse.Namespace) -> int:
         with app.opened(args.folder) as plugin:
             reached, found = plugin.chores(), plugin.read_status()
             plugin.print_queue.print_waiting()
-    still_open = found["open"]
     if not reached:
         why = f" ({found['ledger']['problem']})" if found["ledger"]["problem"] else ""
         print(f"The ledger gave no answer that counts{why}; try again later.")
         print("账本未答复或答复无效，请稍后再试。")
-    for sale in still_open:
-        _print_sale(sale)
-    if not still_open:
-        print("Nothing is open. 没有未完成的单。")
-    return DONE if reached and not still_open else NO
+    _print_open(found)
+    return DONE if reached and not found["open"] and not found["corrections"] else NO
 
 
 def _close_day(args: argparse.Namespace) -> int:
@@ -434,6 +467,12 @@ def _close_day(args: argparse.Namespace) -> int:
     for each in closed["sums"]:
         amount = format_amount(each["amount_minor"], each["currency"])
         print(f"  {each['programme']}: {each['count']} × = {amount} {each['currency']}")
+    for each in closed.get("undone", ()):
+        amount = format_amount(each["amount_minor"], each["currency"])
+        print(
+            f"  {each['programme']}: taken back 退回 {each['count']} × = "
+            f"{amount} {each['currency']}"
+        )
     if closed["acknowledged"]:
         print("The ledger has it. 账本已收到。")
     else:
@@ -520,3 +559,63 @@ def _cancel(args: argparse.Namespace) -> int:
             sale = plugin.counter.cancel(args.checkout)
     _print_sale(sale)
     return DONE
+
+
+def _void(args: argparse.Namespace) -> int:
+    checkout = ids.label(args.checkout, "CHECKOUT")
+    more = {"cashier": args.cashier, "reason": args.reason, "approved_by": args.approved_by}
+    if is_running(args.folder):
+        plugin = PluginClient(args.folder)
+        number = plugin.get(f"/api/checkouts/{checkout}")["receipt_no"]
+        done = plugin.post(f"/api/checkouts/{checkout}/void", {"receipt_no": number, **more})
+    else:
+        with app.opened(args.folder) as opened:
+            number = opened.counter.sale(checkout)["receipt_no"]
+            done = opened.counter.void(checkout, number, **more)
+            opened.print_queue.print_waiting()
+    return _said_undo(done)
+
+
+def _refund(args: argparse.Namespace) -> int:
+    lines = [_returned(text) for text in args.lines]
+    # Without a number of the shop's own each command is a return of its own.
+    number = args.number or f"cli-{secrets.token_hex(8)}"
+    more = {"cashier": args.cashier, "reason": args.reason, "approved_by": args.approved_by}
+    if is_running(args.folder):
+        plugin = PluginClient(args.folder)
+        if not lines:
+            return _print_returnable(plugin.post("/api/returns", {"receipt": args.receipt}))
+        body = {"refund": number, "receipt": args.receipt, **more}
+        done = plugin.post("/api/refunds", {**body, "lines": [each.to_json() for each in lines]})
+    else:
+        with app.opened(args.folder) as opened:
+            if not lines:
+                return _print_returnable(opened.counter.returnable(args.receipt))
+            done = opened.counter.refund(number, args.receipt, lines, **more)
+            opened.print_queue.print_waiting()
+    return _said_undo(done)
+
+
+def _returned(text: str) -> ReturnedLine:
+    line, colon, quantity = text.partition(":")
+    if not (colon and line.isascii() and line.isdigit() and quantity.isdigit()):
+        raise Malformed("must look like 2:1", field="LINE:QUANTITY")
+    return ReturnedLine(int(line), int(quantity))
+
+
+def _print_returnable(found: dict[str, Any]) -> int:
+    for line in found["lines"]:
+        amount = format_amount(line["line_amount_minor"], found["currency"])
+        print(
+            f"{line['line']}: {line['description']}  {line['quantity']} {line['unit']}  {amount}"
+            f"  can come back 可退 {line['left']}"
+        )
+    return DONE
+
+
+def _said_undo(done: dict[str, Any]) -> int:
+    _print_undo(done)
+    if done["taken_back"] and done["beneficiary_minor"]:
+        amount = format_amount(done["beneficiary_minor"], done["currency"])
+        print(f"  The shop gives back 本店退还: {amount} {done['currency']}")
+    return DONE if done["taken_back"] else NO

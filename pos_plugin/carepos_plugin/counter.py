@@ -1,4 +1,4 @@
-"""What happens at the counter, whatever register stands on it: offer, redeem, retry, undo, close.
+"""What happens at the counter, whatever register stands on it: offer, redeem, take back, close.
 
 Register adapters translate their own protocol into these calls and back; no rule is in them.
 Everything returned is a JSON object of `shown`. Raises Problem and CareposError.
@@ -15,12 +15,14 @@ from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from carepos import (
+    Correction,
     Holder,
     Line,
     Malformed,
     NotDecided,
     Refusal,
     Refused,
+    ReturnedLine,
     Sale,
     Till,
     Unreachable,
@@ -31,6 +33,7 @@ from carepos.clock import Clock
 from carepos.journal_view import PrintJob
 from carepos.receipt import mask
 from carepos.record import DayReport
+from carepos.undo import RefundReason, VoidReason
 from carepos_plugin import pin_pad, shown
 from carepos_plugin.held_code import HeldCode
 from carepos_plugin.offers import Held, OfferBook
@@ -271,21 +274,106 @@ class Counter:
         text = None
         if sale.state == "confirmed":
             slip = self._till.journal.of_checkout(sale.checkout)[-1].slip
-            if not slip.get("forgotten"):
-                text = shown.receipt_text(slip, self._settings.columns, copy=False)
-        return shown.sold(sale, text)
+            text = self._text(slip)
+        return shown.sold(sale, text, self._till.void_until(sale.checkout))
+
+    def _text(self, slip: dict[str, Any]) -> str | None:
+        if slip.get("forgotten"):
+            return None
+        return shown.receipt_text(slip, self._settings.columns, copy=False)
+
+    # ── taking back ────────────────────────────────────────────────────────────────────────────
+
+    def void(
+        self,
+        checkout: str,
+        receipt_no: str,
+        *,
+        cashier: str,
+        reason: VoidReason,
+        approved_by: str | None,
+    ) -> dict[str, Any]:
+        """Take a whole sale back. Repeated, it answers the same and does nothing.
+
+        Raises Problem checkout_unknown, Refused, WrongState.
+        """
+        try:
+            done = self._till.void(
+                checkout,
+                receipt_no=receipt_no,
+                cashier=cashier,
+                reason=reason,
+                approved_by=approved_by,
+            )
+        except KeyError:
+            raise Problem("checkout_unknown") from None
+        return self._undone(done)
+
+    def returnable(self, receipt: str) -> dict[str, Any]:
+        """What of a sale can come back, by its number or its QR. Raises Refused, WrongState."""
+        found = self._asking(lambda: self._till.returnable(receipt))
+        until = None if found.checkout is None else self._till.void_until(found.checkout)
+        return shown.returnable(found, until)
+
+    def refund(
+        self,
+        refund: str,
+        receipt: str,
+        lines: Sequence[ReturnedLine],
+        *,
+        cashier: str,
+        reason: RefundReason,
+        approved_by: str | None,
+    ) -> dict[str, Any]:
+        """Give lines back. `refund` is the register's number of it: repeated, it does nothing.
+
+        Raises Refused, WrongState, Malformed for a number that stands for another return.
+        """
+        done = self._asking(
+            lambda: self._till.refund(
+                receipt,
+                lines,
+                cashier=cashier,
+                reason=reason,
+                approved_by=approved_by,
+                reference=refund,
+            )
+        )
+        return self._undone(done)
+
+    def correction(self, receipt_no: str) -> dict[str, Any]:
+        """Where a void or refund stands, by its own number. Raises Problem undo_unknown."""
+        try:
+            return self._shown_undo(self._till.correction(receipt_no))
+        except KeyError:
+            raise Problem("undo_unknown") from None
+
+    def _undone(self, done: Correction) -> dict[str, Any]:
+        if done.problem is not None:
+            self._contact.missed(done.problem)
+        self._after_sale()
+        return self._shown_undo(done)
+
+    def _shown_undo(self, done: Correction) -> dict[str, Any]:
+        text = None
+        if done.state == "posted":
+            sequence = ids.parse_receipt_no(done.receipt_no)[1]
+            slips = (u.slip for u in self._till.journal.undos("posted") if u.sequence == sequence)
+            text = self._text(next(slips))
+        return shown.taken_back(done, text)
 
     # ── receipts ───────────────────────────────────────────────────────────────────────────────
 
     def receipt(self, receipt_no: str) -> dict[str, Any]:
         """A receipt as data and as text (marked COPY), and what became of each slip."""
         jobs = self._jobs(receipt_no)
-        text = shown.receipt_text(jobs[0].slip, self._settings.columns, copy=True)
+        # Of a sale that was voided the slip that says so.
+        newest = [job.slip for job in jobs if not job.slip.get("is_copy")][-1]
         return {
             "receipt_no": receipt_no,
             "slips": [{"copy_no": job.copy_no, "state": job.state} for job in jobs],
-            "text": text,
-            "receipt": {**jobs[0].slip, "is_copy": True},
+            "text": shown.receipt_text(newest, self._settings.columns, copy=True),
+            "receipt": {**newest, "is_copy": True},
         }
 
     def reprint(self, receipt_no: str) -> dict[str, Any]:
@@ -297,7 +385,7 @@ class Counter:
             job = self._jobs(receipt_no)[-1]
             if not self._has_printer:
                 raise Problem("no_printer")
-            if not (job.copy_no and job.state == "queued"):
+            if not (job.slip.get("is_copy") and job.state == "queued"):
                 job = self._till.journal.queue_copy(receipt_no)
         self._after_sale()
         return {"receipt_no": receipt_no, "copy_no": job.copy_no, "state": job.state}

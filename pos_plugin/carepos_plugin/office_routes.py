@@ -30,7 +30,9 @@ def blueprint(counter: Counter, chores: Chores, status: Callable[[], dict[str, A
     def settle() -> Response:
         empty_body(request)
         reached = chores()
-        return json_response({"ledger_answered": reached, "open": status()["open"]})
+        now = status()
+        still = {"open": now["open"], "corrections": now["corrections"]}
+        return json_response({"ledger_answered": reached, **still})
 
     @routes.post("/day-close")
     def close_day() -> Response:

@@ -47,7 +47,7 @@ class NoPrinter:
 
 @dataclass(frozen=True, slots=True)
 class Slip:
-    """What became of one job, and why; `copy_no` 0 is the original."""
+    """What became of one job, and why; `copy_no` as of the journal's `PrintJob`."""
 
     receipt_no: str
     copy_no: int
@@ -133,7 +133,7 @@ class PrintQueue:
         try:
             slip = receipt.from_json_object(job.slip)
             sheet = printers.PrintJob(
-                name=f"{job.receipt_no}-copy{job.copy_no}" if job.copy_no else job.receipt_no,
+                name=_name(job, slip),
                 data=self._encode(slip),
                 text=receipt_layout.render_text(slip, self._columns),
             )
@@ -159,6 +159,12 @@ class PrintQueue:
             self._unsure[slip.receipt_no] = slip
             _log.warning("receipt %s: %s (%s)", slip.receipt_no, slip.state, slip.reason)
         return slip
+
+
+def _name(job: PrintJob, slip: Receipt) -> str:
+    if slip.is_copy:
+        return f"{job.receipt_no}-copy{job.copy_no}"
+    return f"{job.receipt_no}-void" if slip.kind == "VOIDED" else job.receipt_no
 
 
 def _unsure_since_before(journal: Journal, terminal_no: int) -> dict[str, Slip]:

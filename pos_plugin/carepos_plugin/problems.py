@@ -59,6 +59,9 @@ KINDS: Final[dict[str, Kind]] = {
     "checkout_unknown": Kind(
         404, "No redemption was begun for this sale.", "此单没有核销记录。"
     ),
+    "undo_unknown": Kind(
+        404, "There is no void or refund of this number.", "没有此单号的撤销或退货。"
+    ),
     "receipt_unknown": Kind(404, "There is no receipt of this number.", "没有此单号的小票。"),
     "method_not_allowed": Kind(
         405, "This address does not take this method.", "此地址不支持该方法。"
@@ -102,6 +105,11 @@ KINDS: Final[dict[str, Kind]] = {
         409,
         "This can't be done with the sale as it stands now.",
         "本单目前的状态不能执行此操作。",
+    ),
+    "undo_waits": Kind(
+        409,
+        "Something of this sale is being taken back already. Wait until that is decided.",
+        "本单已有撤销或退货在处理，请等待其完成。",
     ),
     "offer_gone": Kind(
         410,
@@ -208,7 +216,8 @@ def problem_of(error: CareposError) -> Problem:
         case Unreachable():
             return Problem("unreachable", str(error))
         case WrongState():
-            return Problem("wrong_state", str(error))
+            # A void or refund is what waits; a sale is in another state then.
+            return Problem("undo_waits" if error.state == "waiting" else "wrong_state", str(error))
         case JournalClosed():
             return Problem("journal_closed")
         case JournalError():

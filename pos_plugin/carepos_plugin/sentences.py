@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, overload
 
+from carepos import correction
 from carepos.attempt import MEANING, State
 from carepos.claims import Acting
 from carepos.errors import Refused, TokenRefused
@@ -44,6 +45,22 @@ NEXT: Final[dict[State, tuple[str, str]]] = {
         "Call the programme's office and give them the receipt number.",
         "请联系项目办公室并提供单号。",
     ),
+    "voided": (
+        "Give back what the customer paid otherwise. You may begin the sale again.",
+        "如顾客另有付款请退还；可以重新开始本单。",
+    ),
+}
+
+NEXT_OF_UNDO: Final[dict[correction.State, tuple[str, str]]] = {
+    "waiting": (
+        "The till keeps sending it. Look again before you give anything back.",
+        "终端会持续发送，直到账本确认；退款前请再次查看。",
+    ),
+    "posted": (
+        "Give back what the customer paid themselves, if anything.",
+        "如顾客有自付部分，请退还。",
+    ),
+    "refused": ("Tell the customer why. Nothing was changed.", "请告知顾客原因，未作任何变更。"),
 }
 
 

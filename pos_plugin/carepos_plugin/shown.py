@@ -10,13 +10,35 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from carepos import Holder, Line, Offer, Refusal, Sale, attempt, clock, ids, receipt, receipt_layout
+from carepos import (
+    Correction,
+    Holder,
+    Line,
+    Offer,
+    Refusal,
+    Returnable,
+    Sale,
+    attempt,
+    clock,
+    corrector,
+    ids,
+    receipt,
+    receipt_layout,
+)
 from carepos.attempt import State
+from carepos.enrolment import Enrolment
 from carepos.journal_view import Attempt, JournalView
 from carepos.pack import Pack
 from carepos.rules import LineProposal
 from carepos.voucher import Voucher
-from carepos_plugin.sentences import acting_of, message_of, next_of, refusal_of, said
+from carepos_plugin.sentences import (
+    NEXT_OF_UNDO,
+    acting_of,
+    message_of,
+    next_of,
+    refusal_of,
+    said,
+)
 
 
 def offered(checkout: str, offer: Offer, offer_id: str | None, until: datetime) -> dict[str, Any]:
@@ -162,13 +184,17 @@ def _label(voucher: Voucher) -> str:
     return voucher.label or voucher.kind
 
 
-def sold(sale: Sale, receipt_text: str | None) -> dict[str, Any]:
+def sold(
+    sale: Sale, receipt_text: str | None, void_until: datetime | None = None
+) -> dict[str, Any]:
     """Where one attempt of a sale stands. Goods may leave only when `state` is `confirmed`.
 
-    `problem` says in English what a technician wants to know, or null.
+    `problem` says in English what a technician wants to know, or null; `void_until` until when the
+    sale can be voided, null where it can't.
     """
     return {
         **_standing(sale.checkout, sale.receipt_no, sale.state, sale.currency, sale.amount_minor),
+        "void_until": None if void_until is None else clock.to_text(void_until),
         "refusal": refusal_of(sale.refusal),
         "problem": sale.problem,
         "receipt_text": receipt_text,
@@ -179,9 +205,69 @@ def refused_before(checkout: str, offer: Offer, refusal: Refusal) -> dict[str, A
     """The till's own no: nothing was written, so there is no number."""
     return {
         **_standing(checkout, None, "refused", offer.programme.currency, 0),
+        "void_until": None,
         "refusal": refusal_of(refusal),
         "problem": None,
         "receipt_text": None,
+    }
+
+
+def taken_back(of: Correction, receipt_text: str | None) -> dict[str, Any]:
+    """Where a void or refund stands. Nothing is given back before `taken_back` is true.
+
+    `checkout` is null where another till sold it; `beneficiary_minor` is what the shop gives back
+    itself.
+    """
+    return {
+        "kind": of.kind,
+        "receipt_no": of.receipt_no,
+        "sale_receipt_no": of.sale_receipt_no,
+        "checkout": of.checkout,
+        "state": of.state,
+        "final": of.final,
+        "taken_back": of.state == "posted",
+        "currency": of.currency,
+        "amount_minor": of.amount_minor,
+        "beneficiary_minor": of.beneficiary_minor,
+        "message": said(of.message("en"), of.message("zh")),
+        "next": said(*NEXT_OF_UNDO[of.state]),
+        "waits_for": of.waits_for,
+        "refusal": refusal_of(of.refusal),
+        "problem": of.problem,
+        "receipt_text": receipt_text,
+    }
+
+
+def waiting_undos(journal: JournalView, enrolled: Enrolment) -> list[dict[str, Any]]:
+    """Every void and refund that the ledger has not decided, oldest first."""
+    return [
+        taken_back(corrector.standing(journal, each, enrolled), None)
+        for each in journal.undos("waiting")
+    ]
+
+
+def returnable(found: Returnable, void_until: datetime | None) -> dict[str, Any]:
+    """The lines of a sale and how much of each can come back yet."""
+    sold = found.sold
+    return {
+        "receipt_no": found.receipt_no,
+        "checkout": found.checkout,
+        "currency": sold.currency,
+        "void_until": None if void_until is None else clock.to_text(void_until),
+        "lines": [
+            {
+                "line": n,
+                "key": line.key,
+                "description": found.descriptions.get(n, line.key),
+                "quantity": line.quantity,
+                "unit": line.unit,
+                "line_amount_minor": line.line_amount_minor,
+                "programme_minor": sum(e.programme_minor for e in sold.allocation if e.line == n),
+                "returned": sold.refunded.get(n, 0),
+                "left": 0 if sold.undone else line.quantity - sold.refunded.get(n, 0),
+            }
+            for n, line in enumerate(sold.basket, 1)
+        ],
     }
 
 

@@ -32,7 +32,10 @@ def of_journal(
             "store_name": enrolled.store_name,
         },
         "open": shown.open_sales(journal, enrolled.terminal_no),
-        "not_uploaded": len(journal.unanswered("redeem", "reversal", *record.PLAIN)),
+        "corrections": shown.waiting_undos(journal, enrolled),
+        "not_uploaded": len(
+            journal.unanswered("redeem", "reversal", "void", "refund", *record.PLAIN)
+        ),
         "pack": _pack(folder, enrolled, now),
     }
 

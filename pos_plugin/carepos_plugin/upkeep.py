@@ -77,7 +77,7 @@ class Chores:
             if (
                 self._contact.problem is not None
                 or self._monotonic() >= self._pack_due
-                or self._till.journal.unanswered(*record.PLAIN)
+                or self._till.journal.unanswered("void", "refund", *record.PLAIN)
             ):
                 # Also when only a record waits: nothing else tells why it could not go up.
                 self._till.refresh_pack()

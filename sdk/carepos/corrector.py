@@ -20,7 +20,7 @@ from carepos.enrolment import Enrolment
 from carepos.errors import Malformed, NotDecided, Refused, Unreachable, WrongState
 from carepos.found_sale import FoundSale
 from carepos.journal import Journal
-from carepos.journal_view import Attempt, Undo
+from carepos.journal_view import Attempt, JournalView, Undo
 from carepos.keys import Keys
 from carepos.outcome import Outcome
 from carepos.pack_keeper import PackKeeper
@@ -220,29 +220,11 @@ class Corrector:
 
     def standing(self, of: Undo, problem: str | None = None) -> Correction:
         """For the screen."""
-        refusal, waits_for = None, None
+        refusal = None
         if of.state == "refused":
             for text in self._journal.outcomes_of(of.sequence):
                 refusal = outcome.read_any(text, keys=self._keys).refusal or refusal
-        if of.state == "waiting":
-            waits_for = self._waits_for(of)
-        number = self._enrolled().terminal_no
-        checkout = None
-        if of.original_terminal == self._enrolled().terminal:
-            checkout = self._journal.attempt(of.original).checkout
-        return Correction(
-            of.kind,
-            of.state,
-            ids.receipt_no(number, of.sequence),
-            of.sale_receipt_no,
-            checkout,
-            of.currency,
-            of.amount_minor,
-            of.beneficiary_minor,
-            refusal,
-            problem if of.state == "waiting" else None,
-            waits_for,
-        )
+        return standing(self._journal, of, self._enrolled(), refusal=refusal, problem=problem)
 
     def _begun(self, written: Undo) -> Correction:
         self._reached("intent_written")
@@ -408,13 +390,38 @@ class Corrector:
         held = self._packs.held
         return None if held is None else held.programmes.get(name)
 
-    def _waits_for(self, of: Undo) -> str | None:
-        number = self._enrolled().terminal_no
-        return next(
-            (
-                ids.receipt_no(number, each.sequence)
-                for each in self._journal.unfinished()
-                if each.sequence < of.sequence and each.state in _NOT_DECIDED
-            ),
-            None,
-        )
+
+def standing(
+    journal: JournalView,
+    of: Undo,
+    enrolled: Enrolment,
+    *,
+    refusal: Refusal | None = None,
+    problem: str | None = None,
+) -> Correction:
+    """Where a void or refund stands, as far as the journal tells: `refusal` stands in an outcome,
+    and why it `waits` only in the last answer (`problem`)."""
+    checkout, waits = None, of.state == "waiting"
+    if of.original_terminal == enrolled.terminal:
+        checkout = journal.attempt(of.original).checkout
+    return Correction(
+        of.kind,
+        of.state,
+        ids.receipt_no(enrolled.terminal_no, of.sequence),
+        of.sale_receipt_no,
+        checkout,
+        of.currency,
+        of.amount_minor,
+        of.beneficiary_minor,
+        refusal,
+        problem if waits else None,
+        _first_open(journal, of, enrolled) if waits else None,
+    )
+
+
+def _first_open(journal: JournalView, of: Undo, enrolled: Enrolment) -> str | None:
+    """The receipt number of the first sale before it that the ledger may not have decided."""
+    for each in journal.unfinished():
+        if each.sequence < of.sequence and each.state in _NOT_DECIDED:
+            return ids.receipt_no(enrolled.terminal_no, each.sequence)
+    return None

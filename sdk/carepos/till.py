@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakValueDictionary
@@ -548,6 +548,21 @@ class Till:
             return self._corrector.void(
                 sale, cashier=cashier, reason=reason, approved_by=approved_by
             )
+
+    def void_until(self, checkout: str) -> datetime | None:
+        """Until when the newest attempt of a checkout can be voided, by the rules that the till
+        has; None where it can't. Raises KeyError."""
+        sale = self._latest(checkout)
+        held = self._packs.held
+        programme = None if held is None else held.programmes.get(sale.programme)
+        if sale.state != "confirmed" or programme is None:
+            return None
+        mine = self.journal.undos_of(self.enrolment.terminal, sale.id)
+        if any(each.state != "refused" for each in mine):
+            return None  # it is being taken back, or was in part
+        begun = self.journal.record_of(sale).occurred_at
+        until = begun + timedelta(seconds=programme.undo_window_s)
+        return until if self._now() < until else None
 
     def returnable(self, receipt: str) -> Returnable:
         """What of a sale can come back: `receipt` as for `refund`. Writes nothing. Raises alike."""

@@ -15,6 +15,7 @@ from tests.cards import ACTING, PIN, RULES, act_for, print_card
 from tests.pos_plugin.rig import rig
 from tests.pos_plugin.test_pin_pad import Pad
 
+REFUNDS = {"window_s": 86_400, "grace_s": 0}
 PAGE = (Path(__file__).parents[2] / "docs" / "register-api.md").read_text("utf-8")
 EXAMPLE = re.compile(
     r"<!-- example(?:: (.*?))? -->\n```http\n([A-Z]+) (\S+)\n(.*?)```\n```json\n(.*?)```", re.DOTALL
@@ -28,7 +29,7 @@ def test_the_examples_are_as_they_stand(tmp_path: Path) -> None:
     assert len(examples) == PAGE.count("<!-- example") >= 12
     with rig(tmp_path) as shop:
         programmes = shop.world.ledger.programmes
-        programmes.put_programme({**RULES, "acting": ACTING})
+        programmes.put_programme({**RULES, "acting": ACTING, "refunds": REFUNDS})
         programmes.put_programme({**RULES, "programme": "love-meal", "name": "爱心餐"})
         shop.till.refresh_pack()
         pad = Pad(shop)

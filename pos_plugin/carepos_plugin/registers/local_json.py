@@ -8,6 +8,10 @@
     POST /api/checkouts/{checkout}/retry      ask and send again
     POST /api/checkouts/{checkout}/cancel     undo what is unknown
     POST /api/checkouts/{checkout}/goods      were the goods handed over?
+    POST /api/checkouts/{checkout}/void       take a confirmed sale back, whole
+    POST /api/returns                         what of a sale can come back
+    POST /api/refunds                         give lines of a sale back to its vouchers
+    GET  /api/corrections/{receipt_no}        where a void or refund stands
     GET  /api/receipts/{receipt_no}           as JSON, or as text/plain
     POST /api/receipts/{receipt_no}/print     once more on paper, marked COPY
 
@@ -18,7 +22,8 @@ and `zh` beside each other are one sentence for people. Fields and examples: doc
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from flask import Blueprint, Response, request
 
@@ -26,6 +31,13 @@ from carepos import Line, Malformed, ids, paper_text, spread_discount, strict_js
 from carepos.basket import MAX_LINES, lines_from_json
 from carepos.presentation import MAX_SCANNED
 from carepos.product import normalise_gtin
+from carepos.undo import (
+    REFUND_REASONS,
+    VOID_REASONS,
+    RefundReason,
+    VoidReason,
+    returned_lines,
+)
 from carepos_plugin.counter import Counter
 from carepos_plugin.http import empty_body, json_body, json_response
 from carepos_plugin.problems import Problem
@@ -90,6 +102,54 @@ def blueprint(counter: Counter) -> Blueprint:
         handed_over = strict_json.boolean(names["handed_over"], "handed_over")
         return json_response(counter.answer_goods(checkout, handed_over=handed_over))
 
+    @routes.post("/checkouts/<checkout>/void")
+    def void(checkout: str) -> Response:
+        names = strict_json.names_within(
+            json_body(request),
+            required={"receipt_no", "cashier", "reason"},
+            optional={"approved_by"},
+            where="body",
+        )
+        receipt_no = strict_json.text(names["receipt_no"], "receipt_no", high=40)
+        ids.parse_receipt_no(receipt_no)
+        return json_response(
+            counter.void(
+                ids.label(checkout, "checkout"),
+                receipt_no,
+                cashier=ids.label(names["cashier"], "cashier"),
+                reason=cast(VoidReason, _one_of(names["reason"], VOID_REASONS)),
+                approved_by=_approved_by(names),
+            )
+        )
+
+    @routes.post("/returns")
+    def returnable() -> Response:
+        names = strict_json.exact_names(json_body(request), {"receipt"}, where="body")
+        return json_response(counter.returnable(_receipt(names["receipt"])))
+
+    @routes.post("/refunds")
+    def refund() -> Response:
+        names = strict_json.names_within(
+            json_body(request),
+            required={"refund", "receipt", "lines", "cashier", "reason"},
+            optional={"approved_by"},
+            where="body",
+        )
+        return json_response(
+            counter.refund(
+                ids.label(names["refund"], "refund"),
+                _receipt(names["receipt"]),
+                returned_lines(names["lines"]),
+                cashier=ids.label(names["cashier"], "cashier"),
+                reason=cast(RefundReason, _one_of(names["reason"], REFUND_REASONS)),
+                approved_by=_approved_by(names),
+            )
+        )
+
+    @routes.get("/corrections/<receipt_no>")
+    def read_correction(receipt_no: str) -> Response:
+        return json_response(counter.correction(receipt_no))
+
     @routes.get("/receipts/<receipt_no>")
     def read_receipt(receipt_no: str) -> Response:
         found = counter.receipt(receipt_no)
@@ -104,6 +164,22 @@ def blueprint(counter: Counter) -> Blueprint:
         return json_response(counter.reprint(receipt_no), 202)
 
     return routes
+
+
+def _receipt(value: object) -> str:
+    """A number or a QR, as scanned or typed."""
+    return strict_json.text(value, "receipt", high=200)
+
+
+def _approved_by(names: Mapping[str, object]) -> str | None:
+    value = names.get("approved_by")
+    return None if value is None else ids.label(value, "approved_by")
+
+
+def _one_of(value: object, known: Sequence[str]) -> str:
+    if not isinstance(value, str) or value not in known:
+        raise Malformed(f"must be one of {', '.join(known)}", field="reason")
+    return value
 
 
 def _code(value: object) -> str | None:

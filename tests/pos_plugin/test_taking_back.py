@@ -1,0 +1,181 @@
+"""A sale is taken back at the register: over the plugin's API and by the commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carepos import commands, receipt
+from carepos_plugin.settings import Settings
+from tests.pos_plugin.rig import Answer, Rig, milk, rig, soap
+from tests.world import PROGRAMME
+
+REFUNDS = {"window_s": 14 * 86_400, "grace_s": 0}
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Rig]:
+    with rig(tmp_path) as made:
+        made.world.ledger.programmes.put_programme({**PROGRAMME, "refunds": REFUNDS})
+        yield made
+
+
+def sold(shop: Rig, checkout: str = "S1", *lines: Answer) -> Answer:
+    family = shop.world.family()
+    basket = lines or ({**milk(6_000), "quantity": 3}, soap())
+    sale = shop.redeem(checkout, shop.offer(checkout, family.token(), *basket))
+    assert sale["state"] == "confirmed"
+    return sale
+
+
+def void_body(sale: Answer, **more: Any) -> Answer:
+    return {"receipt_no": sale["receipt_no"], "cashier": "c01", "reason": "wrong_goods", **more}
+
+
+def refund_body(sale: Answer, *lines: tuple[int, int], **more: Any) -> Answer:
+    returned = [{"line": line, "quantity": quantity} for line, quantity in lines]
+    return {
+        "refund": "R1", "receipt": sale["receipt_no"], "lines": returned, "cashier": "c01",
+        "reason": "returned", **more,
+    }  # fmt: skip
+
+
+def test_a_void_is_told_and_printed(shop: Rig) -> None:
+    """Taken back, its slip on paper, the checkout free again; repeated it does nothing."""
+    sale = sold(shop)
+    assert sale["void_until"] == "2026-11-22T09:00:00.000Z"
+    body = void_body(sale, approved_by="boss-1")
+    done = shop.post("/api/checkouts/S1/void", body)
+    assert (done["state"], done["taken_back"], done["checkout"]) == ("posted", True, "S1")
+    assert "已撤销" in done["receipt_text"] and "boss-1" in done["receipt_text"]
+    assert shop.post("/api/checkouts/S1/void", body) == done
+    now = shop.get("/api/checkouts/S1")
+    assert (now["state"], now["goods_may_leave"], now["void_until"]) == ("voided", False, None)
+    read = shop.get(f"/api/receipts/{sale['receipt_no']}")
+    assert read["receipt"]["kind"] == "VOIDED" and "副本" in read["text"]
+    assert [(s["copy_no"], s["state"]) for s in read["slips"]] == [(0, "failed"), (1, "queued")]
+    shop.plugin.print_queue.print_waiting()
+    kinds = [job.slip["kind"] for job in shop.till.journal.print_jobs() if job.state == "failed"]
+    assert kinds == ["REDEEMED", "VOIDED"]  # the rig has no printer; REDEEMED was not even tried
+    assert sold(shop, "S1")["state"] == "confirmed"
+    assert shop.post("/api/checkouts/S1/void", body) == done
+
+
+def test_a_refund_is_picked_by_line(shop: Rig) -> None:
+    """What is left of each line is told; a return's number is one return."""
+    sale = sold(shop)
+    found = shop.post("/api/returns", {"receipt": f" {sale['receipt_no']} "})
+    assert [(x["line"], x["left"], x["description"]) for x in found["lines"]] == [
+        (1, 3, "纯牛奶 250ml*24"), (2, 1, "肥皂"),
+    ]  # fmt: skip
+    done = shop.post("/api/refunds", refund_body(sale, (1, 2), approved_by="c02"))
+    assert (done["state"], done["amount_minor"], done["checkout"]) == ("posted", 4_000, "S1")
+    assert "退货" in done["receipt_text"] and sale["receipt_no"] in done["receipt_text"]
+    assert shop.post("/api/refunds", refund_body(sale, (1, 2))) == done
+    assert shop.get(f"/api/corrections/{done['receipt_no']}") == done
+    found = shop.post("/api/returns", {"receipt": sale["receipt_no"]})
+    assert [(x["returned"], x["left"]) for x in found["lines"]] == [(2, 1), (0, 1)]
+    assert found["void_until"] is None
+    slip = receipt.from_json_object(shop.get(f"/api/receipts/{done['receipt_no']}")["receipt"])
+    assert (slip.kind, slip.is_copy, slip.approved_by) == ("REFUND", True, "c02")
+    closed = shop.post("/api/day-close", {})
+    assert [(u["count"], u["amount_minor"]) for u in closed["undone"]] == [(1, 4_000)]
+    assert shop.post("/api/day-close", {}) == closed
+
+
+def test_what_can_not_be_taken_back_says_why(shop: Rig) -> None:
+    """A problem with its code in both languages, and nothing is written."""
+    sale = sold(shop)
+    written = shop.written()
+    for path, body, wanted in (
+        ("/api/refunds", refund_body(sale, (1, 4)), (409, "refund_exceeds")),
+        ("/api/refunds", refund_body(sale, (2, 1)), (409, "refund_exceeds")),  # nothing was covered
+        ("/api/refunds", refund_body(sale), (400, "malformed")),
+        ("/api/refunds", refund_body(sale, (1, 1), reason="x"), (400, "malformed")),
+        ("/api/refunds", refund_body(sale, (1, 1), cashier="Li Si"), (400, "malformed")),
+        ("/api/refunds", refund_body(sale, (1, 1), approved_by=""), (400, "malformed")),
+        ("/api/refunds", refund_body(sale, (1, 1), refund=None), (400, "malformed")),
+        ("/api/refunds", {"refund": "R1"}, (400, "malformed")),
+        ("/api/returns", {"receipt": "0001-000001-0"}, (400, "malformed")),
+        ("/api/returns", {"receipt": None}, (400, "malformed")),
+        ("/api/checkouts/S9/void", void_body(sale), (404, "checkout_unknown")),
+        ("/api/checkouts/S1/void", void_body(sale, receipt_no="1"), (400, "malformed")),
+        ("/api/checkouts/S1/void", void_body(sale, reason="returned"), (400, "malformed")),
+    ):
+        assert shop.refused("POST", path, body) == wanted, body
+    assert shop.refused("GET", f"/api/corrections/{sale['receipt_no']}") == (404, "undo_unknown")
+    assert shop.written() == written
+    shop.post("/api/refunds", refund_body(sale, (1, 1)))
+    again = refund_body(sale, (1, 2))
+    assert shop.refused("POST", "/api/refunds", again) == (400, "malformed")
+    assert shop.refused("POST", "/api/checkouts/S1/void", void_body(sale)) == (
+        409, "already_undone",
+    )  # fmt: skip
+
+
+def test_what_waits_is_told_until_it_is_decided(shop: Rig) -> None:
+    """Without a network: waiting, no slip, nothing given back; a second one is told to wait; status
+    says what happens next; once the network is back it goes through by itself."""
+    sale = sold(shop)
+    slips = len(shop.till.journal.print_jobs())
+    shop.cut_network()
+    begun = shop.post("/api/checkouts/S1/void", void_body(sale))
+    assert (begun["state"], begun["taken_back"], begun["receipt_text"]) == ("waiting", False, None)
+    assert "Give nothing back" in begun["message"]["en"] and begun["problem"]
+    refused = shop.refused("POST", "/api/refunds", refund_body(sale, (1, 1)))
+    assert refused == (409, "undo_waits")
+    assert shop.get("/api/checkouts/S1")["void_until"] is None
+    status = shop.get("/api/status")
+    assert [c["receipt_no"] for c in status["corrections"]] == [begun["receipt_no"]]
+    assert status["open"] == [] and status["not_uploaded"] >= 1
+    assert not shop.post("/api/settle", {})["ledger_answered"]
+    shop.mend_network()
+    settled = shop.post("/api/settle", {})
+    assert settled == {"ledger_answered": True, "open": [], "corrections": []}
+    assert shop.get(f"/api/corrections/{begun['receipt_no']}")["state"] == "posted"
+    assert len(shop.till.journal.print_jobs()) == slips + 1
+
+
+def test_the_sale_that_must_end_first_is_named(shop: Rig) -> None:
+    """In status and in the answer, by its receipt number."""
+    sale = sold(shop)
+    unknown = shop.sell_unknown("S2", point="written")
+    begun = shop.post("/api/checkouts/S1/void", void_body(sale))
+    assert (begun["state"], begun["waits_for"]) == ("waiting", unknown["receipt_no"])
+    assert unknown["receipt_no"] in shop.get("/api/status")["corrections"][0]["message"]["zh"]
+    shop.post("/api/checkouts/S2/cancel", {})
+    shop.post("/api/settle", {})
+    assert shop.get(f"/api/corrections/{begun['receipt_no']}")["state"] == "posted"
+
+
+def test_commands_take_back_too(shop: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+    """`carepos till void` and `refund`, beside no plugin; status says what waits."""
+    # The commands have the computer's own clock.
+    month_s = 30 * 86_400
+    rules = {**PROGRAMME, "refunds": REFUNDS, "undo_window_s": month_s}
+    shop.world.ledger.programmes.put_programme(rules)
+    first, second = sold(shop, "S1"), sold(shop, "S2")
+    shop.till.close()
+    folder = ["--folder", str(shop.till.folder)]
+
+    def run(*words: str) -> tuple[int, str]:
+        code = commands.main(["till", words[0], *folder, *words[1:]])
+        return code, capsys.readouterr().out
+
+    Settings.write_default(shop.till.folder)
+    code, said = run("refund", first["receipt_no"])
+    assert code == 0 and "can come back 可退 3" in said
+    code, said = run("refund", first["receipt_no"], "1:1", "--number", "R1", "--approved-by", "c2")
+    assert code == 0 and "20.00 CNY  posted" in said
+    assert run("refund", first["receipt_no"], "1:1", "--number", "R1") == (code, said)
+    assert run("refund", first["receipt_no"], "1-1")[0] == 2
+    code, said = run("void", "S2", "--reason", "wrong_holder")
+    assert code == 0 and second["receipt_no"] in said and "已退回券中" in said
+    assert run("void", "S9")[0] == 1
+    assert run("refund", second["receipt_no"], "1:1")[0] == 1  # it is taken back already
+    code, said = run("close-day")
+    assert "taken back 退回 2 × = 80.00 CNY" in said
+    assert run("status")[1].endswith("Nothing is open. 没有未完成的单。\n")
