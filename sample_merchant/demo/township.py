@@ -51,6 +51,7 @@ def programme() -> dict[str, Any]:
         "top_up_allowed": True,
         "undo_window_s": 3600,
         "quotas": [],
+        "refunds": {"window_s": 14 * 86_400, "grace_s": 3 * 86_400},
     }
 
 
