@@ -37,6 +37,7 @@ from carepos_plugin import (
     pad_link,
     pairing,
     pin_pad_routes,
+    returns_routes,
     status,
 )
 from carepos_plugin.counter import Counter
@@ -113,6 +114,9 @@ def build(
     contact = Contact(now, back=lambda: upkeep.wake())
     held = HeldCode(monotonic=monotonic)
     link = PadLink(settings.folder, monotonic=monotonic, random_bytes=random_bytes)
+    returns = PadLink(
+        settings.folder, monotonic=monotonic, random_bytes=random_bytes, file=returns_routes.FILE
+    )
 
     def look_up(code: str, pin: str) -> Holder:
         return counter.scan(code, pin)
@@ -173,20 +177,23 @@ def build(
         app,
         names={*guard.LOOPBACK_NAMES, bracketed(settings.host).lower()},
         secret=secret,
-        doors=_doors(settings.folder, link),
+        doors=_doors(settings.folder, link, returns),
         names_outside={bracketed(settings.devices_host).lower()} if settings.devices_host else (),
     )
     app.register_blueprint(local_json.blueprint(counter))
     app.register_blueprint(pin_pad_routes.blueprint(pad, link))
     app.register_blueprint(pin_pad_routes.register_side(pad, link, settings.devices_url))
     app.register_blueprint(device_routes.blueprint(held))
+    app.register_blueprint(returns_routes.blueprint(counter, returns))
+    app.register_blueprint(returns_routes.register_side(returns, settings.url))
     app.register_blueprint(office_routes.blueprint(counter, chores, read_status))
     _answer_errors(app)
     return Plugin(app, settings, counter, chores, printing, upkeep, read_status)
 
 
-def _doors(folder: Path, link: PadLink) -> tuple[guard.Door, ...]:
-    """For those who face the beneficiary, each with a secret of its own."""
+def _doors(folder: Path, link: PadLink, returns: PadLink) -> tuple[guard.Door, ...]:
+    """For those who face the beneficiary, and the page for taking back, each with a secret of its
+    own."""
 
     def is_device(shown: str) -> bool:
         try:
@@ -204,6 +211,14 @@ def _doors(folder: Path, link: PadLink) -> tuple[guard.Door, ...]:
             without=pin_pad_routes.OPEN,
         ),
         guard.Door(device_routes.PREFIX, held_code.HEADER, is_device, "device_not_paired"),
+        guard.Door(
+            returns_routes.PREFIX,
+            returns_routes.HEADER,
+            returns.opens,
+            "page_not_paired",
+            without=returns_routes.OPEN,
+            from_outside=False,
+        ),
     )
 
 

@@ -79,6 +79,10 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "pin-pad", "connect the screen on which holders enter a card's PIN 密码键盘", _pin_pad
     )
     pad.add_argument("--forget", action="store_true", help="no pad is connected any more")
+    page = add(
+        "returns-page", "open the page on which sales are taken back 撤销与退货", _returns_page
+    )
+    page.add_argument("--forget", action="store_true", help="no page is connected any more")
     add("device", "make the secret of a face or palm device 人脸或掌纹设备", _device)
     scan = add("scan", "say what a code is, read from stdin; takes nothing 识别扫码内容", _scan)
     scan.add_argument(
@@ -276,6 +280,22 @@ def _device(args: argparse.Namespace) -> int:
     print(f"设备密钥在 {path}。")
     print(f"The device sends it in the header {held_code.HEADER} when it posts what it read to")
     print(f"  {Settings.load(args.folder).devices_url}/device/code")
+    return DONE
+
+
+def _returns_page(args: argparse.Namespace) -> int:
+    if not is_running(args.folder):
+        print("Start the plugin first: carepos till serve. 请先启动插件。", file=sys.stderr)
+        return NO
+    plugin = PluginClient(args.folder)
+    if args.forget:
+        plugin.post("/api/returns-page/forget")
+        print("No page for taking back is connected. 已断开撤销与退货页面。")
+        return DONE
+    link = plugin.post("/api/returns-page/link")["link"]
+    print("Open this in a browser of this computer; it works once, within ten minutes.")
+    print("请在本机浏览器中打开（十分钟内有效，仅限一次）：")
+    print(f"  {link}")
     return DONE
 
 

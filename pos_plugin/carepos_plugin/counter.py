@@ -44,6 +44,9 @@ from carepos_plugin.sentences import refusal_of, refusal_said
 from carepos_plugin.settings import Settings
 from carepos_plugin.upkeep import Contact
 
+LOOKED_AT = 50
+"""Of how many sales the page for taking back shows those that can be voided."""
+
 T = TypeVar("T")
 
 
@@ -347,6 +350,21 @@ class Counter:
             return self._shown_undo(self._till.correction(receipt_no))
         except KeyError:
             raise Problem("undo_unknown") from None
+
+    def taking_back(self) -> dict[str, Any]:
+        """The newest sales that can be voided now, newest first, and every void and refund that
+        waits."""
+        journal, enrolled = self._till.journal, self._till.enrolment
+        voidable = []
+        for sale in journal.newest("confirmed", LOOKED_AT):
+            until = self._till.void_until(sale.checkout)
+            if until is not None:
+                voidable.append(shown.voidable(sale, enrolled.terminal_no, until))
+        return {
+            "shop": enrolled.store_name,
+            "voidable": voidable,
+            "waiting": shown.waiting_undos(journal, enrolled),
+        }
 
     def _undone(self, done: Correction) -> dict[str, Any]:
         if done.problem is not None:

@@ -40,7 +40,7 @@ class Door:
     """Addresses under `prefix`, for whoever shows in `header` a secret that `opens`.
 
     `without` are those answered to anyone who passes the other checks. `refusal` is the code of the
-    problem for everybody else.
+    problem for everybody else. `from_outside`: whether it is there at the devices' address too.
     """
 
     prefix: str
@@ -48,6 +48,7 @@ class Door:
     opens: Callable[[str], bool]
     refusal: str
     without: frozenset[str] = frozenset()
+    from_outside: bool = True
 
     def leads_to(self, path: str) -> bool:
         return path == self.prefix or path.startswith(f"{self.prefix}/")
@@ -87,7 +88,7 @@ def install(
     def is_register(shown: str) -> bool:
         return hmac.compare_digest(shown.encode("utf-8", "replace"), expected)
 
-    register = Door("", pairing.HEADER, is_register, "unauthorised")
+    register = Door("", pairing.HEADER, is_register, "unauthorised", from_outside=False)
     # With these, Flask itself would answer OPTIONS to anyone who has come this far.
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
 
@@ -105,7 +106,7 @@ def install(
         if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
             raise Problem("foreign_origin")
         door = next((each for each in doors if each.leads_to(request.path)), register)
-        if from_outside and door is register:
+        if from_outside and not door.from_outside:
             raise Problem("not_found")
         if request.path not in door.without and not door.opens(
             request.headers.get(door.header, "")

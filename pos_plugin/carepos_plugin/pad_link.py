@@ -1,8 +1,9 @@
-"""How a PIN pad is connected: a link that works once, and the secret that the pad gets for it.
+"""How a page is connected: a link that works once, and the secret that the page gets for it.
 
-The link's code stands behind `#` and so in no request's address and no log. The pad keeps its
-secret in its browser; here only the secret's digest is kept, in `pin-pad.paired`, so that the pad
-works again after a restart. A new pad takes the old one's place: a till has one.
+So the PIN pad, and the page on which sales are taken back. The link's code stands behind `#` and so
+in no request's address and no log. The page keeps its secret in its browser; here only the secret's
+digest is kept, in a file of its own (`pin-pad.paired`), so that it works again after a restart. A
+new one takes the old one's place: a till has one of each.
 """
 
 from __future__ import annotations
@@ -24,12 +25,18 @@ LINK_LIFE_S: Final = 600
 
 
 class PadLink:
-    """Who may be this till's pad. Safe to call from several threads."""
+    """Who may be this till's pad, or another page with a `file` of its own. Safe to call from
+    several threads."""
 
     def __init__(
-        self, folder: Path, *, monotonic: Callable[[], float], random_bytes: RandomBytes
+        self,
+        folder: Path,
+        *,
+        monotonic: Callable[[], float],
+        random_bytes: RandomBytes,
+        file: str = FILE,
     ) -> None:
-        self._path = folder / FILE
+        self._path = folder / file
         self._monotonic = monotonic
         self._random_bytes = random_bytes
         self._mutex = threading.Lock()

@@ -52,6 +52,11 @@ KINDS: Final[dict[str, Kind]] = {
         "This device is not paired: its secret is missing or wrong.",
         "此设备未配对：缺少密钥或密钥不正确。",
     ),
+    "page_not_paired": Kind(
+        401,
+        "This page is not connected. Open a new link: carepos till returns-page.",
+        "此页面未连接，请打开新的链接：carepos till returns-page。",
+    ),
     "foreign_origin": Kind(
         403, "Other web pages may not use the plugin.", "不允许其他网页调用插件。"
     ),

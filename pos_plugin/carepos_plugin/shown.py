@@ -238,6 +238,18 @@ def taken_back(of: Correction, receipt_text: str | None) -> dict[str, Any]:
     }
 
 
+def voidable(sale: Attempt, terminal_no: int, until: datetime) -> dict[str, Any]:
+    """A sale in the list of those that can be voided."""
+    return {
+        "checkout": sale.checkout,
+        "receipt_no": ids.receipt_no(terminal_no, sale.sequence),
+        "currency": sale.currency,
+        "amount_minor": sale.amount_minor,
+        "goods": [str(line["description"]) for line in sale.slip.get("lines", [])],
+        "void_until": clock.to_text(until),
+    }
+
+
 def waiting_undos(journal: JournalView, enrolled: Enrolment) -> list[dict[str, Any]]:
     """Every void and refund that the ledger has not decided, oldest first."""
     return [

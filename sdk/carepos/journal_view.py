@@ -142,6 +142,16 @@ class JournalView:
             "WHERE state NOT IN ('confirmed', 'refused', 'reversed', 'review', 'voided')"
         )
 
+    def newest(self, state: State, most: int) -> list[Attempt]:
+        """At most so many of the newest attempts in this state, newest first."""
+        found = self._attempts(
+            "WHERE sequence IN (SELECT sequence FROM attempts WHERE state = ? "
+            "ORDER BY sequence DESC LIMIT ?)",
+            state,
+            most,
+        )
+        return found[::-1]
+
     def attempt_at(self, sequence: int) -> Attempt | None:
         """The attempt with this number, if it is one's."""
         found = self._attempts("WHERE sequence = ?", sequence)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from carepos import commands, receipt
+from carepos_plugin import guard, returns_routes
 from carepos_plugin.settings import Settings
-from tests.pos_plugin.rig import Answer, Rig, milk, rig, soap
+from tests.pos_plugin.rig import Answer, Rig, listening, milk, rig, soap
 from tests.world import PROGRAMME
 
 REFUNDS = {"window_s": 14 * 86_400, "grace_s": 0}
@@ -149,6 +151,63 @@ def test_the_sale_that_must_end_first_is_named(shop: Rig) -> None:
     shop.post("/api/checkouts/S2/cancel", {})
     shop.post("/api/settle", {})
     assert shop.get(f"/api/corrections/{begun['receipt_no']}")["state"] == "posted"
+
+
+def paired(shop: Rig) -> Callable[..., requests.Response]:
+    """The page on which sales are taken back, connected by its one-time link."""
+    code = shop.post("/api/returns-page/link", {})["link"].partition("#")[2]
+
+    def call(path: str, body: object, secret: str = "") -> requests.Response:
+        header = {returns_routes.HEADER: secret} if secret else {}
+        return requests.post(f"{shop.url}/returns/{path}", json=body, headers=header, timeout=30)
+
+    secret = call("pair", {"code": code}).json()["secret"]
+    assert call("pair", {"code": code}).status_code == 410
+    return lambda path, body: call(path, body, secret)
+
+
+def test_the_page_takes_back_what_a_register_can_not(shop: Rig) -> None:
+    """It lists what can be voided, finds a receipt's lines, and sends what the register would."""
+    page = paired(shop)
+    first, second = sold(shop, "S1"), sold(shop, "S2")
+    state = page("state", {}).json()
+    assert [s["receipt_no"] for s in state["voidable"]] == [
+        second["receipt_no"], first["receipt_no"],
+    ]  # fmt: skip
+    assert state["voidable"][0]["goods"] == ["纯牛奶 250ml*24", "肥皂"]
+    done = page("void", {"checkout": "S1", **void_body(first)}).json()
+    assert (done["state"], done["sale_receipt_no"]) == ("posted", first["receipt_no"])
+    assert page("find", {"receipt": second["receipt_no"]}).json()["lines"][0]["left"] == 3
+    shop.cut_network()
+    begun = page("refund", refund_body(second, (1, 1))).json()
+    assert begun["state"] == "waiting"
+    state = page("state", {}).json()
+    assert state["voidable"] == []
+    assert [w["receipt_no"] for w in state["waiting"]] == [begun["receipt_no"]]
+    shop.mend_network()
+    shop.post("/api/settle", {})
+    assert page("refund", refund_body(second, (1, 1))).json()["state"] == "posted"
+    for path, body in (("void", {}), ("void", void_body(first)), ("find", {}), ("state", {"a": 1})):
+        assert page(path, body).status_code == 400
+
+
+def test_the_pages_door_is_its_own(shop: Rig) -> None:
+    """Without its secret only the page itself is answered, which holds nothing; the register's
+    secret does not open it, nor its the register's; it is not there for the devices' network."""
+    paired(shop)
+    for path in ("", "/page.js", "/page.css"):
+        answer = requests.get(f"{shop.url}/returns{path}", timeout=30)
+        assert answer.status_code == 200 and "script-src 'self'" in str(answer.headers)
+    for path in ("state", "find", "void", "refund"):
+        assert shop.refused("POST", f"/returns/{path}", {}) == (401, "page_not_paired")
+    assert shop.refused("GET", "/returns/state") == (401, "page_not_paired")
+    with listening(guard.outside(shop.plugin.wsgi)) as port:
+        headers = {"Host": "pad.shop"}
+        gone = requests.get(f"http://127.0.0.1:{port}/returns", headers=headers, timeout=30)
+        assert gone.json()["code"] in ("not_found", "host_not_allowed")
+    shop.post("/api/returns-page/forget", {})
+    script = (Path(guard.__file__).parent / "returns.js").read_text("utf-8")
+    assert script.count("localStorage.setItem") == 1 and "innerHTML" not in script
 
 
 def test_commands_take_back_too(shop: Rig, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,8 +22,7 @@ and `zh` beside each other are one sentence for people. Fields and examples: doc
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from flask import Blueprint, Response, request
 
@@ -31,16 +30,10 @@ from carepos import Line, Malformed, ids, paper_text, spread_discount, strict_js
 from carepos.basket import MAX_LINES, lines_from_json
 from carepos.presentation import MAX_SCANNED
 from carepos.product import normalise_gtin
-from carepos.undo import (
-    REFUND_REASONS,
-    VOID_REASONS,
-    RefundReason,
-    VoidReason,
-    returned_lines,
-)
 from carepos_plugin.counter import Counter
 from carepos_plugin.http import empty_body, json_body, json_response
 from carepos_plugin.problems import Problem
+from carepos_plugin.registers import taking_back
 
 _SHORT_GTIN = re.compile(r"[0-9]{8}|[0-9]{12,13}")
 
@@ -104,47 +97,15 @@ def blueprint(counter: Counter) -> Blueprint:
 
     @routes.post("/checkouts/<checkout>/void")
     def void(checkout: str) -> Response:
-        names = strict_json.names_within(
-            json_body(request),
-            required={"receipt_no", "cashier", "reason"},
-            optional={"approved_by"},
-            where="body",
-        )
-        receipt_no = strict_json.text(names["receipt_no"], "receipt_no", high=40)
-        ids.parse_receipt_no(receipt_no)
-        return json_response(
-            counter.void(
-                ids.label(checkout, "checkout"),
-                receipt_no,
-                cashier=ids.label(names["cashier"], "cashier"),
-                reason=cast(VoidReason, _one_of(names["reason"], VOID_REASONS)),
-                approved_by=_approved_by(names),
-            )
-        )
+        return json_response(taking_back.void(counter, checkout, json_body(request)))
 
     @routes.post("/returns")
     def returnable() -> Response:
-        names = strict_json.exact_names(json_body(request), {"receipt"}, where="body")
-        return json_response(counter.returnable(_receipt(names["receipt"])))
+        return json_response(taking_back.returnable(counter, json_body(request)))
 
     @routes.post("/refunds")
     def refund() -> Response:
-        names = strict_json.names_within(
-            json_body(request),
-            required={"refund", "receipt", "lines", "cashier", "reason"},
-            optional={"approved_by"},
-            where="body",
-        )
-        return json_response(
-            counter.refund(
-                ids.label(names["refund"], "refund"),
-                _receipt(names["receipt"]),
-                returned_lines(names["lines"]),
-                cashier=ids.label(names["cashier"], "cashier"),
-                reason=cast(RefundReason, _one_of(names["reason"], REFUND_REASONS)),
-                approved_by=_approved_by(names),
-            )
-        )
+        return json_response(taking_back.refund(counter, json_body(request)))
 
     @routes.get("/corrections/<receipt_no>")
     def read_correction(receipt_no: str) -> Response:
@@ -164,22 +125,6 @@ def blueprint(counter: Counter) -> Blueprint:
         return json_response(counter.reprint(receipt_no), 202)
 
     return routes
-
-
-def _receipt(value: object) -> str:
-    """A number or a QR, as scanned or typed."""
-    return strict_json.text(value, "receipt", high=200)
-
-
-def _approved_by(names: Mapping[str, object]) -> str | None:
-    value = names.get("approved_by")
-    return None if value is None else ids.label(value, "approved_by")
-
-
-def _one_of(value: object, known: Sequence[str]) -> str:
-    if not isinstance(value, str) or value not in known:
-        raise Malformed(f"must be one of {', '.join(known)}", field="reason")
-    return value
 
 
 def _code(value: object) -> str | None:
