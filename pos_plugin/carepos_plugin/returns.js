@@ -5,7 +5,8 @@
   const KEY = "carepos-returns";
   const EVERY_MS = 5000;
   const at = (id) => document.getElementById(id);
-  let busy = false, found = null, refund = "", voiding = null, timer = 0, drawn = "";
+  const UNITS = { piece: "件", g: "克", ml: "毫升" };
+  let busy = false, found = null, refund = "", voiding = null, awaited = "", timer = 0, drawn = "";
 
   const call = async (path, body) => {
     const answer = await fetch(`/returns/${path}`, {
@@ -55,6 +56,7 @@
       zh = `${done.message.zh}请退还顾客自付 ${own}。`;
       en = `${done.message.en} Give the customer ${own} back.`;
     }
+    awaited = done.state === "waiting" ? done.receipt_no : "";
     say(kind, zh, en);
     at("said").focus();
   };
@@ -97,6 +99,10 @@
         const answer = await call("state", {});
         if (answer.ok) {
           draw(answer.body);
+          if (awaited && answer.body.waiting.every((undo) => undo.receipt_no !== awaited)) {
+            const ended = await call("standing", { receipt_no: awaited });
+            if (ended.ok) told(ended.body);
+          }
           if (at("said").dataset.kind === "idle") say("idle", "请选择要撤销的单，或输入单号退货。", "Choose a sale to void, or enter a receipt number for a refund.");
         } else say("no", answer.body.zh, answer.body.en);
       } catch (error) { lost(); }
@@ -108,6 +114,7 @@
   const send = async (path, body, then) => {
     if (busy) return;
     busy = true;
+    awaited = "";
     say("wait", "正在处理，请稍候", "Working, please wait");
     for (const button of document.querySelectorAll("main button")) button.disabled = true;
     try {
@@ -149,7 +156,7 @@
     say("idle", "请选择退回的数量。", "Choose how much comes back.");
     at("lines").replaceChildren(...sale.lines.map((line) => {
       const row = make("tr"), goods = make("td", line.description), back = make("td");
-      goods.append(make("br"), make("span", `${line.quantity} ${line.unit} · 可退 left ${line.left}`, "goods"));
+      goods.append(make("br"), make("span", `${line.quantity} ${UNITS[line.unit]} · 可退 left ${line.left}`, "goods"));
       const input = make("input");
       Object.assign(input, { type: "number", min: "0", max: String(line.left), step: "1", value: "0", inputMode: "numeric" });
       input.dataset.line = line.line;
@@ -178,7 +185,7 @@
       told(done);
       found = null;
       at("pick").hidden = true;
-      at("receipt").value = "";
+      at("look").reset();
     });
   });
   at("who").addEventListener("submit", (event) => event.preventDefault());

@@ -3,6 +3,7 @@
 GET  /returns, /returns/page.js, /returns/page.css   the page; nothing of a sale is in it
 POST /returns/pair     the code of a one-time link → this page's secret
 POST /returns/state    the sales that can be voided now, and what waits
+POST /returns/standing where a void or refund stands, by its own number
 POST /returns/find     what of a sale can come back
 POST /returns/void     `checkout`, and the body of a void
 POST /returns/refund   the body of a refund
@@ -62,6 +63,13 @@ def blueprint(counter: Counter, link: PadLink) -> Blueprint:
     def state() -> Response:
         empty_body(request)
         return json_response(counter.taking_back())
+
+    @routes.post("/standing")
+    def standing() -> Response:
+        names = strict_json.exact_names(json_body(request), {"receipt_no"}, where="body")
+        return json_response(
+            counter.correction(strict_json.text(names["receipt_no"], "receipt_no"))
+        )
 
     @routes.post("/find")
     def find() -> Response:

@@ -187,7 +187,15 @@ def test_the_page_takes_back_what_a_register_can_not(shop: Rig) -> None:
     shop.mend_network()
     shop.post("/api/settle", {})
     assert page("refund", refund_body(second, (1, 1))).json()["state"] == "posted"
-    for path, body in (("void", {}), ("void", void_body(first)), ("find", {}), ("state", {"a": 1})):
+    ended = page("standing", {"receipt_no": begun["receipt_no"]}).json()
+    assert (ended["state"], ended["taken_back"]) == ("posted", True)
+    for path, body in (
+        ("void", {}),
+        ("standing", {}),
+        ("void", void_body(first)),
+        ("find", {}),
+        ("state", {"a": 1}),
+    ):
         assert page(path, body).status_code == 400
 
 
@@ -198,7 +206,7 @@ def test_the_pages_door_is_its_own(shop: Rig) -> None:
     for path in ("", "/page.js", "/page.css"):
         answer = requests.get(f"{shop.url}/returns{path}", timeout=30)
         assert answer.status_code == 200 and "script-src 'self'" in str(answer.headers)
-    for path in ("state", "find", "void", "refund"):
+    for path in ("state", "standing", "find", "void", "refund"):
         assert shop.refused("POST", f"/returns/{path}", {}) == (401, "page_not_paired")
     assert shop.refused("GET", "/returns/state") == (401, "page_not_paired")
     with listening(guard.outside(shop.plugin.wsgi)) as port:
