@@ -239,6 +239,8 @@ class Corrector:
         """
         with self._sending:
             waiting = [u for u in self._journal.undos("waiting") if u.sequence <= last.sequence]
+            if not waiting:
+                return None  # another thread has sent it while this one waited
             undos = {each.sequence: each for each in waiting}
             plain = [r for r in self._journal.unanswered(*PLAIN) if r.sequence < last.sequence]
             batch = sorted(

@@ -427,6 +427,18 @@ def test_a_suspended_tills_void_waits(shop: Shop, family: Family) -> None:
     assert shop.till.corrections()[0].state == "posted" and agrees(shop)
 
 
+def test_an_undo_that_waits_outlives_a_change_of_key(shop: Shop, family: Family) -> None:
+    """Signed by the key before, sent after the change: what it signed at earlier numbers counts."""
+    sold(shop, family)
+    shop.proxy.fail("drop_before")
+    assert void(shop.till).state == "waiting"
+    before = shop.till.enrolment.key.kid
+    assert not shop.till.change_key().changing and shop.till.enrolment.key.kid != before
+    shop.till.settle()
+    assert shop.till.corrections()[0].state == "posted" and agrees(shop)
+    assert shop.till.close_day().acknowledged
+
+
 def test_many_clicks_are_one_void(either: Shop) -> None:
     """From however many threads, beside the upkeep that sends what waits."""
     sold(either, either.world.family(12_000))
