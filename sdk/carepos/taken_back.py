@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from carepos import outcome
 from carepos.errors import Malformed
-from carepos.journal import JournalView
+from carepos.journal_view import JournalView
 from carepos.keys import KeySet
 from carepos.outcome import Outcome
 from carepos.record import Record
