@@ -16,6 +16,7 @@ from carepos.voucher import Terms
 
 FUNDER = "funder"
 UNRESERVED = "unreserved"
+LOSS_RESERVE = "loss_reserve"
 AVAILABLE = "available"
 SAVED = "saved"
 PAYABLE = "payable"

@@ -102,7 +102,7 @@ def build(
     office = Office(database, now)
     terminals = Terminals(database, keyring, now, settings.audience)
     settlement = Settlement(database, keyring, now, reached)
-    intake = Intake(database, settings.audience, now, issuers.learn)
+    intake = Intake(database, settings.audience, now, keyring.evidence, issuers.learn)
     desk = Desk(Book(database, keyring, now, reached))
     counter = Counter(database, keyring, intake, now)
     packs = Packs(database, keyring, intake.trust, settings.audience, now)

@@ -7,13 +7,17 @@ posts then only decides and writes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from sqlalchemy import select
 
 from carepos import presentation, record, strict_json, unknown_key
 from carepos.clock import Clock
 from carepos.errors import Malformed, Refused, SignatureInvalid, TokenRefused
+from carepos.evidence import open_sealed
 from carepos.keys import PublicKey, digest, unb64
 from carepos.presentation import Presentation
 from carepos.refusals import Refusal
@@ -36,8 +40,14 @@ class Intake:
     """Verifies envelopes and tokens against what the ledger knows."""
 
     def __init__(
-        self, database: Database, audience: str, now: Clock, learn: Learn = lambda _: False
+        self,
+        database: Database,
+        audience: str,
+        now: Clock,
+        evidence: X25519PrivateKey,
+        learn: Learn = lambda _: False,
     ) -> None:
+        self._evidence = evidence
         self.trust = Trust(database, audience, now)
         self._database = database
         self._now = now
@@ -61,8 +71,6 @@ class Intake:
             names = strict_json.names_within(
                 envelope, required={"record"}, optional={"token", "evidence"}, where="item"
             )
-            if "evidence" in names:
-                raise Malformed("sealed evidence is not taken yet", field="evidence")
             found: list[Terminal] = []
 
             def key_of(kid: str) -> PublicKey:
@@ -79,10 +87,40 @@ class Intake:
                 raise SignatureInvalid("the record names another terminal")
             if key_rules.is_closed(found[0].key, read) and not self._is_stored(read):
                 raise SignatureInvalid("another key has taken this one's place")
+            if "evidence" in names:
+                return self._late(names, read, found[0], verifier)
             identity = self._identity(names.get("token"), read, verifier)
             return Command(read, found[0], identity)
         except Malformed as error:
             return Problem.of(error)
+
+    def _late(
+        self,
+        names: dict[str, Any],
+        read: record.Record,
+        terminal: Terminal,
+        verifier: _Verifier,
+    ) -> Command:
+        """A record whose token was sealed: it is judged by the time at which it was held up."""
+        if "token" in names:
+            raise Malformed("stands instead of the token", field="evidence")
+        sealed = open_sealed(
+            names["evidence"],
+            private=self._evidence,
+            terminal=read.terminal,
+            attempt_id=read.id,
+        )
+        if read.kind != "redeem":
+            return Command(read, terminal, None, is_late=True)
+        if digest(sealed.text.encode("ascii")) != read.redeem.token_sha256:
+            raise Malformed("holds another token than the record names", field="evidence")
+        try:
+            identity: IdentityToken | Refusal = self._verify(
+                sealed.text, verifier, read.occurred_at
+            )
+        except Refused as error:
+            identity = error.refusal
+        return Command(read, terminal, identity, is_late=True, pin_proof=sealed.pin_proof)
 
     def _is_stored(self, read: record.Record) -> bool:
         """Whether it was decided while its key still counted: it keeps its outcome."""
@@ -103,25 +141,25 @@ class Intake:
             # Nothing signed names this token: it must not decide the fate of the record.
             return None
         try:
-            return self._verify(text, verifier)
+            return self._verify(text, verifier, self._now())
         except Refused as error:
             return error.refusal
 
     def verify_token(self, text: str) -> IdentityToken:
         """Raises Refused with a token_* code."""
-        return self._verify(text, _Verifier(self.trust))
+        return self._verify(text, _Verifier(self.trust), self._now())
 
-    def _verify(self, text: str, verifier: _Verifier) -> IdentityToken:
+    def _verify(self, text: str, verifier: _Verifier, at: datetime) -> IdentityToken:
         """A key that is not known may be new: the issuer is asked, and the token judged again."""
         held = _presented(text)
         try:
-            return verifier.get().examine(held, self._now())
+            return verifier.get().examine(held, at)
         except TokenRefused as refused:
             iss = unknown_key.issuer_named(text) if unknown_key.is_meant(refused) else None
             if iss is None or not self._learn(iss):
                 raise
         verifier.forget()
-        return verifier.get().examine(held, self._now())
+        return verifier.get().examine(held, at)
 
 
 def _presented(text: str) -> Presentation:

@@ -19,7 +19,6 @@ from sqlalchemy import ColumnElement, Connection, Select, Text, func, literal, s
 from carepos_ledger import accounts, schema
 from carepos_ledger.problems import Problem
 
-LOSS_RESERVE = "loss_reserve"
 _ALLOTTED = "allotted"  # to whichever till
 
 
@@ -128,7 +127,7 @@ def _judged(
         return found[("balance", "", name, "")]
 
     funded, unreserved = -money(accounts.FUNDER), money(accounts.UNRESERVED)
-    loss_reserve, redeemed = money(LOSS_RESERVE), money(accounts.PAYABLE)
+    loss_reserve, paid = money(accounts.LOSS_RESERVE), money(accounts.PAYABLE)
     available, saved = money(accounts.AVAILABLE), money(accounts.SAVED)
     allotted = money(_ALLOTTED)
     units = sorted({unit for _, unit in by_account} - {currency})

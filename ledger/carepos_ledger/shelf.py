@@ -41,11 +41,14 @@ class Command:
     """A verified record with its terminal and, for a redemption, what its token proved.
 
     `identity` is None when the token that it names did not come; a Refusal when that is no good.
+    `is_late`: it came with evidence, whose token was judged by the time of the sale.
     """
 
     record: Record
     terminal: Terminal
     identity: IdentityToken | Refusal | None
+    is_late: bool = False
+    pin_proof: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

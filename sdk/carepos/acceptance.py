@@ -1,7 +1,7 @@
-"""What stands in an `accept_offline`: a sale goes out of the door without the ledger's word.
+"""What stands in an `accept_offline` and in a `return_allotment` (docs/offline.md §1).
 
-The second of the two things that an attempt whose outcome is not known may become, for ever; the
-other is a reversal (docs/offline.md §1).
+An acceptance lets a sale out of the door without the ledger's word. It is the second of the two
+things that an attempt whose outcome is not known may become, for ever; the other is a reversal.
 """
 
 from __future__ import annotations
@@ -83,3 +83,43 @@ def _use(value: object, where: str) -> AllotmentUse:
     if use.amount_minor == 0 and use.quantity == 0:
         raise Malformed("draws nothing", field=where)
     return use
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnAllotment:
+    """Content of a `return_allotment`: what is left of these (voucher, number) is given back."""
+
+    allotments: tuple[tuple[str, int], ...]
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "allotments": [
+                {"voucher": voucher, "allotment": number} for voucher, number in self.allotments
+            ]
+        }
+
+    def meaning(self) -> dict[str, object]:
+        """What a content digest is taken of, beside kind and terminal (INV-1)."""
+        return self.to_json()
+
+    @classmethod
+    def from_json(cls, value: object) -> ReturnAllotment:
+        """Raises Malformed; its code is unsupported_kind for a content with other names."""
+        if isinstance(value, dict) and value.keys() != {"allotments"}:
+            raise Malformed("not of a version known here", field="content", code="unsupported_kind")
+        names = strict_json.exact_names(value, {"allotments"}, where="content")
+        where = "content.allotments"
+        found = []
+        for n, each in enumerate(
+            strict_json.array(names["allotments"], where, low=1, high=MAX_USES), 1
+        ):
+            told = strict_json.exact_names(each, {"voucher", "allotment"}, where=f"{where}[{n}]")
+            found.append(
+                (
+                    ids.reference(told["voucher"], f"{where}[{n}].voucher"),
+                    strict_json.integer(told["allotment"], f"{where}[{n}].allotment", low=1),
+                )
+            )
+        if any(a >= b for a, b in pairwise(found)):
+            raise Malformed("must be sorted, none twice", field=where)
+        return cls(tuple(found))

@@ -183,6 +183,9 @@ def event_of(outcome: Outcome) -> Event:
         ("redeem", "refused"): "sale_refused",
         ("redeem", "reversed"): "sale_reversed",
         ("redeem", "held"): "sale_held",
+        # Of a sale that was not accepted offline they decide nothing.
+        ("redeem", "posted_short"): "sale_held",
+        ("redeem", "exception"): "sale_held",
         (None, "not_found"): "sale_not_found",
         ("reversal", "reversed"): "undo_reversed",
         ("reversal", "refused"): "undo_refused",

@@ -9,26 +9,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 from carepos import clock, ids, jws, money, strict_json
 from carepos.basket import MAX_QUANTITY, unit
 from carepos.errors import Malformed, problem_from
 from carepos.keys import Keys, SigningKey
+from carepos.offline_rule import Liability, liability
 from carepos.product import Unit
 from carepos.record import Record, Redeem
 from carepos.refusals import BY_CODE, Refusal, Reserved
 from carepos.undo import Refund, Void
 
-Result = Literal["posted", "refused", "reversed", "not_found", "held"]
-_RESULTS = frozenset({"posted", "refused", "reversed", "not_found", "held"})
+Result = Literal["posted", "posted_short", "refused", "reversed", "exception", "not_found", "held"]
+_RESULTS: frozenset[str] = frozenset(get_args(Result))
 # What each kind of record can be answered with; all others can only be posted or refused.
 _ANSWERS: Mapping[object, frozenset[str]] = {
-    "redeem": frozenset({"posted", "refused", "reversed", "held"}),
+    "redeem": frozenset({"posted", "posted_short", "refused", "reversed", "exception", "held"}),
+    "accept_offline": frozenset({"posted", "posted_short", "exception", "held"}),
     "reversal": frozenset({"reversed", "refused", "held"}),
 }
 _PLAIN_ANSWERS = frozenset({"posted", "refused", "held"})
-_MOVES_MONEY = frozenset({"redeem", "reversal", "void", "refund"})
+_MOVES_MONEY = frozenset(
+    {"redeem", "reversal", "accept_offline", "void", "refund", "return_allotment"}
+)
+_SHORT = frozenset({"shortfall_minor", "liability"})
 _BASE = frozenset({"v", "result", "id", "terminal", "recorded_at", "epoch"})
 _BOUND = _BASE | {"kind", "record_sha256"}
 _BOOKED = frozenset({"currency", "amount_minor", "vouchers"})
@@ -85,7 +90,8 @@ class VoucherState:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """A verified outcome. `kind` and `record_sha256` are None only for `not_found`;
-    `currency` is None when nothing was booked."""
+    `currency` is None when nothing was booked. `shortfall_minor` is what vouchers did not cover of
+    a sale that was `posted_short`; with it and with an `exception` stands who bears it."""
 
     jws: str
     result: Result
@@ -99,6 +105,8 @@ class Outcome:
     currency: str | None
     amount_minor: int
     vouchers: tuple[VoucherState, ...]
+    shortfall_minor: int = 0
+    liability: Liability | None = None
 
 
 def payload(
@@ -111,6 +119,8 @@ def payload(
     currency: str | None = None,
     amount_minor: int = 0,
     vouchers: tuple[VoucherState, ...] = (),
+    shortfall_minor: int = 0,
+    liability: Liability | None = None,
 ) -> dict[str, object]:
     """What the ledger signs as its answer to `record`."""
     body: dict[str, object] = {
@@ -123,13 +133,17 @@ def payload(
         "recorded_at": clock.to_text(recorded_at),
         "epoch": epoch,
     }
-    if result == "refused":
+    if result in ("refused", "exception"):
         assert refusal is not None
         body["refusal"] = refusal.to_json()
     elif record.kind in _MOVES_MONEY:
         body["currency"] = currency
         body["amount_minor"] = amount_minor
         body["vouchers"] = [each.to_json() for each in vouchers]
+    if result in ("posted_short", "exception"):
+        body["liability"] = liability
+    if result == "posted_short":
+        body["shortfall_minor"] = shortfall_minor
     return body
 
 
@@ -161,9 +175,11 @@ def read_bound(text: object, record: Record, *, keys: Keys) -> Outcome:
     bound = (outcome.record_sha256, outcome.id, outcome.terminal, outcome.kind)
     if bound != (record.digest, record.id, record.terminal, record.kind):
         raise Malformed("answers another record", field="outcome")
-    if outcome.result == "posted" and isinstance(record.content, Redeem):
+    if outcome.result in ("posted", "posted_short") and isinstance(record.content, Redeem):
         agreed = (record.content.programme_minor, record.content.currency)
-        if (outcome.amount_minor, outcome.currency) != agreed:
+        booked = outcome.amount_minor + outcome.shortfall_minor
+        # Of what vouchers cover nothing of, no currency is told.
+        if (booked, outcome.currency or agreed[1]) != agreed:
             raise Malformed("posts another amount than the record's", field="outcome.amount_minor")
     if outcome.result == "posted" and isinstance(record.content, Refund):
         _check_refund(outcome, record.content)
@@ -266,6 +282,10 @@ def _parse(signed: jws.Signed) -> Outcome:
         expected = _BASE | {"request"}
     elif result == "refused":
         expected = _BOUND | {"refusal"}
+    elif result == "exception":
+        expected = _BOUND | {"refusal", "liability"}
+    elif result == "posted_short":
+        expected = _BOUND | _BOOKED | _SHORT
     elif kind in _MOVES_MONEY:
         expected = _BOUND | _BOOKED
     else:
@@ -290,7 +310,7 @@ def _parse(signed: jws.Signed) -> Outcome:
             if result == "not_found"
             else ids.digest_text(body["record_sha256"], "outcome.record_sha256")
         ),
-        refusal=_refusal(body["refusal"]) if result == "refused" else None,
+        refusal=_refusal(body["refusal"]) if "refusal" in body else None,
         currency=currency,
         amount_minor=strict_json.integer(
             body.get("amount_minor", 0), "outcome.amount_minor", high=money.MAX_AMOUNT_MINOR
@@ -299,6 +319,15 @@ def _parse(signed: jws.Signed) -> Outcome:
             VoucherState.from_json(each, f"outcome.vouchers[{n}]")
             for n, each in enumerate(states, 1)
         ),
+        shortfall_minor=strict_json.integer(
+            body.get("shortfall_minor", 0),
+            "outcome.shortfall_minor",
+            low=1 if result == "posted_short" else 0,
+            high=money.MAX_AMOUNT_MINOR,
+        ),
+        liability=liability(body["liability"], "outcome.liability")
+        if "liability" in body
+        else None,
     )
     _check_booked(outcome)
     return outcome

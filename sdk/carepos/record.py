@@ -14,12 +14,23 @@ from datetime import datetime
 from typing import Any, Final, Literal, cast
 
 from carepos import clock, ids, jws, money, strict_json
+from carepos.acceptance import AcceptOffline, ReturnAllotment
 from carepos.basket import MAX_ENTRIES, Entry, Line, allocation_from_json, lines_from_json
 from carepos.errors import Malformed
 from carepos.keys import Keys, KeySet, PublicKey, SigningKey, b64, digest
 from carepos.undo import Refund, Void
 
-Kind = Literal["start", "redeem", "reversal", "void", "refund", "day_report", "key_change"]
+Kind = Literal[
+    "start",
+    "redeem",
+    "reversal",
+    "accept_offline",
+    "void",
+    "refund",
+    "return_allotment",
+    "day_report",
+    "key_change",
+]
 ReversalReason = Literal["not_found", "cancelled", "goods_kept"]
 
 PLAIN: Final[tuple[Kind, ...]] = ("start", "day_report", "key_change")
@@ -277,12 +288,24 @@ class KeyChange:
             raise Malformed("is about another record", field="content.proof")
 
 
-Content = Redeem | Reversal | Void | Refund | Start | DayReport | KeyChange
+Content = (
+    Redeem
+    | Reversal
+    | AcceptOffline
+    | Void
+    | Refund
+    | ReturnAllotment
+    | Start
+    | DayReport
+    | KeyChange
+)
 
 _CONTENTS: Mapping[str, Callable[[object], Content]] = {
     "start": Start.from_json,
     "redeem": Redeem.from_json,
     "reversal": Reversal.from_json,
+    "accept_offline": AcceptOffline.from_json,
+    "return_allotment": ReturnAllotment.from_json,
     "void": Void.from_json,
     "refund": Refund.from_json,
     "day_report": DayReport.from_json,
@@ -331,8 +354,8 @@ class Record:
                     "currency": redeem.currency,
                     "programme": redeem.programme,
                 }
-            case Void() | Refund() as undo:
-                meaning = {"kind": self.kind, **undo.meaning()}
+            case Void() | Refund() | ReturnAllotment() as own:
+                meaning = {"kind": self.kind, **own.meaning()}
             case _:
                 return None
         return digest(strict_json.canonical({**meaning, "terminal": self.terminal}))
@@ -388,6 +411,10 @@ def kind_of(content: Content) -> Kind:
             return "redeem"
         case Reversal():
             return "reversal"
+        case AcceptOffline():
+            return "accept_offline"
+        case ReturnAllotment():
+            return "return_allotment"
         case Void():
             return "void"
         case Refund():
@@ -464,7 +491,14 @@ def _check_original(undo: Void | Refund, an_id: str, terminal: str) -> None:
         raise Malformed("names itself", field="content.original.id")
 
 
-def envelope(record: Record | str, token: str | None = None) -> dict[str, Any]:
-    """How a record travels (docs/protocol.md §4): with the token while it is in memory."""
-    text = record if isinstance(record, str) else record.jws
-    return {"record": text} if token is None else {"record": text, "token": token}
+def envelope(
+    record: Record | str, token: str | None = None, *, evidence: str | None = None
+) -> dict[str, Any]:
+    """How a record travels (docs/protocol.md §4): with the token while it is in memory, with the
+    sealed token after."""
+    made: dict[str, Any] = {"record": record if isinstance(record, str) else record.jws}
+    if token is not None:
+        made["token"] = token
+    elif evidence is not None:
+        made["evidence"] = evidence
+    return made

@@ -233,7 +233,7 @@ class Rig:
             for table in reversed(schema.metadata.sorted_tables):
                 connection.execute(delete(table))
         # What it has read of this database is no more.
-        self.intake = Intake(self.database, AUDIENCE, self.now)
+        self.intake = Intake(self.database, AUDIENCE, self.now, self.keyring.evidence)
         self.new_book()
 
     def new_book(self, reached: Reached = pass_by) -> Book:
@@ -473,7 +473,7 @@ def open_rig(url: str, folder: Path, *, settled: bool = True) -> Iterator[Rig]:
         migrations.upgrade(database)
         keyring = Keyring.create(folder / "keys")
         now = SetClock()
-        intake = Intake(database, AUDIENCE, now)
+        intake = Intake(database, AUDIENCE, now, keyring.evidence)
         book = Book(database, keyring, now)
 
         def random_bytes(count: int) -> bytes:

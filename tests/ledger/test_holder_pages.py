@@ -153,7 +153,7 @@ def test_a_shops_token_opens_nothing_and_a_page_token_buys_nothing(one: World) -
 
 def one_ledgers_intake(made: World) -> Intake:
     """What verifies the token beside a record."""
-    return Intake(made.ledger.database, AUDIENCE, made.now)
+    return Intake(made.ledger.database, AUDIENCE, made.now, made.ledger.keyring.evidence)
 
 
 def _look_up(made: World, till: Any, text: str) -> None:

@@ -83,7 +83,9 @@ def place(rig: Rig) -> Iterator[Place]:
         issuers = Issuers(rig.database, rig.now)
         server.publishes(rig.issuer_key)
         assert issuers.put_source(ISSUER, server.url) == "changed"
-        intake = Intake(rig.database, AUDIENCE, rig.now, issuers.learn)
+        intake = Intake(
+            rig.database, AUDIENCE, rig.now, rig.keyring.evidence, issuers.learn
+        )
         yield Place(rig, server, issuers, intake, rig.holder())
 
 
@@ -125,8 +127,9 @@ def test_t13_ten_thousand_kids_are_one_question(place: Place) -> None:
     servers = [place, Place(place.rig, place.server, Issuers(place.rig.database, place.rig.now),
                             place.intake, place.holder)]  # fmt: skip
     servers[1].intake = Intake(
-        place.rig.database, AUDIENCE, place.rig.now, servers[1].issuers.learn
-    )
+        place.rig.database, AUDIENCE, place.rig.now, place.rig.keyring.evidence,
+        servers[1].issuers.learn,
+    )  # fmt: skip
     assert place.server.asked == 1
 
     def flood(thread: int, kids: int) -> None:

@@ -189,7 +189,7 @@ def _serve(database_url: str, folder: Path) -> Iterator[tuple[Rig, str]]:
                 ledger.programmes,
                 ledger.office,
                 ledger.terminals,
-                Intake(ledger.database, AUDIENCE, now),
+                Intake(ledger.database, AUDIENCE, now, ledger.keyring.evidence),
                 Book(ledger.database, ledger.keyring, now),
             )
             # The desk's own office draws at random; this one can be told a bucket.
