@@ -82,8 +82,11 @@ class Accepting:
             return NotBooked(refusal)
         booked = self._booked(redeem, content, accept, programme)
         reserve = self._shelf.loss_reserve.get(programme.programme, 0)
-        if booked.liability == "programme" and booked.shortfall_minor > reserve:
+        is_programmes = booked.liability == "programme"
+        if is_programmes and booked.shortfall_minor > reserve:
             # The loss reserve pays nothing by halves: it is filled, or a person decides.
+            return NotBooked(Refusal("balance_insufficient"))
+        if not is_programmes and booked.shortfall_minor == content.programme_minor:
             return NotBooked(Refusal("balance_insufficient"))
         return booked
 
@@ -118,9 +121,7 @@ class Accepting:
         """
         if programme.offline is None:
             return Refusal("offline_not_allowed")
-        enough = {
-            voucher: (10**12, 10**9) for voucher in accounts.taken_by(content.allocation)
-        }
+        enough = dict.fromkeys(accounts.taken_by(content.allocation), (10**12, 10**9))
         vouchers = {
             name: replace(
                 held.voucher,
@@ -173,9 +174,7 @@ class Accepting:
         floor = None if programme.offline is None else programme.offline.floor
         liability: Liability = "programme"
         if missing_floor and (
-            floor is None
-            or floor.liability == "merchant"
-            or missing_floor > floor.redemption_minor
+            floor is None or floor.liability == "merchant" or missing_floor > floor.redemption_minor
         ):
             liability = "merchant"
         return Booked(draws, missing_programme + missing_floor, liability)

@@ -93,6 +93,16 @@ def funding(funder: str, amount_minor: int, currency: str) -> list[Entry]:
     )
 
 
+def loss_reserve(amount_minor: int, currency: str) -> list[Entry]:
+    """Set aside what pays for sales without the ledger that no voucher covers."""
+    return _without_zeros(
+        [
+            Entry(UNRESERVED, "", currency, -amount_minor),
+            Entry(LOSS_RESERVE, "", currency, amount_minor),
+        ]
+    )
+
+
 def issue(
     voucher: str,
     programme: str,

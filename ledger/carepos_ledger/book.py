@@ -25,6 +25,8 @@ from carepos.token import IdentityToken
 from carepos.undo import Refund, Void
 from carepos.voucher import Programme, Terms, Voucher, voucher_kind
 from carepos_ledger import (
+    acceptance_rows,
+    accounts,
     acting,
     allotments,
     cards,
@@ -120,6 +122,7 @@ class Book:
         self._read_ownerless(connection, shelf, batch)
         self._read_drawing(connection, shelf, batch)
         shelf.homes |= homes.read(connection, shelf, batch)
+        acceptance_rows.read(connection, shelf, batch)
         decider = Decider(shelf, self._keyring, now)
         answers = {command.record.digest: decider.decide(command) for command in batch}
         self._write(connection, shelf, clock.to_text(now))
@@ -409,7 +412,9 @@ class Book:
         undo_rows.write_returned(connection, shelf.new_returned)
         allotments.write_changed(connection, shelf.changed_allotments.values())
         homes.write(connection, shelf.new_homes)
-        _write_forfeited(connection, shelf)
+        _write_expiry(connection, shelf)
+        _write_reserves(connection, shelf)
+        acceptance_rows.write_exceptions(connection, shelf.new_exceptions, recorded_at)
         self._raise_alarms(connection, shelf.alarms)
 
     def _touched(self, shelf: Shelf) -> Iterable[tuple[int, str]]:
@@ -477,7 +482,11 @@ class Book:
                 .where(table.c.bucket == bucket)
                 .where(table.c.terminal == key[0])
                 .where(table.c.id == key[1])
-                .values(state=state.state, content_sha256=state.content_sha256)
+                .values(
+                    state=state.state,
+                    content_sha256=state.content_sha256,
+                    posting=state.posting,
+                )
             )
 
     def _write_postings(self, connection: Connection, shelf: Shelf, recorded_at: str) -> None:
@@ -551,23 +560,34 @@ def _at_best_together(step: _Step, batch: list[Command]) -> dict[str, Decided | 
         # The batch has waited its time: now it is only looked whether each one's rows are free.
         wait = not is_lock_timeout(error)
     answers: dict[str, Decided | Problem] = {}
-    for command in batch:
-        answers |= _alone(step, command, wait)
+    for unit in _units(batch):
+        answers |= _alone(step, unit, wait)
     return answers
 
 
-def _alone(step: _Step, command: Command, wait: bool) -> dict[str, Decided | Problem]:
+def _units(batch: list[Command]) -> list[list[Command]]:
+    """Each record by itself; a sale and its acceptance, which are judged together, as two."""
+    units: dict[object, list[Command]] = {}
+    for command in batch:
+        record = command.record
+        paired = command.is_late or record.kind == "accept_offline"
+        key = (record.terminal, record.id) if paired else record.digest
+        units.setdefault(key, []).append(command)
+    return list(units.values())
+
+
+def _alone(step: _Step, unit: list[Command], wait: bool) -> dict[str, Decided | Problem]:
     """Again while it loses races. A lost COMMIT is looked up like this: the record's digest is
     either stored by now, or it is decided anew."""
     for _ in range(TRIES):
         try:
-            return step([command], wait)
+            return step(unit, wait)
         except DBAPIError as error:
             if not is_conflict(error):
                 raise
             if is_lock_timeout(error):
-                return {command.record.digest: Problem("in_flight")}
-    return {command.record.digest: Problem("try_again")}
+                return {command.record.digest: Problem("in_flight") for command in unit}
+    return {command.record.digest: Problem("try_again") for command in unit}
 
 
 def _decided_before(connection: Connection, commands: Sequence[Command]) -> set[str]:
@@ -601,21 +621,35 @@ def _listed_as(posting: Posting) -> dict[str, Any]:
     }
 
 
-def _write_forfeited(connection: Connection, shelf: Shelf) -> None:
-    """Vouchers that may be used a while longer, and programmes that have more to issue."""
+def _write_expiry(connection: Connection, shelf: Shelf) -> None:
+    """Vouchers that may be used a while longer."""
+    table = schema.vouchers
     for (bucket, voucher), until in sorted(shelf.new_expiry.items()):
-        table = schema.vouchers
         connection.execute(
             update(table)
             .where(table.c.bucket == bucket, table.c.voucher == voucher)
             .values(expires_at=clock.to_text(until))
         )
-    for programme, amount_minor in sorted(shelf.unreserved.items()):
-        table = schema.programmes
+
+
+def _write_reserves(connection: Connection, shelf: Shelf) -> None:
+    """What postings moved of programmes' own accounts: after forfeits there is more to issue, and
+    what vouchers did not cover is paid from the loss reserve."""
+    moved: dict[tuple[str, str], int] = {}
+    for posting in shelf.new_postings:
+        for entry in posting.entries:
+            if entry.account in (accounts.UNRESERVED, accounts.LOSS_RESERVE):
+                key = (posting.programme, entry.account)
+                moved[key] = moved.get(key, 0) + entry.amount
+    table = schema.programmes
+    for (programme, account), amount in sorted(moved.items()):
+        column = (
+            table.c.unreserved_minor
+            if account == accounts.UNRESERVED
+            else table.c.loss_reserve_minor
+        )
         connection.execute(
-            update(table)
-            .where(table.c.programme == programme)
-            .values(unreserved_minor=table.c.unreserved_minor + amount_minor)
+            update(table).where(table.c.programme == programme).values({column: column + amount})
         )
 
 

@@ -363,6 +363,7 @@ def _status(client: OperatorClient, args: argparse.Namespace) -> int:
         ("funded_minor", "funded 资金"),
         ("unreserved_minor", "  unreserved 未发放"),
         ("loss_reserve_minor", "  loss reserve 损失准备"),
+        ("lost_minor", "  lost 已损失"),
         ("issued_minor", "  issued 已发放"),
         ("available_minor", "    available 可用"),
         ("allotted_minor", "    set aside for tills 已预留"),

@@ -7,20 +7,23 @@ next record of the batch sees it; `book` writes the shelf's changes once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from carepos import clock, outcome, rules, token
+from carepos.acceptance import AcceptOffline
 from carepos.claims import Acting
 from carepos.keys import SigningKey
+from carepos.offline_rule import Liability
 from carepos.outcome import VoucherState
 from carepos.record import KeyChange, Redeem, Reversal
 from carepos.refusals import Refusal, Reserved
 from carepos.token import VISIT, IdentityToken
 from carepos.undo import Refund, Sold, Void
 from carepos.voucher import Programme, Voucher
-from carepos_ledger import accounts, key_rules
+from carepos_ledger import accepting, accounts, key_rules
+from carepos_ledger.accepting import Accepting, Booked, Held, NotBooked
 from carepos_ledger.accounts import Entry
 from carepos_ledger.allotments import Drawn, draw
 from carepos_ledger.keyring import Keyring
@@ -32,6 +35,7 @@ from carepos_ledger.shelf import (
     Decided,
     Holder,
     Key,
+    ListedException,
     Posted,
     Posting,
     Shelf,
@@ -50,6 +54,7 @@ class Decider:
         self._key: SigningKey = keyring.signing
         self._now = now
         self._taking_back = TakingBack(shelf, now)
+        self._accepting = Accepting(shelf, keyring, now)
         for held in list(shelf.allotments.values()):
             for allotment in held:
                 if now >= allotment.reclaim_after:
@@ -66,6 +71,8 @@ class Decider:
                     decided = self._redeem(command, command.record.content)
                 case Reversal():
                     decided = self._reversal(command, command.record.content)
+                case AcceptOffline():
+                    decided = self._accept(command, command.record.content)
                 case Void() | Refund():
                     decided = self._undo(command, command.record.content)
                 case KeyChange():
@@ -74,8 +81,7 @@ class Decider:
                     decided = self._plain(command)
         except Problem as problem:
             return problem
-        self._shelf.outcomes[command.record.digest] = decided
-        self._shelf.new_outcomes[command.record.digest] = (command, decided)
+        self._keep(command, decided)
         return decided
 
     # ── redeem ─────────────────────────────────────────────────────────────────────────────────
@@ -86,6 +92,14 @@ class Decider:
         known = self._shelf.attempts.get(key)
         if known is not None:
             return self._again(command, key, known)
+        if command.is_late:
+            accepted = self._shelf.acceptances.get(key)
+            if accepted is None:
+                raise Problem(
+                    "acceptance_missing", "its accept_offline must travel right behind it"
+                )
+            self._judge(command, accepted)
+            return self._shelf.outcomes[record.digest]
         self._require_active(command)
         # Before the token, whose first use would be remembered though nothing is decided.
         programme = self._shelf.programmes.get(redeem.programme)
@@ -275,6 +289,22 @@ class Decider:
             sums[key] = sums.get(key, 0) + amount_minor
 
     def _post(self, command: Command, redeem: Redeem, draws: dict[str, Drawn]) -> Decided:
+        record = command.record
+        entries = self._book_draws(command, redeem, draws)
+        self._begin(
+            command,
+            AttemptState("posted", record.content_sha256, record.digest, record.digest),
+        )
+        return self._sign_posted("posted", command, redeem.currency, entries)
+
+    def _book_draws(
+        self,
+        command: Command,
+        redeem: Redeem,
+        draws: Mapping[str, Drawn],
+        more: Sequence[Entry] = (),
+    ) -> list[Entry]:
+        """Book a redemption that is paid so; its legs."""
         record, shelf, merchant = command.record, self._shelf, command.terminal.merchant
         entries = accounts.redemption(
             [shelf.holdings[voucher].balance for voucher in draws],
@@ -292,6 +322,7 @@ class Decider:
             )
             for allotment, minor, quantity in each.allotments:
                 shelf.change(allotment.less(minor, quantity))
+        entries += more
         shelf.apply(entries)
         shelf.new_postings.append(
             Posting(record.digest, "redeem", redeem.programme, record.bucket, command, entries)
@@ -300,7 +331,7 @@ class Decider:
             record.digest,
             "redeem",
             redeem.programme,
-            command.terminal.merchant,
+            merchant,
             redeem.currency,
             record.sequence,
             record.incarnation,
@@ -310,11 +341,7 @@ class Decider:
         shelf.sold[record.digest] = Sold(
             redeem.basket, redeem.allocation, redeem.currency, record.occurred_at, self._now
         )
-        self._begin(
-            command,
-            AttemptState("posted", record.content_sha256, record.digest, record.digest),
-        )
-        return self._sign_posted("posted", command, redeem.currency, entries)
+        return entries
 
     def _refuse(self, command: Command, refusal: Refusal) -> Decided:
         record = command.record
@@ -345,6 +372,107 @@ class Decider:
             return self._sign("refused", command, refusal=Refusal("id_content_mismatch"))
         self._move(key, command, replace(known, state="reversed"))
         return self._take_back("reversed", command, posted, kind="reversal")
+
+    # ── sold without the ledger ────────────────────────────────────────────────────────────────
+
+    def _accept(self, command: Command, content: AcceptOffline) -> Decided:
+        """An acceptance whose sale was decided before, or comes with it."""
+        record = command.record
+        key = (record.terminal, record.id)
+        sale, known = self._shelf.late_sales.get(key), self._shelf.attempts.get(key)
+        if sale is None or sale.record.digest != content.record_sha256:
+            raise Problem("acceptance_missing", "its redeem must travel right before it")
+        if known is None or known.state == "refused":
+            self._judge(sale, command)
+            return self._shelf.outcomes[record.digest]
+        if known.content_sha256 not in (None, sale.record.content_sha256):
+            self._shelf.alarms.append(("id_content_mismatch", command))
+            return self._except(command, sale, Refusal("id_content_mismatch"))
+        posted = self._shelf.posted.get(known.posting or "")
+        if known.state == "reversed" or posted is None or not posted.left():
+            return self._except(command, sale, Refusal("already_undone"))
+        return self._sign_posted("posted", command, posted.currency, posted.entries)
+
+    def _judge(self, sale: Command, accepted: Command) -> None:
+        """Decide a sale and its acceptance together; both have their outcomes then."""
+        self._require_active(accepted)
+        content = accepted.record.content
+        assert isinstance(content, AcceptOffline)
+        match self._accepting.judge(sale, content):
+            case Held(reason):
+                raise Problem("malformed", f"can't be judged: {reason}", field="evidence")
+            case NotBooked(refusal):
+                self._enter(sale, None)
+                self._keep(sale, self._except(sale, sale, refusal, listed=False))
+                self._keep(accepted, self._except(accepted, sale, refusal))
+            case Booked() as booked:
+                self._book_late(sale, accepted, booked)
+
+    def _book_late(self, sale: Command, accepted: Command, booked: Booked) -> None:
+        record, redeem = sale.record, sale.record.redeem
+        is_programmes = booked.liability == "programme"
+        paid_minor = booked.shortfall_minor if is_programmes else 0
+        more = accepting.loss(sale.terminal.merchant, redeem.currency, paid_minor)
+        entries = self._book_draws(sale, redeem, booked.draws, more)
+        if paid_minor:
+            self._shelf.loss_reserve[redeem.programme] -= paid_minor
+        self._shelf.sold[record.digest] = replace(
+            self._shelf.sold[record.digest],
+            occurred_at=record.occurred_at,
+            accepted_offline=True,
+            is_short=bool(booked.shortfall_minor),
+        )
+        self._enter(sale, record.digest)
+        if booked.shortfall_minor:
+            self._list(accepted, "posted_short", booked.shortfall_minor, sale, booked.liability)
+        for command in (sale, accepted):
+            states = tuple(self._states(command, redeem.currency, entries))
+            self._keep(
+                command,
+                self._sign(
+                    "posted_short" if booked.shortfall_minor else "posted",
+                    command,
+                    currency=redeem.currency if states or not booked.shortfall_minor else None,
+                    amount_minor=sum(state.amount_minor for state in states),
+                    vouchers=states,
+                    shortfall_minor=booked.shortfall_minor,
+                    liability=booked.liability,
+                ),
+            )
+
+    def _enter(self, sale: Command, posting: str | None) -> None:
+        """Where the attempt stands now; one that was refused online is judged anew, once."""
+        record = sale.record
+        key = (record.terminal, record.id)
+        state = "refused" if posting is None else "posted"
+        made = AttemptState(state, record.content_sha256, record.digest, posting)
+        known = self._shelf.attempts.get(key)
+        if known is None:
+            self._begin(sale, made)
+        else:
+            self._move(key, sale, replace(known, state=state, posting=posting))
+
+    def _except(
+        self, command: Command, sale: Command, refusal: Refusal, *, listed: bool = True
+    ) -> Decided:
+        content = self._shelf.acceptances[sale.record.terminal, sale.record.id].record.content
+        assert isinstance(content, AcceptOffline)
+        if listed:
+            minor = sale.record.redeem.programme_minor
+            self._list(command, refusal.code, minor, sale, content.liability)
+        return self._sign("exception", command, refusal=refusal, liability=content.liability)
+
+    def _list(
+        self, command: Command, reason: str, amount_minor: int, sale: Command, liability: str
+    ) -> None:
+        currency = sale.record.redeem.currency
+        self._shelf.new_exceptions.append(
+            ListedException(command, reason, amount_minor, currency, liability)
+        )
+
+    def _keep(self, command: Command, decided: Decided) -> None:
+        self._shelf.outcomes[command.record.digest] = decided
+        self._shelf.new_outcomes[command.record.digest] = (command, decided)
 
     # ── void and refund ────────────────────────────────────────────────────────────────────────
 
@@ -487,6 +615,8 @@ class Decider:
         currency: str | None = None,
         amount_minor: int = 0,
         vouchers: tuple[VoucherState, ...] = (),
+        shortfall_minor: int = 0,
+        liability: Liability | None = None,
     ) -> Decided:
         body = outcome.payload(
             result,
@@ -497,6 +627,8 @@ class Decider:
             currency=currency,
             amount_minor=amount_minor,
             vouchers=vouchers,
+            shortfall_minor=shortfall_minor,
+            liability=liability,
         )
         return Decided(result, outcome.sign(body, self._key))
 

@@ -71,6 +71,48 @@ def fund(
     return "created"
 
 
+def reserve_for_losses(
+    connection: Connection, programme: str, amount_minor: int, reference: str, *, now: datetime
+) -> Done:
+    """Raises Problem `not_found`, `not_funded`, or `already_exists_differently` for a reference
+    that was booked with another amount."""
+    held = locked_programme(connection, programme)
+    bucket = ids.terminal_bucket(programme)
+    posting = digest(f"carepos/loss-reserve/v1|{programme}|{reference}".encode("ascii"))
+    legs = accounts.loss_reserve(amount_minor, held.currency)
+    booked = _entries_of(connection, bucket, posting)
+    if booked == legs:
+        return "exists"
+    if booked:
+        raise Problem(
+            "already_exists_differently",
+            "this reference was booked with another amount",
+            field="reference",
+        )
+    if amount_minor > held.unreserved_minor:
+        raise Problem("not_funded", "the programme has less that is not reserved")
+    connection.execute(
+        insert(schema.postings).values(
+            bucket=bucket,
+            posting=posting,
+            kind="fund",
+            programme=programme,
+            recorded_at=clock.to_text(now),
+        )
+    )
+    connection.execute(insert(schema.entries), entry_rows(bucket, posting, programme, legs))
+    table = schema.programmes
+    connection.execute(
+        update(table)
+        .where(table.c.programme == programme)
+        .values(
+            unreserved_minor=table.c.unreserved_minor - amount_minor,
+            loss_reserve_minor=table.c.loss_reserve_minor + amount_minor,
+        )
+    )
+    return "created"
+
+
 def _entries_of(connection: Connection, bucket: int, posting: str) -> list[Entry]:
     table = schema.entries.c
     rows = connection.execute(

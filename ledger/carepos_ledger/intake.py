@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from sqlalchemy import select
 
 from carepos import presentation, record, strict_json, unknown_key

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
 
-from carepos import ids, money, strict_json
+from carepos import clock, ids, money, strict_json
 from carepos.clock import Clock
 from carepos.errors import Malformed
 from carepos.ids import RandomBytes
@@ -105,6 +105,21 @@ class Office:
             ),
         )
 
+    def reserve_for_losses(self, programme: str, amount_minor: int, reference: str) -> Done:
+        """Set money of a programme aside for sales without the ledger that no voucher covers.
+
+        Once per reference. Raises Problem `not_found`, `not_funded`, `already_exists_differently`.
+        """
+        ids.name(programme, "programme")
+        strict_json.integer(amount_minor, "amount_minor", low=1, high=money.MAX_AMOUNT_MINOR)
+        ids.label(reference, "reference")
+        return act(
+            self._database,
+            lambda c: funding.reserve_for_losses(
+                c, programme, amount_minor, reference, now=self._now()
+            ),
+        )
+
     def freeze(
         self,
         programme: str,
@@ -145,7 +160,9 @@ class Office:
             connection.execute(
                 update(vouchers)
                 .where(vouchers.c.bucket == held.bucket, vouchers.c.voucher == held.voucher)
-                .values(frozen=int(frozen))
+                .values(
+                    frozen=int(frozen), frozen_at=clock.to_text(self._now()) if frozen else None
+                )
             )
             # A voucher that is freed is stopped by nobody, also if the office freezes it later.
             stops = schema.voucher_stops

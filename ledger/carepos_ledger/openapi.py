@@ -514,6 +514,7 @@ _PATHS: Final[dict[str, Schema]] = {
                 funded_minor=_SUM,
                 unreserved_minor=_SUM,
                 loss_reserve_minor=_SUM,
+                lost_minor=_SUM,
                 issued_minor=_SUM,
                 available_minor=_SUM,
                 allotted_minor=_SUM,

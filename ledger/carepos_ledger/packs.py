@@ -36,7 +36,7 @@ from carepos_ledger.book import (
     read_programmes,
 )
 from carepos_ledger.cards import TRIES
-from carepos_ledger.database import Database
+from carepos_ledger.database import Database, insert_or_ignore
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.problems import Problem
 from carepos_ledger.shelf import Holder, Terminal
@@ -98,6 +98,7 @@ class Packs:
         }
         data = strict_json.canonical(body)
         self._keep(terminal, [data, *segments])
+        self._note(terminal, digest(data))
         return self._signed(terminal, data)
 
     def _shared(self, terminal: Terminal) -> dict[str, object]:
@@ -133,6 +134,16 @@ class Packs:
             "file": {"sha256": sha256, "length": len(data)},
         }
         return sha256, jws.sign(payload, typ=jws.MANIFEST, key=self._keyring.signing)
+
+    def _note(self, terminal: Terminal, sha256: str) -> None:
+        """When it was made first: what a till that sells by it could know."""
+        row = {
+            "terminal": terminal.terminal,
+            "sha256": sha256,
+            "made_at": clock.to_text(self._now()),
+        }
+        with self._database.write() as connection:
+            connection.execute(insert_or_ignore(connection, schema.pack_issues), [row])
 
     def _keep(self, terminal: Terminal, files: Sequence[bytes]) -> None:
         table, now = schema.pack_files, self._now()

@@ -1,10 +1,11 @@
 """A programme's money in one look, and the proof that its two sums hold (INV-2).
 
-funded = unreserved + loss_reserve + issued - returned; issued = available + allotted + saved +
-redeemed + returned. Redeemed is what stands: what was voided, reversed or refunded is not. Returned
-went back to the programme: what erased people's vouchers still held, and what an expired voucher
-held before or got by a refund that nobody can use. Everything is summed from entries; beside it
-stand the balances that postings changed, which must say the same.
+funded = unreserved + loss_reserve + issued + lost - returned; issued = available + allotted +
+saved + redeemed + returned. Redeemed is what stands: what was voided, reversed or refunded is not.
+Returned went back to the programme: what erased people's vouchers still held, and what an expired
+voucher held before or got by a refund that nobody can use. Lost is what the loss reserve paid for
+sales without the ledger that no voucher covered. Everything is summed from entries; beside it stand
+the balances that postings changed, which must say the same.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class ProgrammeSums:
     funded_minor: int
     unreserved_minor: int
     loss_reserve_minor: int
+    lost_minor: int
     issued_minor: int
     available_minor: int
     allotted_minor: int
@@ -59,6 +61,7 @@ class ProgrammeSums:
             "funded_minor": self.funded_minor,
             "unreserved_minor": self.unreserved_minor,
             "loss_reserve_minor": self.loss_reserve_minor,
+            "lost_minor": self.lost_minor,
             "issued_minor": self.issued_minor,
             "available_minor": self.available_minor,
             "allotted_minor": self.allotted_minor,
@@ -109,7 +112,7 @@ def _judged(
 ) -> ProgrammeSums:
     by_account: Counter[tuple[str, str]] = Counter()
     issued: Counter[str] = Counter()
-    returned = 0
+    returned = lost = 0
     for (what, kind, account, unit), amount in found.items():
         if what == "entries":
             if accounts.is_allotted(account):
@@ -119,6 +122,8 @@ def _judged(
                 issued[unit] += amount
             if kind == "forfeit" and account == accounts.UNRESERVED:
                 returned += amount
+            if kind != "fund" and account == accounts.LOSS_RESERVE:
+                lost -= amount
 
     def money(account: str) -> int:
         return by_account[account, currency]
@@ -127,7 +132,7 @@ def _judged(
         return found[("balance", "", name, "")]
 
     funded, unreserved = -money(accounts.FUNDER), money(accounts.UNRESERVED)
-    loss_reserve, paid = money(accounts.LOSS_RESERVE), money(accounts.PAYABLE)
+    loss_reserve, redeemed = money(accounts.LOSS_RESERVE), money(accounts.PAYABLE) - lost
     available, saved = money(accounts.AVAILABLE), money(accounts.SAVED)
     allotted = money(_ALLOTTED)
     units = sorted({unit for _, unit in by_account} - {currency})
@@ -142,8 +147,8 @@ def _judged(
         for unit in units
     }
     promises = {
-        "funded is not unreserved + loss_reserve + issued - returned": (
-            funded == unreserved + loss_reserve + issued[currency] - returned
+        "funded is not unreserved + loss_reserve + issued + lost - returned": (
+            funded == unreserved + loss_reserve + issued[currency] + lost - returned
         ),
         "issued is not available + allotted + saved + redeemed + returned": (
             issued[currency] == available + allotted + saved + redeemed + returned
@@ -173,6 +178,7 @@ def _judged(
         funded_minor=funded,
         unreserved_minor=unreserved,
         loss_reserve_minor=loss_reserve,
+        lost_minor=lost,
         issued_minor=issued[currency],
         available_minor=available,
         allotted_minor=allotted,

@@ -286,6 +286,7 @@ vouchers = Table(
     _counter("available_minor"),
     _counter("saved_minor"),
     _counter("available_quantity"),
+    _text("frozen_at", null=True),  # when it was frozen last: a pack made before could not say so
     PrimaryKeyConstraint("bucket", "voucher"),
     Index(None, "bucket", "beneficiary"),
     UniqueConstraint("voucher"),
@@ -336,6 +337,17 @@ pack_files = Table(
     _text("sha256"),
     _text("made_at"),
     Column("data", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("terminal", "sha256"),
+    **_KEYED,
+)
+
+# When each pack was made: what a till that sold without the ledger could know.
+pack_issues = Table(
+    "pack_issues",
+    metadata,
+    _text("terminal"),
+    _text("sha256"),
+    _text("made_at"),
     PrimaryKeyConstraint("terminal", "sha256"),
     **_KEYED,
 )
@@ -556,6 +568,32 @@ entries = Table(
     _number("amount"),
     PrimaryKeyConstraint("bucket", "posting", "n"),
     **_KEYED,
+)
+
+# Sales made without the ledger that a person has to look at: what vouchers did not cover, and what
+# was not booked. Closed, never deleted.
+exceptions = Table(
+    "exceptions",
+    metadata,
+    Column("n", Integer, primary_key=True),
+    _text("at"),
+    _bucket(),
+    _text("digest"),  # of the acceptance
+    _text("terminal"),
+    _text("reason"),  # posted_short, or the code of the outcome's refusal
+    _number("amount_minor"),
+    _text("currency"),
+    Column(
+        "liability",
+        Text,
+        CheckConstraint("liability IN ('programme', 'merchant')", "known"),
+        nullable=False,
+    ),
+    _text("closed_at", null=True),
+    _text("closed_by", null=True),
+    _text("note", null=True),
+    UniqueConstraint("bucket", "digest"),
+    **_STRICT,
 )
 
 # That somebody was erased, by which operator, and what went back: not who.

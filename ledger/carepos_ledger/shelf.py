@@ -147,6 +147,17 @@ Key = tuple[str, str]
 redemptions: (programme, beneficiary) or (programme, actor)."""
 
 
+@dataclass(frozen=True, slots=True)
+class ListedException:
+    """A sale that a person has to look at: what vouchers did not cover, or that was not booked."""
+
+    command: Command
+    reason: str
+    amount_minor: int
+    currency: str
+    liability: str
+
+
 Holder = tuple[int, str]
 """(bucket, beneficiary): the ledger's own name of one."""
 
@@ -179,6 +190,12 @@ class Shelf:
     sold: dict[str, Sold] = field(default_factory=dict)
     allotments: dict[str, list[Allotment]] = field(default_factory=dict)
     homes: dict[Holder, tuple[str, bool]] = field(default_factory=dict)
+    late_sales: dict[Key, Command] = field(default_factory=dict)
+    acceptances: dict[Key, Command] = field(default_factory=dict)
+    pin_verifiers: dict[tuple[str, str], str] = field(default_factory=dict)
+    frozen_at: dict[str, str] = field(default_factory=dict)
+    packs_made_at: dict[str, str] = field(default_factory=dict)
+    loss_reserve: dict[str, int] = field(default_factory=dict)
     ownerless: set[str] = field(default_factory=set)
     statuses: dict[str, str] = field(default_factory=dict)
     merchants: dict[str, str] = field(default_factory=dict)
@@ -195,7 +212,7 @@ class Shelf:
     new_returned: list[tuple[Posted, Command]] = field(default_factory=list)
     new_expiry: dict[tuple[int, str], datetime] = field(default_factory=dict)
     new_homes: dict[Holder, str] = field(default_factory=dict)
-    unreserved: dict[str, int] = field(default_factory=dict)
+    new_exceptions: list[ListedException] = field(default_factory=list)
     changed_allotments: dict[tuple[str, int], Allotment] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
     alarms: list[tuple[str, Command]] = field(default_factory=list)

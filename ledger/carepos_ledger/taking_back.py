@@ -161,8 +161,6 @@ class TakingBack:
         self._shelf.new_postings.append(
             Posting(posting, "forfeit", programme, command.record.bucket, None, entries)
         )
-        left = balance.available_minor + balance.saved_minor
-        self._shelf.unreserved[programme] = self._shelf.unreserved.get(programme, 0) + left
 
 
 def _vouchers(entries: list[Entry]) -> set[str]:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, insert, select, tuple_
 
 from carepos import clock, record
 from carepos.keys import KeySet, PublicKey, unb64
+from carepos.record import Record
 from carepos.undo import Refund, Sold, Void
 from carepos_ledger import schema
 from carepos_ledger.accounts import Entry
@@ -68,17 +69,24 @@ def read_sold(
     }
     keys = _keys(connection, {row.terminal for row in times.values()})
     settled, refunded = _settled(connection, places), read_refunded(connection, places)
+    sales_read = {
+        digest: record.read(text.decode("ascii"), keys=keys)
+        for digest, text in connection.execute(
+            select(kept.digest, kept.jws).where(tuple_(kept.bucket, kept.digest).in_(places))
+        )
+    }
+    accepted = _accepted(connection, sales_read.values())
     found = {}
-    for digest, text in connection.execute(
-        select(kept.digest, kept.jws).where(tuple_(kept.bucket, kept.digest).in_(places))
-    ):
-        sale = record.read(text.decode("ascii"), keys=keys)
+    for digest, sale in sales_read.items():
         found[digest] = Sold(
             sale.redeem.basket,
             sale.redeem.allocation,
             sale.redeem.currency,
             sale.occurred_at,
             clock.from_text(times[digest].recorded_at),
+            accepted_offline=(sale.terminal, sale.id) in accepted,
+            is_short=(sale.terminal, sale.id) in accepted
+            and accepted[sale.terminal, sale.id] == "posted_short",
             settled=digest in settled,
             undone=not sales[digest].left(),
             refunded=refunded.get(digest, {}),
@@ -91,6 +99,21 @@ def _keys(connection: Connection, terminals: set[str]) -> KeySet:
     table = schema.terminal_keys.c
     rows = connection.scalars(select(table.x).where(table.terminal.in_(sorted(terminals))))
     return KeySet(PublicKey(unb64(x)) for x in rows)
+
+
+def _accepted(connection: Connection, sales: Iterable[Record]) -> dict[tuple[str, str], str]:
+    """By (terminal, id): the result of the acceptance of those that were sold offline."""
+    keys = sorted((sale.bucket, sale.terminal, sale.id) for sale in sales)
+    table = schema.records.c
+    return {
+        (row.terminal, row.id): row.result
+        for row in connection.execute(
+            select(table.terminal, table.id, table.result).where(
+                tuple_(table.bucket, table.terminal, table.id).in_(keys),
+                table.kind == "accept_offline",
+            )
+        )
+    }
 
 
 def _settled(connection: Connection, places: list[Place]) -> set[str]:

@@ -53,7 +53,7 @@ class VoucherStops:
             connection.execute(
                 update(vouchers)
                 .where(vouchers.c.bucket == bucket, vouchers.c.voucher == voucher)
-                .values(frozen=1)
+                .values(frozen=1, frozen_at=at)
             )
             connection.execute(insert(stops).values(**key, stopped_at=at))
             connection.execute(

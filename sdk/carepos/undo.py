@@ -206,7 +206,8 @@ class Sold:
     """A sale that stands in the book, as a void or refund of it looks at it.
 
     `refunded` is, by line, how much of it came back before; `undone` whether it was taken back
-    whole; `settled` whether a settlement batch holds it.
+    whole; `settled` whether a settlement batch holds it; `is_short` whether vouchers covered less
+    than the allocation says, so that its lines can't be given back one by one.
     """
 
     basket: tuple[Line, ...]
@@ -215,6 +216,7 @@ class Sold:
     occurred_at: datetime
     recorded_at: datetime
     accepted_offline: bool = False
+    is_short: bool = False
     settled: bool = False
     undone: bool = False
     refunded: Mapping[int, int] = field(default_factory=dict)
@@ -278,6 +280,8 @@ def refund_refusal(
     """Why these lines can't come back. `terms` are those of the sale's vouchers, by id."""
     if sold.is_used_up:
         return Refusal("already_undone")
+    if sold.is_short:
+        return Refusal("refund_exceeds")
     if programme.refunds is None:
         return Refusal("refund_not_allowed")
     if now - sold.recorded_at >= timedelta(seconds=programme.refunds.window_s):

@@ -19,8 +19,12 @@ from typing import Any, TypeVar
 from sqlalchemy import delete, select, update
 
 from carepos import ids, jws, outcome, record, token
+from carepos.acceptance import AcceptOffline
 from carepos.basket import Entry, Line
-from carepos.keys import SigningKey, digest
+from carepos.evidence import seal
+from carepos.keys import KeySet, SigningKey, digest
+from carepos.offline import AllotmentUse
+from carepos.offline_rule import Liability
 from carepos.outcome import Outcome
 from carepos.record import DayReport, Record, Redeem, Reversal, ReversalReason, Start
 from carepos.undo import Original, Refund, ReturnedLine, Sold, Void, parts_of
@@ -346,6 +350,37 @@ class Rig:
             sequence=sequence,
         )
         return {"record": made.jws, "token": text}
+
+    def offline_sale(
+        self,
+        signer: Signer,
+        holder: Holder,
+        amount_minor: int = 6_000,
+        *,
+        uses: Sequence[AllotmentUse] = (),
+        liability: Liability = "programme",
+        pack_sha256: str = "A" * 43,
+        pin_proof: str | None = None,
+        **changes: Any,
+    ) -> list[Envelope]:
+        """A sale that went out of the door without the ledger, as it comes up later: the redeem and
+        its acceptance, with the token sealed."""
+        sale = self.redeem(signer, holder, amount_minor, **changes)
+        redeem = record.read(sale["record"], keys=KeySet([signer.key.public]))
+        evidence = seal(
+            sale["token"],
+            pin_proof=pin_proof,
+            key=self.keyring.evidence_key,
+            terminal=signer.terminal,
+            attempt_id=redeem.id,
+        )
+        accept = signer.sign(
+            AcceptOffline(redeem.digest, liability, pack_sha256, tuple(uses)), redeem.id
+        )
+        return [
+            {"record": redeem.jws, "evidence": evidence},
+            {"record": accept.jws, "evidence": evidence},
+        ]
 
     def reference(self, signer: Signer, holder: Holder) -> str:
         return self.keyring.beneficiary_ref(signer.merchant, ISSUER, holder.sub)

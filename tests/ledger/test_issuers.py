@@ -83,9 +83,7 @@ def place(rig: Rig) -> Iterator[Place]:
         issuers = Issuers(rig.database, rig.now)
         server.publishes(rig.issuer_key)
         assert issuers.put_source(ISSUER, server.url) == "changed"
-        intake = Intake(
-            rig.database, AUDIENCE, rig.now, rig.keyring.evidence, issuers.learn
-        )
+        intake = Intake(rig.database, AUDIENCE, rig.now, rig.keyring.evidence, issuers.learn)
         yield Place(rig, server, issuers, intake, rig.holder())
 
 

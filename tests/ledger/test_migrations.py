@@ -80,7 +80,16 @@ def empty(connection: Connection) -> None:
 def test_an_upgrade_makes_the_tables_of_the_schema(database: Database) -> None:
     """From empty, migrations give the columns, types, NOT NULLs, CHECKs, keys, uniques and
     indexes of `schema.py`, on SQLite also STRICT and WITHOUT ROWID: nothing more, nothing less."""
-    assert migrations.upgrade(database) == ["0001", "0002", "0003", "0004", "0005", "0006", "0007"]
+    assert migrations.upgrade(database) == [
+        "0001",
+        "0002",
+        "0003",
+        "0004",
+        "0005",
+        "0006",
+        "0007",
+        "0008",
+    ]
     with database.write() as connection:
         migrated = description(connection)
         empty(connection)
@@ -223,7 +232,7 @@ def test_what_was_booked_before_0006_can_be_undone_after_it(database: Database) 
             decided,
         ):
             connection.execute(text(statement))
-    assert migrations.upgrade(database) == ["0006", "0007"]
+    assert migrations.upgrade(database) == ["0006", "0007", "0008"]
     with database.read() as connection:
         originals = connection.execute(text("SELECT posting, original FROM postings")).all()
         buckets = connection.execute(text("SELECT digest, bucket FROM terminal_notes")).all()
@@ -255,7 +264,7 @@ def test_two_servers_that_start_at_once_both_find_it_done(
         watcher.execute("SELECT pg_advisory_unlock(%s)", [migrations._LOCK])
         said = sorted(process.communicate()[0].strip() for process in processes)
         assert [process.returncode for process in processes] == [0, 0]
-        assert said == ["['0001', '0002', '0003', '0004', '0005', '0006', '0007']", "[]"]
+        assert said == ["['0001', '0002', '0003', '0004', '0005', '0006', '0007', '0008']", "[]"]
 
 
 def test_a_second_process_on_one_sqlite_ledger_is_refused(database_url: str) -> None:
