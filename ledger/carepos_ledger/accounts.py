@@ -184,6 +184,19 @@ def set_aside(balance: Balance, minor: int, quantity: int, *, terminal: str) -> 
     return _without_zeros(legs)
 
 
+def given_back(balance: Balance, minor: int, quantity: int) -> list[Entry]:
+    """As an outcome tells what goes back to a voucher: the legs as if they had left it."""
+    unit = balance.currency if balance.terms is None else balance.terms.unit
+    return [
+        entry
+        for entry in (
+            Entry(AVAILABLE, balance.voucher, balance.currency, -minor),
+            Entry(AVAILABLE, balance.voucher, unit, -quantity),
+        )
+        if entry.amount
+    ]
+
+
 def _leave(balance: Balance, minor: int, quantity: int) -> list[Entry]:
     """The legs by which this much leaves (or, negative, enters) a voucher's own accounts."""
     left = balance.available_minor + balance.saved_minor - minor

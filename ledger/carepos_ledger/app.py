@@ -37,6 +37,7 @@ from carepos_ledger.intake import Intake
 from carepos_ledger.issuers import Issuers
 from carepos_ledger.keyring import Keyring, refuse_keys
 from carepos_ledger.office import Office
+from carepos_ledger.offline_exceptions import OfflineExceptions
 from carepos_ledger.operators import Operators
 from carepos_ledger.packs import Packs
 from carepos_ledger.privacy_routes import People
@@ -137,7 +138,11 @@ def build(
     app.register_blueprint(privacy_routes.blueprint(operators, people, retention))
     app.register_blueprint(
         use_routes.blueprint(
-            Uses(database), Disputes(database, now), VoucherStops(database, now), operators.named
+            Uses(database),
+            Disputes(database, now),
+            VoucherStops(database, now),
+            OfflineExceptions(database, now),
+            operators.named,
         )
     )
     pages = HolderPages(database, settings.audience, now, settings.zone)

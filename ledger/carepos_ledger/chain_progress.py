@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
+from carepos.acceptance import ReturnAllotment
 from carepos.undo import Refund, Void
 from carepos_ledger import schema
 from carepos_ledger.shelf import Command
@@ -25,7 +26,7 @@ Chain = tuple[str, str]
 
 def waits(command: Command) -> bool:
     """Whether this record is decided only when all before it are."""
-    return isinstance(command.record.content, Void | Refund)
+    return isinstance(command.record.content, Void | Refund | ReturnAllotment)
 
 
 def advance(connection: Connection, commands: Sequence[Command]) -> None:

@@ -269,6 +269,16 @@ def _money_and_vouchers(commands: argparse._SubParsersAction[argparse.ArgumentPa
     fund.add_argument("--amount", required=True, help="as money is written: 142740 or 142,740.00")
     fund.add_argument("--reference", required=True, help="the transfer's; known ones book nothing")
 
+    reserve = _remote(
+        commands,
+        "reserve-losses",
+        "set money aside for offline sales that no voucher covers, once 损失准备",
+        _reserve_losses,
+    )
+    reserve.add_argument("programme", metavar="PROGRAMME")
+    reserve.add_argument("--amount", required=True, help="as money is written")
+    reserve.add_argument("--reference", required=True, help="yours; a known one books nothing")
+
     issue = _leaf(commands, "issue", "issue a list's vouchers 批量发放", _issue)
     _address(issue)
     issue.add_argument("file", type=Path, metavar="FILE.csv")
@@ -308,6 +318,16 @@ def _fund(client: OperatorClient, args: argparse.Namespace) -> int:
     )
     shown = f"{format_amount(amount_minor, currency)} {currency} of {args.funder}"
     return _tell(answer, shown)
+
+
+def _reserve_losses(client: OperatorClient, args: argparse.Namespace) -> int:
+    path = f"/programmes/{_segment(args.programme)}"
+    currency = strict_json.text(client.get(path).get("currency"), "currency", low=3, high=3)
+    amount_minor = read_amount(args.amount, currency)
+    answer = client.post(
+        f"{path}/loss-reserve", {"amount_minor": amount_minor, "reference": args.reference}
+    )
+    return _tell(answer, f"{format_amount(amount_minor, currency)} {currency} for losses")
 
 
 def read_amount(text: str, currency: str) -> int:
@@ -495,6 +515,16 @@ def _what_beneficiaries_say(commands: argparse._SubParsersAction[argparse.Argume
         "--say", metavar="SENTENCE", help="what the beneficiary reads; no name, no number in it"
     )
 
+    excepted = _remote(
+        commands,
+        "exceptions",
+        "sales without the ledger that a person looks at; 1 if any is open 离线例外",
+        _exceptions,
+    )
+    excepted.add_argument("--all", action="store_true", help="those that are closed too")
+    excepted.add_argument("--close", type=int, metavar="N", help="close this one, for good")
+    excepted.add_argument("--note", metavar="SENTENCE", help="what was done; no name in it")
+
     _remote(commands, "stops", "vouchers that their holders stopped; 1 if there is any", _stops)
 
 
@@ -533,6 +563,35 @@ def _disputes(client: OperatorClient, args: argparse.Namespace) -> int:
             print(f"    {each['answer']}")
     if not waiting:
         print("No open dispute. 无待处理异议。")
+        return DONE
+    return NO
+
+
+def _exceptions(client: OperatorClient, args: argparse.Namespace) -> int:
+    if args.close is not None:
+        if args.note is None:
+            raise CommandStopped("Closing one needs --note with what was done.")
+        answer = client.put(f"/exceptions/{args.close}", {"note": args.note})
+        return _tell(answer, f"exception {args.close} is closed")
+    found: list[dict[str, Any]] = []
+    after = 0
+    while page := strict_json.array(
+        client.get(f"/exceptions?after={after}").get("exceptions"), "exceptions"
+    ):
+        found += page
+        after = strict_json.integer(page[-1]["exception"], "exception", low=after + 1)
+    waiting = [each for each in found if each["state"] == "open"]
+    for each in found if args.all else waiting:
+        amount = issue_command.number(each["amount_minor"], each["currency"])
+        print(
+            f"{each['exception']} {each['state']} · {each['reason']} · {amount} "
+            f"{each['currency']} · {each['liability']} liable · {each['store']} · "
+            f"{each['terminal']} · {each['occurred_at']}"
+        )
+        if each["note"]:
+            print(f"    {each['note']}")
+    if not waiting:
+        print("No open exception. 无待处理例外。")
         return DONE
     return NO
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from carepos import clock, outcome, rules, token
-from carepos.acceptance import AcceptOffline
+from carepos.acceptance import AcceptOffline, ReturnAllotment
 from carepos.claims import Acting
 from carepos.keys import SigningKey
 from carepos.offline_rule import Liability
@@ -73,6 +73,8 @@ class Decider:
                     decided = self._reversal(command, command.record.content)
                 case AcceptOffline():
                     decided = self._accept(command, command.record.content)
+                case ReturnAllotment():
+                    decided = self._return(command, command.record.content)
                 case Void() | Refund():
                     decided = self._undo(command, command.record.content)
                 case KeyChange():
@@ -474,6 +476,30 @@ class Decider:
         self._shelf.outcomes[command.record.digest] = decided
         self._shelf.new_outcomes[command.record.digest] = (command, decided)
 
+    def _return(self, command: Command, content: ReturnAllotment) -> Decided:
+        """What is left of the till's own allotments goes back to their vouchers."""
+        record, shelf = command.record, self._shelf
+        known = shelf.attempts.get((record.terminal, record.id))
+        if known is not None:
+            return self._undone_again(command, known)
+        self._require_active(command)
+        self._require_decided(command)
+        given: list[Entry] = []
+        currency = ""
+        for voucher, number in content.allotments:
+            for allotment in list(shelf.allotments.get(voucher, [])):
+                if (allotment.number, allotment.terminal) == (number, record.terminal):
+                    held = shelf.holdings[voucher].balance
+                    currency = held.currency
+                    given += accounts.given_back(
+                        held, allotment.left_minor, allotment.left_quantity
+                    )
+                    shelf.release(allotment)
+        self._begin(command, AttemptState("posted", record.content_sha256, record.digest, None))
+        if not given:
+            return self._sign("posted", command)
+        return self._sign_posted("posted", command, currency, given)
+
     # ── void and refund ────────────────────────────────────────────────────────────────────────
 
     def _undo(self, command: Command, wish: Void | Refund) -> Decided:
@@ -511,9 +537,11 @@ class Decider:
         if known.content_sha256 != command.record.content_sha256:
             self._shelf.alarms.append(("id_content_mismatch", command))
             return self._sign("refused", command, refusal=Refusal("id_content_mismatch"))
-        if known.posting is None:
+        if known.state == "refused":
             earlier = self._shelf.outcomes[known.record_sha256]
             return self._sign("refused", command, refusal=self._refusal_of(earlier))
+        if known.posting is None:
+            return self._sign("posted", command)
         posted = self._shelf.posted[known.posting]
         given = accounts.reversed_entries(posted.entries)
         return self._sign_posted("posted", command, posted.currency, given)
@@ -672,6 +700,8 @@ def needed_vouchers(shelf: Shelf, commands: list[Command]) -> set[tuple[int, str
         record = command.record
         if isinstance(record.content, Redeem):
             needed |= {(record.bucket, entry.voucher) for entry in record.content.allocation}
+        if isinstance(record.content, ReturnAllotment):
+            needed |= {(record.bucket, voucher) for voucher, _ in record.content.allotments}
         keys = [(record.terminal, record.id)]
         if isinstance(record.content, Void | Refund):
             keys.append((record.content.original.terminal, record.content.original.id))

@@ -670,6 +670,49 @@ _PATHS: Final[dict[str, Schema]] = {
             query=("after",),
         )
     },
+    "/v1/operators/programmes/{programme}/loss-reserve": {
+        "post": _put(
+            "Money set aside for sales without the ledger that no voucher covers",
+            _object(
+                amount_minor=_whole(1),
+                reference={"type": "string", "pattern": "^[A-Za-z0-9._-]{1,40}$"},
+            ),
+        )
+    },
+    "/v1/operators/exceptions": {
+        "get": _operator(
+            "Sales made without the ledger that a person has to look at",
+            _object(
+                exceptions=_list(
+                    _object(
+                        exception=_whole(1),
+                        state={"enum": ["open", "closed"]},
+                        reason=_TEXT,
+                        liability={"enum": ["programme", "merchant"]},
+                        amount_minor=_whole(),
+                        currency=_CURRENCY,
+                        merchant=_NAME,
+                        store=_NAME,
+                        terminal=_NAME,
+                        occurred_at=_TIME,
+                        recorded_at=_TIME,
+                        closed_at=_or_null(_TIME),
+                        note=_or_null(_TEXT),
+                    ),
+                    0,
+                    500,
+                )
+            ),
+            query=("after",),
+        )
+    },
+    "/v1/operators/exceptions/{exception}": {
+        "put": _operator(
+            "Close an exception, for good, with what was done",
+            _ref("Done"),
+            body=_object(note={"type": "string", "minLength": 1, "maxLength": 200}),
+        )
+    },
     "/v1/operators/disputes": {
         "get": _operator(
             "What beneficiaries say they did not buy",

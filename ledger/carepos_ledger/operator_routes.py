@@ -104,6 +104,13 @@ def _books(routes: Blueprint, office: Office) -> None:
             office.fund(programme, names["funder"], names["amount_minor"], names["reference"])
         )
 
+    @routes.post("/programmes/<programme>/loss-reserve")
+    def reserve_for_losses(programme: str) -> Response:
+        names = body_names("amount_minor", "reference")
+        return done_response(
+            office.reserve_for_losses(programme, names["amount_minor"], names["reference"])
+        )
+
     @routes.post("/programmes/<programme>/issue")
     def issue(programme: str) -> Response:
         names = body_names("import_key_id", "rows")

@@ -1,4 +1,4 @@
-"""What operators read of uses and disputes, and answer: HTTP and nothing more (protocol §9)."""
+"""What operators read of uses, disputes and exceptions, and answer: HTTP alone (protocol §9)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from carepos_ledger.http import (
     operators_only,
     whole_number,
 )
+from carepos_ledger.offline_exceptions import OfflineExceptions
 from carepos_ledger.uses import Uses
 from carepos_ledger.voucher_stops import VoucherStops
 
@@ -24,12 +25,13 @@ def blueprint(
     uses: Uses,
     disputes: Disputes,
     stops: VoucherStops,
+    exceptions: OfflineExceptions,
     operator_named: Callable[[str], str | None],
 ) -> Blueprint:
     """`operator_named` finds an operator by secret."""
     routes = Blueprint("operator_uses", __name__, url_prefix="/v1/operators")
 
-    operators_only(routes, operator_named, "feed", "listed")
+    operators_only(routes, operator_named, "feed", "listed", "excepted")
 
     @routes.get("/uses")
     def feed() -> Response:
@@ -53,5 +55,16 @@ def blueprint(
     def stopped() -> Response:
         no_body(request)
         return json_response({"stops": stops.listed()})
+
+    @routes.get("/exceptions")
+    def excepted() -> Response:
+        no_body(request)
+        return json_response({"exceptions": exceptions.listed(after())})
+
+    @routes.put("/exceptions/<exception>")
+    def close(exception: str) -> Response:
+        [note] = body_names("note").values()
+        number = whole_number(exception, "exception")
+        return done_response(exceptions.close(number, note, operator=g.operator))
 
     return routes

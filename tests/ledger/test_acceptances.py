@@ -8,9 +8,12 @@ import pytest
 
 from carepos.acceptance import AcceptOffline
 from carepos.basket import Line
+from carepos.errors import Malformed
 from carepos.evidence import seal
 from carepos.offline import AllotmentUse
 from carepos.outcome import Outcome
+from carepos_ledger.offline_exceptions import OfflineExceptions
+from carepos_ledger.problems import Problem
 from carepos_ledger.settlement import Settlement
 from tests.ledger.rig import MILK, PROGRAMME, RULES, Holder, Rig, code
 from tests.ledger.test_allotments import DAY, OFFLINE, Shop
@@ -232,3 +235,44 @@ def test_evidence_of_another_sale_opens_nothing(shop: Shop) -> None:
     moved = [{**each, "evidence": one[0]["evidence"]} for each in two]
     assert rig.send(*moved) == ["malformed"] * 2
     assert [each.result for each in sent(rig, two)] == ["posted"] * 2
+
+
+def test_exceptions_are_a_list_that_a_person_works_through(shop: Shop) -> None:
+    """Closed one by one with what was done, for good; closing moves no money."""
+    rig, holder = shop.rig, shop.at_home()
+    merchants_risk(shop)
+    assert shop.pay(holder, 11_500).result == "posted"
+    sent(rig, rig.offline_sale(shop.till, holder, 1_000, liability="merchant"))
+    listed = OfflineExceptions(rig.database, rig.now)
+    [found] = listed.listed()
+    assert (found["state"], found["amount_minor"], found["store"]) == ("open", 500, "zhou-shop")
+    number = found["exception"]
+    before = rig.office.programme_sums(PROGRAMME)
+    assert listed.close(number, "paid from petty cash", operator="op") == "changed"
+    assert listed.close(number, "paid from petty cash", operator="op") == "exists"
+    for wrong, problem in ((number, "already_exists_differently"), (number + 1, "not_found")):
+        with pytest.raises(Problem) as raised:
+            listed.close(wrong, "something else", operator="op")
+        assert raised.value.code == problem
+    with pytest.raises(Malformed):
+        listed.close(number, " ", operator="op")
+    assert listed.listed()[0]["state"] == "closed" and listed.listed(number) == []
+    assert rig.office.programme_sums(PROGRAMME) == before
+
+
+def test_a_loss_reserve_is_set_aside_once_and_from_what_is_free(shop: Shop) -> None:
+    """The same reference books nothing again, another amount under it is refused, and so is more
+    than the programme has."""
+    office = shop.rig.office
+    before = office.programme_sums(PROGRAMME)
+    assert office.reserve_for_losses(PROGRAMME, 4_000, "losses-1") == "exists"
+    assert office.programme_sums(PROGRAMME) == before
+    for amount, reference, problem in (
+        (4_001, "losses-1", "already_exists_differently"),
+        (before.unreserved_minor + 1, "losses-2", "not_funded"),
+    ):
+        with pytest.raises(Problem) as raised:
+            office.reserve_for_losses(PROGRAMME, amount, reference)
+        assert raised.value.code == problem
+    with pytest.raises(Problem):
+        office.reserve_for_losses("no-such", 1, "losses-1")

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
+from carepos.acceptance import ReturnAllotment
 from carepos.basket import Entry, Line
 from carepos.households import HouseholdKey, read_segment
+from carepos.ids import new_attempt_id
 from carepos.keys import digest
 from carepos.outcome import Outcome
 from carepos_ledger import schema, terminal_keys
@@ -317,3 +319,40 @@ def test_fifty_tills_race_for_one_voucher_that_is_set_aside_in_part(shop: Shop) 
         assert shop.pay(holder, 1_000, tills[0]).result == "posted"
     assert code(shop.pay(holder, 1_000, tills[1])) == "reserved_elsewhere"
     assert shop.pay(holder, 6_000).vouchers[0].from_allotment_minor == 6_000
+
+
+# ── giving back ────────────────────────────────────────────────────────────────────────────────
+
+
+def give_back(shop: Shop, holder: Holder, *numbers: int, signer: Signer | None = None) -> Any:
+    till = signer or shop.till
+    content = ReturnAllotment(tuple((holder.voucher, number) for number in numbers))
+    return till.sign(content, new_attempt_id(holder.bucket, shop.rig.now()))
+
+
+def test_a_till_gives_back_what_is_left_of_its_allotment(shop: Shop) -> None:
+    """What it did not use, once; from then anybody can spend it. Somebody else's stays."""
+    rig, holder, other = shop.rig, shop.at_home(), shop.rig.signer()
+    shop.pack()
+    assert shop.pay(holder, 7_000).result == "posted"
+    nothing = rig.send_one(give_back(shop, holder, 1, signer=other))
+    assert (nothing.result, nothing.amount_minor, nothing.currency) == ("posted", 0, None)
+    record = give_back(shop, holder, 1, 2)
+    answer = rig.send_one(record)
+    [state] = answer.vouchers
+    assert (answer.currency, state.amount_minor, state.available_minor) == ("CNY", 5_000, 5_000)
+    assert rig.send_one(record) == answer
+    assert rig.send_one(give_back(shop, holder, 1)).amount_minor == 0
+    assert shop.pay(holder, 5_000, other).result == "posted"
+    assert shop.household(holder).vouchers[0].allotments == ()
+
+
+def test_giving_back_waits_for_the_records_before(shop: Shop) -> None:
+    """One of them may have drawn on it."""
+    rig, holder = shop.rig, shop.at_home()
+    shop.pack()
+    missing = shop.till.start()
+    record = give_back(shop, holder, 1)
+    assert rig.send(record) == ["sequence_gap"]
+    rig.send_one(missing)
+    assert rig.send_one(record).amount_minor == 6_000
