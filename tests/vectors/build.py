@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.vectors import second
 from tests.vectors.key_change_vectors import key_change_file
+from tests.vectors.offline_vectors import offline_file
 from tests.vectors.second import b64, jcs, jws_digest, sign, sign_raw
 from tests.vectors.settlement_undo_vectors import settlement_undo_file
 from tests.vectors.settlement_vectors import settlement_file
@@ -1393,6 +1394,7 @@ FILES = {
     "allocations.json": allocations_file,
     "tokens.json": tokens_file,
     "key_change.json": key_change_file,
+    "offline.json": offline_file,
     "undo.json": undo_file,
 }
 
