@@ -620,12 +620,17 @@ class LedgerMachine(RuleBasedStateMachine):
                 if code(answer) not in ("in_flight", "try_again"):
                     answers[undo.digest] = _told(answer)
 
-        def refused(undo: Record) -> bool:
+        def place(undo: Record) -> tuple[bool, list[int]]:
+            """Whatever was booked came before what found it booked; of two equal refunds the
+            one that found less on the vouchers was first."""
             said = answers[undo.digest].outcome
-            return said is None or Opened.of(said).payload["result"] != "posted"
+            outcome = {} if said is None else Opened.of(said).payload
+            if outcome.get("result") != "posted":
+                return True, []
+            vouchers = outcome["vouchers"]
+            return False, [v["available_minor"] + v["available_quantity"] for v in vouchers]
 
-        # Whatever was booked came before what found it booked; two equal refunds are alike.
-        told = [(undo.jws, answers[undo.digest]) for undo in sorted(undos, key=refused)]
+        told = [(undo.jws, answers[undo.digest]) for undo in sorted(undos, key=place)]
         self.model.deliver(MERCHANT, told)
 
     @rule()
