@@ -67,7 +67,7 @@ def test_what_is_left_out_of_a_programme_has_the_value_the_page_says() -> None:
     spoken = {
         "classes": '(["once"])', "amr_any": "([]: any)", "top_up_allowed": "(false)",
         "limit_per_redemption_minor": "(no limit)", "undo_window_s": "(1800)",
-        "paused": "(false)", "quotas": "(none)",
+        "paused": "(false)", "quotas": "(none)", "refunds": "(14 and 3 days)",
     }  # fmt: skip
     filled = commands._RULES_WITHOUT_A_WORD
     assert filled.keys() == spoken.keys()
@@ -75,5 +75,6 @@ def test_what_is_left_out_of_a_programme_has_the_value_the_page_says() -> None:
         (line,) = [line for line in rules.splitlines() if re.match(rf"(\[\[)?{name}\b", line)]
         assert line.endswith(said) or said in line, line
     assert filled["undo_window_s"] == 1800 and filled["classes"] == ["once"]
+    assert filled["refunds"] == {"window_s": 14 * 86_400, "grace_s": 3 * 86_400}
     assert filled["limit_per_redemption_minor"] is None and filled["top_up_allowed"] is False
     assert set(tomllib.loads(rules)) >= filled.keys()

@@ -278,8 +278,8 @@ def test_item_vouchers_reserve_money_and_quantity(desk: Desk) -> None:
     # 5000 g at 10.00 per 500 g; 10 portions at 15.00 less 0.01; 700 g at 10.01 per 500 g, floored.
     assert sums.issued_minor == 10_000 + 14_990 + 1_401
     assert sums.to_json()["quantities"] == {
-        "g": {"issued": 5_700, "available": 5_700, "redeemed": 0, "returned": 0},
-        "piece": {"issued": 30, "available": 30, "redeemed": 0, "returned": 0},
+        "g": {"issued": 5_700, "available": 5_700, "allotted": 0, "redeemed": 0, "returned": 0},
+        "piece": {"issued": 30, "available": 30, "allotted": 0, "redeemed": 0, "returned": 0},
     }
     assert sums.differences == ()
     with desk.database.read() as connection:

@@ -163,7 +163,7 @@ def test_sums_are_those_of_the_entries(desk: Desk) -> None:
         2,
     )
     assert sums.to_json()["quantities"] == {
-        "g": {"issued": 5_000, "available": 5_000, "redeemed": 0, "returned": 0}
+        "g": {"issued": 5_000, "available": 5_000, "allotted": 0, "redeemed": 0, "returned": 0}
     }
     assert json.loads(json.dumps(sums.to_json())) == sums.to_json()
 

@@ -826,7 +826,7 @@ ADDRESSES: dict[str, set[str]] = {
     f"/v1/records/{NOT_FOUND_ID}": {"GET"},
     "/v1/vouchers/lookup": {"POST"},
     "/v1/sales/find": {"POST"},
-    "/v1/offline-pack": {"GET"},
+    "/v1/offline-pack": {"GET", "POST"},
     f"/v1/offline-pack/{NO_SUCH}": {"GET"},
     "/v1/settlements": {"GET"},
     f"/v1/settlements/{PROGRAMME}/1": {"GET"},

@@ -303,8 +303,9 @@ def test_the_sums_hold_through_every_kind_of_undo(rig: Rig, grace_s: int) -> Non
     found = sums(rig)
     assert found.redeemed_minor == 4_000 + 1_998
     assert found.returned_minor == (
-        # What the two held when they ended; and, without grace, what came back then.
-        6_000 + (10 * 1_499 - 2_997) + (0 if grace_s else 2_000 + 999)
+        # What the two held when they ended, but for what the cap had saved, which what comes back
+        # may need; without grace all of it, and what came back then.
+        6_000 + (7 * 1_499 if grace_s else 10 * 1_499 - 2_997 + 2_000 + 999)
     )
     pieces = found.quantities["piece"]
     assert (pieces.issued, pieces.redeemed) == (10, 2)

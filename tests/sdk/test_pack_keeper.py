@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from carepos import Till, clock, jws, pack, token
 from carepos.client import Client, Transport
@@ -436,3 +437,22 @@ def test_a_new_journal_opens_no_households_of_the_old_one(shop: World) -> None:
     reborn.refresh_pack()
     household = reborn._packs.household(identity.iss, identity.sub)
     assert household is not None and household.vouchers[0].allotments == ()
+
+
+def test_a_suspended_till_is_given_no_households(shop: World) -> None:
+    """It may read keys and rules; it has no business selling without the ledger."""
+    till, _, identity = offline_shop(shop)
+    till.refresh_pack()
+    shop.ledger.terminals.set_status(till.enrolment.terminal, "suspended")
+    held = till.refresh_pack()
+    assert held.households is None and held.programmes
+    assert till._packs.household(identity.iss, identity.sub) is None
+
+
+def test_a_pack_is_made_for_nobody_who_does_not_prove_who_it_is(shop: World) -> None:
+    """Nothing is set aside for a call without the till's own signature over it."""
+    till, _, _ = offline_shop(shop)
+    body = {"incarnation": till.journal.incarnation}
+    answer = requests.post(f"{shop.url}/v1/offline-pack", json=body, timeout=20)
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthorised")
+    assert shop.rows("allotments") == 0

@@ -671,7 +671,7 @@ def test_the_pack_held_survives_a_bad_one(shop: Shop, family: Family) -> None:
     shop.till.scan(family.token())
     held = shop.till.held_pack
     for fault in ("garble", "truncate", "html_200"):
-        shop.proxy.fail(fault, target="GET /v1/offline-pack")
+        shop.proxy.fail(fault, target="POST /v1/offline-pack")
         with pytest.raises(Unreachable):
             shop.till.refresh_pack()
         assert shop.till.held_pack is held
