@@ -402,7 +402,7 @@ class LedgerModel:
         over = {v for v in moved if outcome["recorded_at"] >= self.purses[v].expires_at}
         if kind == "refund":
             for voucher in sorted(over):
-                self._forfeit(voucher)
+                self._forfeit(voucher, saved=False)
         for voucher, (minor, quantity) in moved.items():
             self.purses[voucher].money += minor
             self.purses[voucher].quantity += quantity
@@ -413,7 +413,7 @@ class LedgerModel:
                 if self.grace_s:
                     self.purses[voucher].expires_at = _later(outcome["recorded_at"], self.grace_s)
                 else:
-                    self._forfeit(voucher)
+                    self._forfeit(voucher, saved=True)
         else:
             sale.give_rest()
         for voucher in moved:
@@ -423,12 +423,15 @@ class LedgerModel:
         self._check_moved(outcome, done, currency=self._currency)
         return done
 
-    def _forfeit(self, voucher: str) -> None:
+    def _forfeit(self, voucher: str, *, saved: bool) -> None:
+        """What a cap had saved goes only with the rest of all: what comes back may need it."""
         purse = self.purses[voucher]
-        if purse.money or purse.quantity:
-            self.forfeits[voucher, purse.money, purse.quantity] += 1
-        self.returned += purse.money
-        purse.money = purse.quantity = 0
+        money = purse.money if saved else purse.available
+        if money or purse.quantity:
+            self.forfeits[voucher, money, purse.quantity] += 1
+        self.returned += money
+        purse.money -= money
+        purse.quantity = 0
 
     def _undo(self, merchant: str, record: Opened, outcome: dict[str, Any]) -> None:
         known = self.attempts.get(record.key)
