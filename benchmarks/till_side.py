@@ -40,6 +40,7 @@ from carepos import (
 )
 from carepos.basket import Entry
 from carepos.client import Client
+from carepos.disk_room import DiskRoom
 from carepos.enrolment import Enrolment
 from carepos.errors import TokenRefused, Unreachable
 from carepos.issuer_keys import IssuerKey, IssuerKeys, public_numbers
@@ -48,6 +49,7 @@ from carepos.keys import KeySet, SigningKey, digest, unb64
 from carepos.ledger_keys import LedgerKeys
 from carepos.outcome import VoucherState
 from carepos.record import Redeem
+from carepos.till import clock_of
 from carepos.token import TokenVerifier
 from carepos_plugin import pairing
 from carepos_plugin.printing.escpos_receipt import ReceiptEncoder
@@ -195,6 +197,11 @@ class _InstantLedger:
         self._key, self._terminal = key, terminal
         self._keys = KeySet([terminal_key.public])
 
+    answered = True
+
+    def quiet_s(self) -> float:
+        return 0.0
+
     def key_set(self) -> dict[str, Any]:
         raise Unreachable("there is only one key here")
 
@@ -284,7 +291,7 @@ def _bench_till(folder: Path) -> tuple[Till, SigningKey]:
     keys = LedgerKeys("ledger", 1, 1, KeySet([ledger_key.public]), "", ledger_key.public)
     enrolled = Enrolment(
         "http://127.0.0.1", keys, "", "t-bench", 1, "m", "merchant", "s", "store", AUDIENCE,
-        key.public,
+        key.public, now,
     )  # fmt: skip
     journal = Journal.start(folder / "journal.db", key=key, terminal="t-bench", software="bench")
     till = Till(
@@ -292,7 +299,8 @@ def _bench_till(folder: Path) -> tuple[Till, SigningKey]:
         enrolled=enrolled,
         journal=journal,
         client=cast(Client, _InstantLedger(ledger_key, "t-bench", key)),
-        now=clock.system_clock,
+        ratchet=clock_of(folder, enrolled, now=clock.system_clock),
+        disk=DiskRoom(folder),
         reached=lambda _: None,
         paper=Paper(),
     )

@@ -35,6 +35,7 @@ Mode = Literal[
     "duplicate",  # the ledger gets it twice; the second answer is heard
     "stale_answer",  # the ledger gets it; heard is the answer before, to the same path
     "silence",  # the ledger answers; the connection stays open and nothing comes
+    "drip",  # the ledger answers; it comes whole, but a byte every fiftieth of a second
     "hold",  # dropped, but kept: it reaches the ledger when `deliver_held` is called
 ]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -52,6 +53,8 @@ class Seen:
     raw: bytes
     fault: Mode | None
     answer: bytes = b""
+    played: threading.Event = field(default_factory=threading.Event)
+    """Set when the ledger has dealt with it, however much later than the till gave up."""
 
     def items(self) -> list[dict[str, Any]]:
         """The envelopes of a POST /v1/records."""
@@ -71,6 +74,7 @@ class FaultyProxy:
     _due: list[tuple[str, Mode]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _open: list[socket.socket] = field(default_factory=list)
+    _stopping: threading.Event = field(default_factory=threading.Event)
 
     def fail(self, mode: Mode, *, times: int = 1, target: str = "POST /v1/records") -> None:
         """The next `times` requests that begin with `target` meet `mode`."""
@@ -110,11 +114,21 @@ class FaultyProxy:
             self.seen.append(seen)
             with suppress(OSError):
                 seen.answer = self._play(seen)
+            seen.played.set()
             if seen.fault == "silence":
                 self._open.append(client)
                 return
-            client.sendall(self._heard(seen))
-            client.close()
+            with client:
+                if seen.fault == "drip":
+                    self._drip(client, seen.answer)
+                else:
+                    client.sendall(self._heard(seen))
+
+    def _drip(self, client: socket.socket, answer: bytes) -> None:
+        for n in range(len(answer)):
+            if self._stopping.wait(0.02):
+                return
+            client.sendall(answer[n : n + 1])
 
     def _play(self, seen: Seen) -> bytes:
         """What reaches the ledger, and what it says."""
@@ -179,6 +193,7 @@ class FaultyProxy:
         return bytes(answer)
 
     def stop(self) -> None:
+        self._stopping.set()
         for client in self._open:
             client.close()
 

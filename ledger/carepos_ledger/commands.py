@@ -123,6 +123,18 @@ def _here(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "--root", type=Path, metavar="FILE", help="the root key; default: root.key in the folder"
     )
 
+    reset = _leaf(
+        commands,
+        "clock-reset",
+        "for a till that does not believe the ledger's time 终端时钟重置",
+        _in_the_ledger("clock_reset", "key_commands"),
+    )
+    reset.add_argument("terminal", metavar="TERMINAL", help="see carepos ledger terminals")
+    reset.add_argument("--folder", type=Path, default=Path(), metavar="FOLDER")
+    reset.add_argument(
+        "--to", type=Path, metavar="FILE", help="default: TERMINAL.reset, where you are"
+    )
+
     operator = _leaf(
         commands,
         "operator",

@@ -1,6 +1,6 @@
-"""`carepos ledger keys` and `rotate-key`: the ledger's own keys, on its own machine.
+"""`carepos ledger keys`, `rotate-key`, `clock-reset`: the ledger's own keys, on its own machine.
 
-Neither opens the database: both may be typed beside a running server.
+None opens the database: they may be typed beside a running server.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from carepos import clock, durable, ids, signed_time
+from carepos.clock import Clock
 from carepos.errors import Malformed
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.operator_client import CommandStopped
@@ -39,6 +41,22 @@ def rotate_key(args: argparse.Namespace) -> int:
         "签名密钥已更换，重启服务后生效。\n"
         "A server that is running signs with the old key until it is started again: restart it.\n"
         f"Take a copy of keyset.json and signing.key; take {root.name} off this machine."
+    )
+    return DONE
+
+
+def clock_reset(args: argparse.Namespace, now: Clock = clock.system_clock) -> int:
+    """Sign this machine's time for one till; only an operator can say that it is right."""
+    terminal = ids.name(args.terminal, "TERMINAL")
+    ring, at = _loaded(args.folder), now()
+    text = signed_time.make_reset(ledger=ring.ledger, terminal=terminal, at=at, key=ring.signing)
+    to: Path = args.to or Path(f"{terminal}.reset")
+    durable.write(to, text.encode("ascii") + b"\n")
+    print(
+        f"{to} tells {terminal} that it is {clock.to_text(at)}. 已生成时钟重置文件。\n"
+        "If that is not the time, delete it and set this machine's clock.\n"
+        f"Else send it to the shop: carepos till clock-reset {to.name}. It is taken once, and no "
+        "earlier one after it."
     )
     return DONE
 

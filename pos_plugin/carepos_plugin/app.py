@@ -88,7 +88,6 @@ def build(
     secret: str,
     *,
     printer: Printer | None = None,
-    now: Clock = clock.system_clock,
     monotonic: Callable[[], float] = time.monotonic,
     random_bytes: RandomBytes = os.urandom,
     reached: Reached = pass_by,
@@ -111,7 +110,7 @@ def build(
         reached=reached,
     )
     offers = OfferBook(life_s=settings.offer_life_s, monotonic=monotonic, random_bytes=random_bytes)
-    contact = Contact(now, back=lambda: upkeep.wake())
+    contact = Contact(till.now, back=lambda: upkeep.wake())
     held = HeldCode(monotonic=monotonic)
     link = PadLink(settings.folder, monotonic=monotonic, random_bytes=random_bytes)
     returns = PadLink(
@@ -138,12 +137,22 @@ def build(
     chores = Chores(
         till,
         contact,
-        now=now,
+        now=till.now,
         monotonic=monotonic,
         afterwards=afterwards,
         receipts_kept=timedelta(days=settings.receipts_days),
     )
-    upkeep = Upkeep(chores, every_s=settings.settle_every_s, random=random.random)
+
+    def due_in_s() -> float | None:
+        at = till.next_try()
+        return None if at is None else (at - till.now()).total_seconds()
+
+    upkeep = Upkeep(
+        chores.when_due,
+        every_s=settings.settle_every_s,
+        random=random.random,
+        due_in_s=due_in_s,
+    )
     counter = Counter(
         till,
         settings,
@@ -152,7 +161,7 @@ def build(
         pad,
         link,
         held,
-        now=now,
+        now=till.now,
         after_sale=printing.wake,
         has_printer=not isinstance(printer, NoPrinter),
     )
@@ -160,15 +169,13 @@ def build(
     def read_status() -> dict[str, Any]:
         return status.of_plugin(
             settings,
-            till.enrolment,
-            till.journal,
+            till,
             contact=contact,
             chores=chores,
             printing=printing,
             pad=pad,
             link=link,
             held=held,
-            now=now,
         )
 
     app = Flask("carepos_plugin", static_folder=None)
@@ -250,7 +257,7 @@ def opened(
         paper=Paper(settings.language, settings.zone),
         answer_timeout_s=settings.answer_timeout_s,
     ) as till:
-        plugin = build(till, settings, secret, now=now, reached=reached)
+        plugin = build(till, settings, secret, reached=reached)
         try:
             yield plugin
         finally:

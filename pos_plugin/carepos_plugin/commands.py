@@ -27,7 +27,9 @@ from carepos import (
     Till,
     TokenRefused,
     WrongState,
+    clock,
     ids,
+    jws,
     key_change,
     outcome,
     record,
@@ -36,6 +38,7 @@ from carepos.enrolment import Enrolment
 from carepos.journal_view import JournalView
 from carepos.money import format_amount
 from carepos.signers import Signers
+from carepos.till import clock_of
 from carepos.undo import REFUND_REASONS, VOID_REASONS
 from carepos_plugin import app, held_code, pairing, status
 from carepos_plugin.client import PluginClient, PluginProblem, is_running
@@ -95,6 +98,10 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     close = add("close-day", "write the day report (Z) and send it 日结", _close_day)
     close.add_argument("--date", metavar="YYYY-MM-DD", help="the business date (default: today)")
     add("change-key", "sign with a new key from now on 更换终端密钥", _change_key)
+    reset = add(
+        "clock-reset", "take the office's word that the ledger's time is right 重置时钟校验", _reset
+    )
+    reset.add_argument("file", type=Path, metavar="FILE", help="what the office sent")
     add("retain", "delete what is past its time, as the plugin does daily 清理到期数据", _retain)
     reprint = add("reprint", "print a receipt again, marked COPY 补打小票", _reprint)
     reprint.add_argument("receipt_no", metavar="RECEIPT_NO")
@@ -336,7 +343,8 @@ def _status(args: argparse.Namespace) -> int:
     else:
         enrolled, view = _beside(args.folder)
         with closing(view):
-            found = status.of_journal(args.folder, enrolled, view)
+            ratchet = clock_of(args.folder, enrolled, now=clock.system_clock)
+            found = status.of_journal(args.folder, enrolled, view, ratchet=ratchet)
     if args.json:
         print(json.dumps(found, ensure_ascii=False, indent=2))
     else:
@@ -354,6 +362,8 @@ def _print_status(found: dict[str, Any]) -> None:
         print(f"Ledger 账本: {ledger['url']}, last heard 最近联系 {heard}")
         if ledger["problem"]:
             print(f"  {ledger['problem']}")
+    print(f"Clock 时钟: {found['clock']['en']} {found['clock']['zh']}")
+    print(f"Disk 磁盘: {found['disk']['en']} {found['disk']['zh']}")
     print(f"Pack 离线包: {_pack_text(found['pack'])}")
     print(f"Not uploaded 未上传: {found['not_uploaded']}")
     if printer is not None:
@@ -401,6 +411,8 @@ def _print_sale(sale: dict[str, Any]) -> None:
     print(f"{sale['checkout']}  {sale['receipt_no']}  {amount} {sale['currency']}  {sale['state']}")
     for language in ("en", "zh"):
         print(f"  {sale['message'][language]} {sale['next'][language]}")
+    if tries := sale.get("next_try"):
+        print(f"  {tries['en']} {tries['zh']}")
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -525,6 +537,17 @@ def _beside_key(folder: Path) -> str:
     enrolled, view = _beside(folder)
     view.close()
     return enrolled.key.kid
+
+
+def _reset(args: argparse.Namespace) -> int:
+    text = args.file.read_bytes()[: jws.MAX_JWS_BYTES + 1].decode("ascii", "replace").strip()
+    if is_running(args.folder):
+        at = PluginClient(args.folder).post("/api/clock-reset", {"reset": text})["time"]
+    else:
+        with app.opened(args.folder) as plugin:
+            at = plugin.counter.reset_clock(text)["time"]
+    print(f"The till reckons from {at} on. 终端自此时间起校验时钟。")
+    return DONE
 
 
 def _retain(args: argparse.Namespace) -> int:

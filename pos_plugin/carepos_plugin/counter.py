@@ -26,6 +26,7 @@ from carepos import (
     Sale,
     Till,
     Unreachable,
+    clock,
     day_end,
     ids,
 )
@@ -278,7 +279,7 @@ class Counter:
         if sale.state == "confirmed":
             slip = self._till.journal.of_checkout(sale.checkout)[-1].slip
             text = self._text(slip)
-        return shown.sold(sale, text, self._till.void_until(sale.checkout))
+        return shown.sold(sale, text, self._now(), self._till.void_until(sale.checkout))
 
     def _text(self, slip: dict[str, Any]) -> str | None:
         if slip.get("forgotten"):
@@ -416,6 +417,12 @@ class Counter:
             raise Problem("receipt_unknown")
         return jobs
 
+    # ── the clock ──────────────────────────────────────────────────────────────────────────────
+
+    def reset_clock(self, text: str) -> dict[str, Any]:
+        """Take an operator's reset. Raises Malformed, SignatureInvalid, OSError."""
+        return {"time": clock.to_text(self._till.reset_clock(text))}
+
     # ── the day ────────────────────────────────────────────────────────────────────────────────
 
     def close_day(self, business_date: str | None) -> dict[str, Any]:
@@ -423,7 +430,10 @@ class Counter:
 
         The same day again with nothing new to tell gives the same Z, so a double click makes one.
         """
-        today = f"{self._now().astimezone(ZoneInfo(self._settings.zone)):%Y-%m-%d}"
+        journal = self._till.journal
+        clock_says = f"{self._now().astimezone(ZoneInfo(self._settings.zone)):%Y-%m-%d}"
+        # After a day with a clock that ran ahead, the last report's date counts.
+        today = day_end.date_for(journal, None, clock_says)
         day = business_date or today
         if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", day) is None:
             raise Malformed("must look like 2026-11-22", field="business_date")
@@ -433,7 +443,7 @@ class Counter:
             raise Malformed("no such day", field="business_date") from None
         if day > today:
             raise Malformed("has not begun yet on the shop's clock", field="business_date")
-        journal = self._till.journal
+        day_end.date_for(journal, day, today)
         with self._closing:
             reports = journal.records("day_report")
             newest = reports[-1].content if reports else None

@@ -4,6 +4,7 @@ GET  /api/status       what is open and what happens next; ledger, pack, printer
 POST /api/settle       do the next thing for everything that is open, now
 POST /api/day-close    write the till's Z and send it
 POST /api/retain       delete what is past its time
+POST /api/clock-reset  take the office's word that the ledger's time is right
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from carepos import strict_json
+from carepos import jws, strict_json
 from carepos_plugin.counter import Counter
 from carepos_plugin.http import empty_body, json_body, json_response
 from carepos_plugin.upkeep import Chores
@@ -49,5 +50,11 @@ def blueprint(counter: Counter, chores: Chores, status: Callable[[], dict[str, A
         empty_body(request)
         visits, receipts = chores.forget()
         return json_response({"visits": visits, "receipts": receipts})
+
+    @routes.post("/clock-reset")
+    def reset_clock() -> Response:
+        names = strict_json.exact_names(json_body(request), {"reset"}, where="body")
+        text = strict_json.text(names["reset"], "reset", high=jws.MAX_JWS_BYTES)
+        return json_response(counter.reset_clock(text))
 
     return routes

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from carepos.errors import (
     CareposError,
+    ClockSkew,
+    DiskFull,
     JournalClosed,
     JournalError,
     Malformed,
@@ -18,7 +20,7 @@ from carepos.errors import (
     WrongState,
 )
 from carepos.refusals import BY_CODE
-from carepos_plugin.sentences import refusal_said
+from carepos_plugin.sentences import DISK_FULL, refusal_said
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,7 @@ KINDS: Final[dict[str, Kind]] = {
         "The till can't write to its disk, so no voucher can be taken. Restart the plugin.",
         "终端无法写入磁盘，暂不能核销。请重启插件。",
     ),
+    "disk_full": Kind(503, *DISK_FULL),
     "disk": Kind(
         503,
         (
@@ -225,6 +228,8 @@ def problem_of(error: CareposError) -> Problem:
             return Problem("undo_waits" if error.state == "waiting" else "wrong_state", str(error))
         case JournalClosed():
             return Problem("journal_closed")
+        case DiskFull():
+            return Problem("disk_full")
         case JournalError():
             return Problem("wrong_state", str(error))
     return Problem("internal")
@@ -235,8 +240,8 @@ def _of_ledger(error: NotDecided) -> Problem:
     code = error.code if _CODE.fullmatch(error.code) else "unknown_problem"
     if code in BY_CODE:
         return Problem(code, "the ledger said so", kind=_of_list(code, 403))
-    if code == "clock_skew":
-        return Problem(code)
+    if isinstance(error, ClockSkew):
+        return Problem(code, "" if error.ahead_s is None else str(error))
     return Problem("ledger_problem", f"the ledger said {code}")
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from datetime import datetime
 from typing import Any, Final, overload
 
-from carepos import correction
+from carepos import clock, correction, elapsed
 from carepos.attempt import MEANING, State
 from carepos.claims import Acting
+from carepos.clock_ratchet import Standing
+from carepos.disk_room import MIB, Room
 from carepos.errors import Refused, TokenRefused
 from carepos.refusals import Refusal
 
@@ -75,6 +79,90 @@ def message_of(state: State) -> dict[str, str]:
 
 def next_of(state: State) -> dict[str, str]:
     return said(*NEXT[state])
+
+
+def next_try_said(at: datetime | None, now: datetime) -> dict[str, str] | None:
+    """`{"at", "en", "zh"}`: when the till by itself asks the ledger again; None: it does not."""
+    if at is None:
+        return None
+    seconds = max(0, math.ceil((at - now).total_seconds()))
+    if not seconds:
+        told = said("The till asks again now.", "终端即将再次查询。")
+    else:
+        told = said(
+            f"The till asks again by itself in {elapsed.length(seconds)}.",
+            f"终端将于{length_zh(seconds)}后自动再次查询。",
+        )
+    return {"at": clock.to_text(at), **told}
+
+
+_UNITS_ZH: Final = ((86_400, "天"), (3_600, "小时"), (60, "分钟"), (1, "秒"))
+
+
+def length_zh(seconds: int) -> str:
+    """`90` → `1分钟`, as `elapsed.length`."""
+    for size, unit in _UNITS_ZH:
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return "0秒"
+
+
+def clock_said(standing: Standing) -> dict[str, Any]:
+    """`{"state", "off_s", "en", "zh"}`: how the computer's clock stands, in one sentence."""
+    off = abs(standing.off_s)
+    en, zh = elapsed.length(off), length_zh(off)
+    return {"state": standing.state, "off_s": standing.off_s, **_clock_words(standing, en, zh)}
+
+
+def _clock_words(standing: Standing, en: str, zh: str) -> dict[str, str]:
+    match standing.state:
+        case "fine":
+            return said("The clock is right.", "时钟正常。")
+        case "behind":
+            return said(
+                f"The clock is wrong, at least {en} behind: set date and time. "
+                "Until then nothing can be redeemed without a network.",
+                f"时钟不准，至少慢{zh}：请校准日期和时间，校准前无法离线核销。",
+            )
+        case "ahead":
+            return said(
+                f"The clock is wrong, {en} ahead: set date and time.",
+                f"时钟不准，快{zh}：请校准日期和时间。",
+            )
+        case "stepped":
+            way_en, way_zh = ("forward", "拨快") if standing.off_s > 0 else ("back", "拨慢")
+            return said(
+                f"The clock was set {way_en} by {en} while the till ran: look whether it is right.",
+                f"终端运行期间时钟被{way_zh}{zh}：请核对日期和时间。",
+            )
+        case "doubtful":
+            at = "" if standing.doubtful is None else clock.to_text(standing.doubtful)
+            return said(
+                f"The ledger's time, {at}, can't be right by this till's clock: "
+                "set date and time; if they are right, call the programme's office.",
+                f"账本时间 {at} 与本机相差过大：请校准日期和时间；若本机无误，请联系项目办公室。",
+            )
+
+
+DISK_FULL: Final = (
+    "The disk is full: no new sale. Open sales can be ended and the day closed. Make room.",
+    "磁盘已满，暂停新的核销；未完成的单仍可处理，可以日结。请清理磁盘。",
+)
+
+
+def disk_said(room: Room) -> dict[str, Any]:
+    """`{"state", "free_bytes", "en", "zh"}`: whether the till's disk has room, in one sentence."""
+    free = room.free_bytes // MIB
+    if room.state == "fine":
+        told = said("The disk has room.", "磁盘空间充足。")
+    elif room.state == "low":
+        told = said(
+            f"The disk is filling up, {free} MiB are free: make room before it stops sales.",
+            f"磁盘空间不足，仅剩{free} MiB：请及时清理，以免影响核销。",
+        )
+    else:
+        told = said(*DISK_FULL)
+    return {"state": room.state, "free_bytes": room.free_bytes, **told}
 
 
 def refusal_said(error: Refused) -> dict[str, Any]:

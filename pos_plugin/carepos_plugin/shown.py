@@ -6,7 +6,7 @@ or beneficiary is in any of them; a sale is named by its `checkout` and its `rec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -36,6 +36,7 @@ from carepos_plugin.sentences import (
     acting_of,
     message_of,
     next_of,
+    next_try_said,
     refusal_of,
     said,
 )
@@ -185,7 +186,7 @@ def _label(voucher: Voucher) -> str:
 
 
 def sold(
-    sale: Sale, receipt_text: str | None, void_until: datetime | None = None
+    sale: Sale, receipt_text: str | None, now: datetime, void_until: datetime | None = None
 ) -> dict[str, Any]:
     """Where one attempt of a sale stands. Goods may leave only when `state` is `confirmed`.
 
@@ -195,6 +196,7 @@ def sold(
     return {
         **_standing(sale.checkout, sale.receipt_no, sale.state, sale.currency, sale.amount_minor),
         "void_until": None if void_until is None else clock.to_text(void_until),
+        "next_try": next_try_said(sale.next_try_at, now),
         "refusal": refusal_of(sale.refusal),
         "problem": sale.problem,
         "receipt_text": receipt_text,
@@ -206,6 +208,7 @@ def refused_before(checkout: str, offer: Offer, refusal: Refusal) -> dict[str, A
     return {
         **_standing(checkout, None, "refused", offer.programme.currency, 0),
         "void_until": None,
+        "next_try": None,
         "refusal": refusal_of(refusal),
         "problem": None,
         "receipt_text": None,
@@ -283,13 +286,20 @@ def returnable(found: Returnable, void_until: datetime | None) -> dict[str, Any]
     }
 
 
-def open_sales(journal: JournalView, terminal_no: int) -> list[dict[str, Any]]:
+def open_sales(
+    journal: JournalView,
+    terminal_no: int,
+    next_try: Callable[[Attempt], dict[str, str] | None],
+) -> list[dict[str, Any]]:
     """Every attempt that is not over, oldest first, with what is open and what happens next.
 
-    One that a person must look at stays in the list.
+    One that a person must look at stays in the list. `next_try` says when the till asks again.
     """
     listed = [*journal.unfinished(), *journal.attempts("review")]
-    return [_of_attempt(e, terminal_no) for e in sorted(listed, key=lambda e: e.sequence)]
+    return [
+        {**_of_attempt(each, terminal_no), "next_try": next_try(each)}
+        for each in sorted(listed, key=lambda each: each.sequence)
+    ]
 
 
 def attempts_of(journal: JournalView, checkout: str, terminal_no: int) -> list[dict[str, Any]]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from carepos import clock, pack, record
+from carepos import Till, backoff, clock, pack, record
 from carepos.clock import Clock
+from carepos.clock_ratchet import ClockRatchet
+from carepos.disk_room import DiskRoom
 from carepos.enrolment import Enrolment
-from carepos.journal_view import JournalView
-from carepos_plugin import shown
+from carepos.journal_view import Attempt, JournalView
+from carepos_plugin import sentences, shown
 from carepos_plugin.held_code import HeldCode
 from carepos_plugin.pad_link import PadLink
 from carepos_plugin.pin_pad import PinPad
@@ -20,9 +24,24 @@ from carepos_plugin.upkeep import Chores, Contact
 
 
 def of_journal(
-    folder: Path, enrolled: Enrolment, journal: JournalView, *, now: Clock = clock.system_clock
+    folder: Path,
+    enrolled: Enrolment,
+    journal: JournalView,
+    *,
+    ratchet: ClockRatchet,
+    disk: DiskRoom | None = None,
+    next_try: Callable[[Attempt], datetime | None] | None = None,
 ) -> dict[str, Any]:
-    """What stands on the disk; can be read beside a running plugin or without one."""
+    """What stands on the disk; can be read beside a running plugin or without one.
+
+    `next_try`: when an open sale is asked about again, by default as the journal has it.
+    """
+    now = ratchet.now
+
+    def tries(sale: Attempt) -> dict[str, str] | None:
+        at = next_try(sale) if next_try else backoff.of_attempt(journal, sale, now())
+        return sentences.next_try_said(at, now())
+
     return {
         "terminal": {
             "terminal": enrolled.terminal,
@@ -31,7 +50,9 @@ def of_journal(
             "store": enrolled.store,
             "store_name": enrolled.store_name,
         },
-        "open": shown.open_sales(journal, enrolled.terminal_no),
+        "clock": sentences.clock_said(ratchet.standing()),
+        "disk": sentences.disk_said((disk or DiskRoom(folder)).room()),
+        "open": shown.open_sales(journal, enrolled.terminal_no, tries),
         "corrections": shown.waiting_undos(journal, enrolled),
         "not_uploaded": len(
             journal.unanswered("redeem", "reversal", "void", "refund", *record.PLAIN)
@@ -42,8 +63,7 @@ def of_journal(
 
 def of_plugin(
     settings: Settings,
-    enrolled: Enrolment,
-    journal: JournalView,
+    till: Till,
     *,
     contact: Contact,
     chores: Chores,
@@ -51,10 +71,17 @@ def of_plugin(
     pad: PinPad,
     link: PadLink,
     held: HeldCode,
-    now: Clock = clock.system_clock,
 ) -> dict[str, Any]:
     """As `of_journal`, with what only the running plugin knows."""
-    found = of_journal(settings.folder, enrolled, journal, now=now)
+    enrolled, journal = till.enrolment, till.journal
+    found = of_journal(
+        settings.folder,
+        enrolled,
+        journal,
+        ratchet=till.ratchet,
+        disk=till.disk,
+        next_try=till.next_try_of,
+    )
     checked_at = chores.pack_checked_at
     return {
         **found,

@@ -14,6 +14,9 @@ from carepos.clock import Clock
 PACK_EVERY_S: Final = 600
 FORGET_EVERY_S: Final = 86_400
 LONGEST_S: Final = 120
+SOONEST_S: Final = 1
+FIRST_WITHIN_S: Final = 5
+"""After a power cut a township's tills start together; their first calls do not come together."""
 
 _log = logging.getLogger(__name__)
 
@@ -70,10 +73,18 @@ class Chores:
         self._forget_due = monotonic()
         self.pack_checked_at: datetime | None = None
 
-    def __call__(self) -> bool:
+    def when_due(self) -> bool:
+        """As calling it, but each sale is asked about only when its time has come."""
+        return self(due_only=True)
+
+    def __call__(self, *, due_only: bool = False) -> bool:
         """Whether the ledger answered, as far as it was asked."""
+        if due_only and self._till.quiet_s():
+            self._afterwards()
+            return False
         try:
-            problems = [sale.problem for sale in self._till.settle() if sale.problem is not None]
+            settled = self._till.settle(due_only=due_only)
+            problems = [sale.problem for sale in settled if sale.problem is not None]
             if (
                 self._contact.problem is not None
                 or self._monotonic() >= self._pack_due
@@ -87,6 +98,8 @@ class Chores:
         except (Unreachable, NotDecided) as error:
             problems = [str(error)]
         finally:
+            self._till.ratchet.keep()
+            self._till.disk.refill()
             self._afterwards()
         if problems:
             self._contact.missed(problems[0])
@@ -101,17 +114,24 @@ class Chores:
 
 
 class Upkeep:
-    """Runs `chores` at the start, then every `every_s`, less often while the ledger is away.
+    """Runs `chores` at the start, then every `every_s`, less often while the ledger is away, and
+    when a sale is due: `due_in_s` says in how many seconds, or None.
 
     `random` gives 0 ≤ r < 1, so that a township's tills don't all call in the same second.
     """
 
     def __init__(
-        self, chores: Callable[[], bool], *, every_s: float, random: Callable[[], float]
+        self,
+        chores: Callable[[], bool],
+        *,
+        every_s: float,
+        random: Callable[[], float],
+        due_in_s: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._chores = chores
         self._every_s = every_s
         self._random = random
+        self._due_in_s = due_in_s
         self._soon = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -139,7 +159,8 @@ class Upkeep:
             _log.error("upkeep: %s", type(error).__name__)
             reached = False
         self._missed = 0 if reached else self._missed + 1
-        return self.delay_s()
+        due_s = self._due_in_s()
+        return self.delay_s() if due_s is None else min(self.delay_s(), max(SOONEST_S, due_s))
 
     def delay_s(self) -> float:
         """Doubled for each pass in vain up to `LONGEST_S`, then shortened by up to a half."""
@@ -149,6 +170,8 @@ class Upkeep:
     def run(self, wait: Callable[[float], object] | None = None) -> None:
         """Until closed. `wait` sleeps that many seconds or until woken."""
         wait = wait or self._soon.wait
+        if first_s := self._random() * FIRST_WITHIN_S:
+            wait(first_s)
         while not self._stopping:
             delay_s = self.one_pass()
             wait(delay_s)

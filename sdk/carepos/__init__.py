@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from carepos.errors import (
         CareposError,
         ClockSkew,
+        DiskFull,
         EnrolmentFailed,
         JournalClosed,
         JournalCorrupt,
@@ -46,6 +47,7 @@ __all__ = [
     "ClockSkew",
     "Correction",
     "DayClose",
+    "DiskFull",
     "EnrolmentFailed",
     "Holder",
     "IdentityToken",
@@ -86,9 +88,9 @@ __all__ = [
 _NAMES_OF = {
     "basket": "Line spread_discount",
     "correction": "Correction",
-    "errors": "CareposError ClockSkew EnrolmentFailed JournalClosed JournalCorrupt JournalError"
-    " JournalLocked Malformed NotDecided Refused SignatureInvalid TokenRefused Unreachable"
-    " WrongState",
+    "errors": "CareposError ClockSkew DiskFull EnrolmentFailed JournalClosed JournalCorrupt"
+    " JournalError JournalLocked Malformed NotDecided Refused SignatureInvalid TokenRefused"
+    " Unreachable WrongState",
     "issuer_keys": "IssuerKeys SetRefused",
     "key_store": "KeyStore",
     "refusals": "Refusal",

@@ -6,24 +6,31 @@ whatever is not an answer of the agreed form: a timeout, a reset, a captive port
 
 from __future__ import annotations
 
+import re
 import secrets
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import jwt
 import requests
-from requests.adapters import HTTPAdapter
 
-from carepos import ids, strict_json
+from carepos import deadline, ids, strict_json
 from carepos.clock import Clock
-from carepos.errors import Malformed, Unreachable, problem_from
+from carepos.errors import ClockSkew, Malformed, NotDecided, Unreachable, problem_from
 from carepos.keys import SigningKey, b64, digest
+from carepos.watched_http import WatchedAdapter
 
 READ_TYP = "carepos-read+jwt"
 MAX_ANSWER_BYTES = 4 * 2**20
 MAX_FILE_BYTES = 64 * 2**20
 CONNECT_TIMEOUT_S = 3.0
 ANSWER_TIMEOUT_S = 8.0
+FILE_TIMEOUT_S = 120.0
+"""For making or fetching a pack, or a settlement over a slow line: nobody waits at the counter."""
+MAX_RETRY_AFTER_S = 300
+"""A hint that nobody signed: it may slow a till down, not silence it."""
 
 
 def read_token(
@@ -54,20 +61,37 @@ def read_token(
 
 
 class Transport:
-    """One ledger over HTTP, without credentials: what enrolment and records need."""
+    """One ledger over HTTP, without credentials: what enrolment and records need.
 
-    def __init__(self, url: str, *, answer_timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+    `answer_timeout_s` is for all of a call: finding the name, connecting, and the whole answer,
+    however slowly it comes. `answered`: whether the newest call had an answer of a ledger's form.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.url = url.rstrip("/")
-        self._timeout_s = (CONNECT_TIMEOUT_S, answer_timeout_s)
+        self.answered = False
+        self._monotonic = monotonic
+        self._quiet_until = monotonic()
+        self._answer_timeout_s = answer_timeout_s
         self._session = requests.Session()
         # A .netrc or proxy variable of the shop's PC must not reach or reroute money calls.
         self._session.trust_env = False
-        adapter = HTTPAdapter(max_retries=0, pool_maxsize=4)
+        adapter = WatchedAdapter(max_retries=0, pool_maxsize=4)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 
     def close(self) -> None:
         self._session.close()
+
+    def quiet_s(self) -> float:
+        """How long whoever answered last still wants to be left alone."""
+        return max(0.0, self._quiet_until - self._monotonic())
 
     def call(
         self,
@@ -77,33 +101,51 @@ class Transport:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         limit: int = MAX_ANSWER_BYTES,
+        deadline_s: float | None = None,
     ) -> tuple[int, Mapping[str, str], bytes]:
         """(status, headers, body). Raises Unreachable for every failure of the way there."""
         sent = {"Accept": "application/json", **(headers or {})}
         if body is not None:
             sent["Content-Type"] = "application/json"
+        limit_s = self._answer_timeout_s if deadline_s is None else deadline_s
+        self.answered = False
         try:
-            with self._session.request(
-                method,
-                self.url + target,
-                data=body,
-                headers=sent,
-                timeout=self._timeout_s,
-                allow_redirects=False,
-                stream=True,
-            ) as answer:
-                content = bytearray()
-                for chunk in answer.iter_content(65_536):
-                    content += chunk
-                    if len(content) > limit:
-                        raise Unreachable("the answer is larger than any answer may be")
-                return answer.status_code, answer.headers, bytes(content)
+            return deadline.within(
+                limit_s, lambda: self._exchange(method, target, body, sent, limit, limit_s)
+            )
         except Unreachable:
             raise
+        except TimeoutError:
+            raise Unreachable(f"no answer from the ledger within {limit_s:g} s") from None
         except Exception as error:  # noqa: BLE001
             # Not RequestException alone: requests lets errors of urllib3 and of reading a bad
             # Location out. The exception's own text can hold the URL; its type says enough.
             raise Unreachable(f"no answer from the ledger ({type(error).__name__})") from None
+
+    def _exchange(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        limit: int,
+        limit_s: float,
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        with self._session.request(
+            method,
+            self.url + target,
+            data=body,
+            headers=headers,
+            timeout=(min(CONNECT_TIMEOUT_S, limit_s), limit_s),
+            allow_redirects=False,
+            stream=True,
+        ) as answer:
+            content = bytearray()
+            for chunk in answer.iter_content(65_536):
+                content += chunk
+                if len(content) > limit:
+                    raise Unreachable("the answer is larger than any answer may be")
+            return answer.status_code, answer.headers, bytes(content)
 
     def json(
         self,
@@ -113,22 +155,41 @@ class Transport:
         body: object = None,
         headers: Mapping[str, str] | None = None,
         expected: Sequence[int] = (200,),
+        deadline_s: float | None = None,
     ) -> tuple[dict[str, Any], Mapping[str, str]]:
         """The JSON object of an expected answer.
 
         Raises NotDecided for a problem document, Unreachable for anything else.
         """
         data = None if body is None else strict_json.canonical(body)
-        status, answered, content = self.call(method, target, body=data, headers=headers)
+        status, answered, content = self.call(
+            method, target, body=data, headers=headers, deadline_s=deadline_s
+        )
         kind = answered.get("Content-Type", "").split(";")[0].strip().lower()
-        try:
+        with suppress(Malformed):
             if status in expected and kind == "application/json":
-                return strict_json.read_object(content), answered
-            if kind == "application/problem+json":
-                raise problem_from(status, strict_json.read_object(content))
-        except Malformed:
-            pass
-        raise Unreachable(f"not an answer of a ledger (HTTP {status}, {kind[:40] or 'no type'})")
+                document = strict_json.read_object(content)
+                self.answered, self._quiet_until = True, self._monotonic()
+                return document, answered
+        raise self.problem(status, answered, content)
+
+    def problem(
+        self, status: int, answered: Mapping[str, str], content: bytes
+    ) -> NotDecided | Unreachable:
+        """What an answer is that was not expected; how long to wait is noted."""
+        kind = answered.get("Content-Type", "").split(";")[0].strip().lower()
+        error: NotDecided | Unreachable = Unreachable(
+            f"not an answer of a ledger (HTTP {status}, {kind[:40] or 'no type'})"
+        )
+        if kind == "application/problem+json":
+            with suppress(Malformed):
+                error = problem_from(status, strict_json.read_object(content))
+                self.answered = True
+        asked = answered.get("Retry-After", "").strip()
+        if re.fullmatch(r"[0-9]{1,9}", asked):  # a date would be another clock's
+            error.retry_after_s = min(int(asked), MAX_RETRY_AFTER_S)
+            self._quiet_until = self._monotonic() + error.retry_after_s
+        return error
 
 
 class Client:
@@ -142,9 +203,21 @@ class Client:
         self._ledger = ledger
         self._key = key
         self._now = now
+        self.on_skew: Callable[[ClockSkew, str], bool] = lambda error, jti: False
+        """Told a `clock_skew` and the read that it answers; whether `now` is right from here on.
+        Then the read, which changes nothing, is made once more."""
 
     def close(self) -> None:
         self._transport.close()
+
+    def quiet_s(self) -> float:
+        """How long the ledger, or whoever answered for it, still wants to be left alone."""
+        return self._transport.quiet_s()
+
+    @property
+    def answered(self) -> bool:
+        """Whether the newest call had an answer of a ledger's form."""
+        return self._transport.answered
 
     def send(self, items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """POST /v1/records; one result per item, `{"outcome"}` or `{"problem"}`, unverified."""
@@ -188,6 +261,10 @@ class Client:
         """GET /.well-known/jwks.json: the ledger's key set, unverified."""
         return self._transport.json("GET", "/.well-known/jwks.json")[0]
 
+    def greet(self) -> None:
+        """A read whose only use is that the ledger tells a clock that is wrong (`on_skew`)."""
+        self._read("GET", "/v1/terminal")
+
     def certificate(self, key: SigningKey) -> object:
         """GET /v1/terminal, signed with `key`: the terminal's certificate for it, unverified."""
         return self._read("GET", "/v1/terminal", key=key)[0].get("certificate")
@@ -198,7 +275,12 @@ class Client:
 
     def make_pack(self, incarnation: str) -> object:
         """POST /v1/offline-pack: the manifest of a pack for this journal, unverified."""
-        answer, _ = self._read("POST", "/v1/offline-pack", body={"incarnation": incarnation})
+        answer, _ = self._read(
+            "POST",
+            "/v1/offline-pack",
+            body={"incarnation": incarnation},
+            deadline_s=FILE_TIMEOUT_S,
+        )
         return answer.get("manifest")
 
     def pack_file(self, sha256: str) -> bytes:
@@ -241,27 +323,42 @@ class Client:
         return self._file(f"/v1/settlements/{programme}/{batch_no}")
 
     def _read(
-        self, method: str, target: str, *, body: object = None, key: SigningKey | None = None
+        self,
+        method: str,
+        target: str,
+        *,
+        body: object = None,
+        key: SigningKey | None = None,
+        deadline_s: float | None = None,
     ) -> tuple[dict[str, Any], str]:
-        jti, headers = self._credentials(
-            method, target, None if body is None else strict_json.canonical(body), key
-        )
-        answer, _ = self._transport.json(method, target, body=body, headers=headers)
-        return answer, jti
+        data = None if body is None else strict_json.canonical(body)
+
+        def read(headers: Mapping[str, str]) -> dict[str, Any]:
+            return self._transport.json(
+                method, target, body=body, headers=headers, deadline_s=deadline_s
+            )[0]
+
+        jti, headers = self._credentials(method, target, data, key)
+        try:
+            return read(headers), jti
+        except ClockSkew as error:
+            if not self.on_skew(error, jti):
+                raise
+        jti, headers = self._credentials(method, target, data, key)
+        try:
+            return read(headers), jti
+        except ClockSkew as error:
+            self.on_skew(error, jti)
+            raise
 
     def _file(self, target: str) -> bytes:
         _, headers = self._credentials("GET", target, None)
         status, answered, content = self._transport.call(
-            "GET", target, headers=headers, limit=MAX_FILE_BYTES
+            "GET", target, headers=headers, limit=MAX_FILE_BYTES, deadline_s=FILE_TIMEOUT_S
         )
         if status == 200:
             return content
-        if answered.get("Content-Type", "").startswith("application/problem+json"):
-            try:
-                raise problem_from(status, strict_json.read_object(content))
-            except Malformed:
-                pass
-        raise Unreachable(f"not an answer of a ledger (HTTP {status})")
+        raise self._transport.problem(status, answered, content)
 
     def _credentials(
         self, method: str, target: str, body: bytes | None, key: SigningKey | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, cast
 
 from carepos import correction, found_sale, ids, outcome, slip, undo
@@ -45,7 +46,8 @@ _ANEW = frozenset({"proposal_changed", "already_undone", "refund_exceeds"})
 class Corrector:
     """Voids and refunds of one till. The caller holds the lock of the sale.
 
-    `keep_plain` keeps the result of a record that is nobody's redemption.
+    `keep_plain` keeps the result of a record that is nobody's redemption; `heard` is told every
+    time that the ledger signed.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Corrector:
         reached: Callable[[str], None],
         paper: slip.Paper,
         keep_plain: Callable[[Record, Mapping[str, Any]], str | None],
+        heard: Callable[[datetime], None],
     ) -> None:
         self._journal = journal
         self._client = client
@@ -70,6 +73,7 @@ class Corrector:
         self._reached = reached
         self._paper = paper
         self._keep_plain = keep_plain
+        self._heard = heard
         # Two at once would send the same records and both apply the answers.
         self._sending = threading.Lock()
 
@@ -269,6 +273,7 @@ class Corrector:
         if found is None:
             self._journal.advance_undo(of.id, "no_answer")
             return problem
+        self._heard(found.recorded_at)
         event = correction.event_of(found)
         shown = slip.with_undo(of.slip, found) if event == "undo_posted" else None
         self._journal.advance_undo(of.id, event, outcome=found, slip=shown)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from carepos.attempt import State
+from carepos.errors import Malformed
 from carepos.journal_view import JournalView
 from carepos.record import DayReport, DaySum
 
@@ -54,6 +55,18 @@ def report(journal: JournalView, day: str, last_sequence: int) -> DayReport:
         sums=sums.listed(),
         undone=undone.listed(),
     )
+
+
+def date_for(journal: JournalView, wished: str | None, today: str) -> str:
+    """The business date of the next report: `wished`, or `today`, ISO 8601, and never one before
+    the last report's, whatever a clock says. Raises Malformed for a wish before it."""
+    reports = [each.content for each in journal.records("day_report")]
+    last = max((each.business_date for each in reports if isinstance(each, DayReport)), default="")
+    if wished is None:
+        return max(today, last)
+    if wished < last:
+        raise Malformed(f"is before {last}, which is closed", field="business_date")
+    return wished
 
 
 def is_told(journal: JournalView, newest: DayReport) -> bool:

@@ -11,9 +11,10 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
-from carepos import durable, ids, jws, strict_json
+from carepos import clock, durable, ids, jws, strict_json
 from carepos.client import Transport
 from carepos.errors import EnrolmentFailed, Malformed, NotDecided, SignatureInvalid, Unreachable
 from carepos.keys import Keys, KeySet, PublicKey, SigningKey, digest
@@ -51,6 +52,7 @@ class Enrolment:
     store_name: str
     audience: str
     key: PublicKey
+    issued_at: datetime
     former: tuple[FormerKey, ...] = ()
 
     @property
@@ -187,6 +189,7 @@ def _read_certificate(
         store_name=strict_json.text(names["store_name"], "certificate.store_name"),
         audience=strict_json.text(names["audience"], "certificate.audience"),
         key=key,
+        issued_at=clock.from_text(names["issued_at"], "certificate.issued_at"),
     )
 
 

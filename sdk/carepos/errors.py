@@ -13,6 +13,7 @@ CareposError
 └── JournalError         the journal can't be used
     ├── JournalLocked    another process has it open
     ├── JournalClosed    a write failed; only a restart with recovery opens it again
+    ├── DiskFull         no room for a new sale; what is open can still be ended
     └── JournalCorrupt   its chain doesn't hold
 
 No message of these errors holds a token, a name, a number of a person or a key.
@@ -22,6 +23,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from carepos import elapsed
 
 if TYPE_CHECKING:
     from carepos.other_codes import Kind
@@ -115,8 +118,10 @@ class NotDecided(CareposError):
     """The ledger answered with a problem document (RFC 9457): the request changed nothing.
 
     Problems are unsigned. They may be shown; they are never a decision about a record.
-    `tries_left` comes with `pin_wrong`.
+    `tries_left` comes with `pin_wrong`; `retry_after_s` where the ledger asks for time.
     """
+
+    retry_after_s: int | None = None
 
     def __init__(
         self, status: int, code: str, detail: str, *, tries_left: int | None = None
@@ -129,15 +134,31 @@ class NotDecided(CareposError):
 
 
 class ClockSkew(NotDecided):
-    """The clocks differ by more than a minute; `server_time` is the ledger's signed time."""
+    """The clocks differ by more than a minute; `server_time` is the ledger's signed time.
+
+    `ahead_s`: by how much this computer's clock is ahead of it (negative: behind), where the
+    signature was checked.
+    """
 
     def __init__(self, status: int, detail: str, server_time: str | None) -> None:
         super().__init__(status, "clock_skew", detail)
         self.server_time = server_time
+        self.ahead_s: int | None = None
+
+    def __str__(self) -> str:
+        if self.ahead_s is None:
+            return super().__str__()
+        said = f"{elapsed.length(abs(self.ahead_s))} {'ahead' if self.ahead_s > 0 else 'behind'}"
+        return f"{super().__str__()}; this computer's clock is {said}: set date and time"
 
 
 class Unreachable(CareposError):
-    """No answer, or none that could be trusted (timeout, reset, captive portal, bad signature)."""
+    """No answer, or none that could be trusted (timeout, reset, captive portal, bad signature).
+
+    `retry_after_s` where whoever answered asks for time (an overloaded proxy).
+    """
+
+    retry_after_s: int | None = None
 
 
 class WrongState(CareposError):
@@ -163,6 +184,13 @@ class JournalLocked(JournalError):
 
 class JournalClosed(JournalError):
     """A write to the journal failed, so nothing more may be written until a restart recovers it."""
+
+
+class DiskFull(JournalError):
+    """There is too little room on the disk for a new sale. Nothing was written.
+
+    What is open can be ended and the day closed: for that a reserve is kept.
+    """
 
 
 class JournalCorrupt(JournalError):

@@ -15,7 +15,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -59,9 +59,13 @@ class Journal(JournalView):
         former: Iterable[PublicKey],
         terminal: str,
         now: Clock,
+        follow: Callable[[datetime, datetime], datetime],
+        failed: Callable[[Exception], None],
         random_bytes: RandomBytes,
     ) -> None:
         super().__init__(connection, KeySet([*former, key.public]))
+        self._follow = follow
+        self._failed = failed
         self._lock_file = lock_file
         self._key = key
         self._terminal = terminal
@@ -84,11 +88,15 @@ class Journal(JournalView):
         software: str,
         former: Iterable[PublicKey] = (),
         now: Clock = clock.system_clock,
+        follow: Callable[[datetime, datetime], datetime] = max,
+        failed: Callable[[Exception], None] = lambda error: None,
         random_bytes: RandomBytes = os.urandom,
     ) -> Journal:
         """Open or make the journal, recover it, and write a `start` record.
 
-        `former`: keys that signed earlier records of this terminal.
+        `former`: keys that signed earlier records of this terminal. `follow`: the time of a record
+        at `now`, behind one of a time; the default never goes back. `failed` is told what closes
+        the journal.
         After this every attempt that was `open` or `unknown` is `interrupted`.
         Raises JournalLocked when another process has it, JournalCorrupt when the chain does not
         hold or it is another terminal's, JournalError when the file can't be used as wanted.
@@ -104,6 +112,8 @@ class Journal(JournalView):
                 former=former,
                 terminal=terminal,
                 now=now,
+                follow=follow,
+                failed=failed,
                 random_bytes=random_bytes,
             )
             try:
@@ -473,6 +483,7 @@ class Journal(JournalView):
             except (sqlite3.Error, OSError) as error:
                 self._closed = f"a write failed: {error}"
                 self._roll_back(head)
+                self._failed(error)
                 raise JournalClosed(f"{self._closed}; restart the till") from error
             except BaseException:
                 self._roll_back(head)
@@ -494,7 +505,7 @@ class Journal(JournalView):
             incarnation=self.incarnation,
             sequence=self.sequence + 1,
             prev=self._head,
-            occurred_at=self._now(),
+            occurred_at=self._next_time(),
             key=self._key,
         )
         self._db.execute(
@@ -512,6 +523,13 @@ class Journal(JournalView):
         )
         self.sequence, self._head = made.sequence, made.digest
         return made
+
+    def _next_time(self) -> datetime:
+        last = self._db.execute(
+            "SELECT occurred_at FROM records WHERE sequence = ?", (self.sequence,)
+        ).fetchone()
+        now = self._now()
+        return now if last is None else self._follow(now, clock.from_text(last[0]))
 
     def _move(self, attempt: Attempt, event: Event) -> Step:
         taken = step(attempt.state, event)

@@ -1,6 +1,7 @@
 """The journal as a file: its tables, its formats, and a connection whose durability is asserted.
 
-Format 1 knew sales; format 2 knows what takes them back too. A newer format only ever adds: an
+Format 1 knew sales; format 2 knows what takes them back too; format 3 finds by index what happened
+to each. A newer format only ever adds: an
 older file is brought up in the transaction that opens it, and no record of it is touched.
 """
 
@@ -14,7 +15,7 @@ from typing import BinaryIO, Final
 from carepos import durable
 from carepos.errors import JournalError, JournalLocked
 
-FORMAT: Final = "2"
+FORMAT: Final = "3"
 WITHOUT_CORRECTIONS: Final = "1"
 
 _TABLES: Final = """
@@ -134,11 +135,16 @@ CREATE TABLE correction_events (
 ) STRICT;
 """
 
+_SINCE_3: Final = """
+CREATE INDEX events_of_attempt ON attempt_events (id, n);
+CREATE INDEX events_of_correction ON correction_events (id, n);
+"""
+
 
 def make(connection: sqlite3.Connection, about: Mapping[str, str]) -> None:
     """Make the tables of an empty file, within the caller's transaction; `about` goes into `meta`
     beside the format."""
-    _run(connection, _TABLES + _SINCE_2)
+    _run(connection, _TABLES + _SINCE_2 + _SINCE_3)
     connection.executemany("INSERT INTO meta VALUES (?, ?)", [("schema", FORMAT), *about.items()])
     connection.execute("PRAGMA user_version = 1")
 
@@ -152,13 +158,20 @@ def bring_up(connection: sqlite3.Connection, found: str | None) -> None:
 
     Raises JournalError for a format that this software knows nothing of.
     """
+    must_know(found)
     if found == WITHOUT_CORRECTIONS:
         connection.execute("DROP INDEX attempts_unfinished")
         _run(connection, _SINCE_2)
+    if found != FORMAT:
+        _run(connection, _SINCE_3)
         connection.execute("UPDATE meta SET value = ? WHERE name = 'schema'", (FORMAT,))
-    elif found != FORMAT:
+
+
+def must_know(found: str | None) -> None:
+    """Raises JournalError for a format that this software knows nothing of."""
+    if found not in ("1", "2", FORMAT):
         raise JournalError(
-            f"the journal has format {found}, this software writes {FORMAT}: "
+            f"the journal has format {found}, this software reads up to {FORMAT}: "
             "use the software that wrote it"
         )
 

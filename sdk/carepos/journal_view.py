@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from carepos import clock, correction, journal_file, record
-from carepos.attempt import State
+from carepos.attempt import Event, State
 from carepos.errors import JournalError
 from carepos.keys import KeySet
 from carepos.record import Record
@@ -110,9 +110,14 @@ class JournalView:
             # Only the writer checkpoints (SQLite before 3.51.3 may corrupt when two do).
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute("PRAGMA query_only = ON")
-            connection.execute("SELECT count(*) FROM meta").fetchone()
+            found = connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
         except sqlite3.Error as error:
             raise JournalError(f"{path.name} can't be read as a journal: {error}") from error
+        try:
+            journal_file.must_know(None if found is None else found[0])
+        except JournalError:
+            connection.close()
+            raise
         return cls(connection, keys)
 
     def close(self) -> None:
@@ -245,6 +250,27 @@ class JournalView:
                     "SELECT jws FROM outcomes WHERE sequence = ? ORDER BY n", (sequence,)
                 )
             ]
+
+    def events_of(self, attempt_id: str) -> list[tuple[Event, datetime]]:
+        """What happened to an attempt since its intent, and when; oldest first."""
+        return self._events("attempt_events", attempt_id)
+
+    def events_of_undo(self, undo_id: str) -> list[tuple[correction.Event, datetime]]:
+        """What happened to a void or refund since its intent, and when; oldest first."""
+        return self._events("correction_events", undo_id)
+
+    def _events(self, table: str, an_id: str) -> list[tuple[Any, datetime]]:
+        with self._mutex:
+            rows = self._db.execute(
+                f"SELECT event, at FROM {table} WHERE id = ? ORDER BY n", (an_id,)
+            ).fetchall()
+        return [(event, clock.from_text(at)) for event, at in rows]
+
+    def newest_outcome(self) -> str | None:
+        """The ledger's signed answer that came last."""
+        with self._mutex:
+            row = self._db.execute("SELECT jws FROM outcomes ORDER BY n DESC LIMIT 1").fetchone()
+        return None if row is None else str(row[0])
 
     def print_jobs(self, receipt_no: str | None = None, *, queued: bool = False) -> list[PrintJob]:
         where = "WHERE receipt_no = ?" if receipt_no else "WHERE state = 'queued'" if queued else ""

@@ -26,6 +26,7 @@ KEYSET = "carepos-keyset+jws"
 CERTIFICATE = "carepos-certificate+jws"
 PROOF = "carepos-proof+jws"
 TIME = "carepos-time+jws"
+RESET = "carepos-reset+jws"
 
 _FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}")
 

@@ -1,7 +1,6 @@
 """Where an issuer publishes its keys, and fetching them from there (docs/identity.md §3).
 
-Over the standard library's HTTP and not over requests: there the time limit is one per read, so a
-server that drips a byte a second would hold it for hours, and what is compressed is unpacked before
+Over the standard library's HTTP and not over requests: there what is compressed is unpacked before
 its size is known.
 """
 
@@ -10,16 +9,14 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import re
-import socket
 import ssl
-import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
+from carepos import deadline
 from carepos.errors import Malformed, Unreachable
 from carepos.issuer_keys import MAX_SET_BYTES
 
@@ -68,85 +65,53 @@ def fetch(url: str, *, deadline_s: float = DEADLINE_S, ca_file: Path | None = No
     authorities to be believed for this address. No proxy and no credentials of this machine's
     environment are used. Raises Unreachable.
     """
-    fetching = _Fetching(source_url(url), deadline_s, ca_file)
-    threading.Thread(target=fetching.run, name="carepos-keys", daemon=True).start()
-    if not fetching.ended.wait(deadline_s):
-        fetching.give_up()
-        raise Unreachable(_too_late(deadline_s))
-    if fetching.body is None:
-        raise Unreachable(fetching.problem)
-    return fetching.body
+    at = urlsplit(source_url(url))
+    try:
+        return deadline.within(
+            deadline_s, lambda: _fetch(at, deadline_s, ca_file), name="carepos-keys"
+        )
+    except Unreachable:
+        raise
+    except TimeoutError:
+        raise Unreachable(_too_late(deadline_s)) from None
+    except Exception as error:  # noqa: BLE001
+        # Whatever a library makes of bytes from outside. Its text could quote them.
+        why = f"the keys could not be fetched ({type(error).__name__})"
+        raise Unreachable(why) from None
 
 
-class _Fetching:
-    """One fetch in a thread of its own: looking a name up can't be interrupted, only left."""
-
-    def __init__(self, url: str, timeout_s: float, ca_file: Path | None) -> None:
-        self.ended = threading.Event()
-        self.body: bytes | None = None
-        self.problem = ""
-        self._url = urlsplit(url)
-        self._timeout_s = timeout_s
-        self._ca_file = ca_file
-        self._left = False
-        self._socket: socket.socket | None = None
-
-    def run(self) -> None:
-        connection: http.client.HTTPConnection | None = None
-        try:
-            connection = self._connect()
-            self.body = self._read(connection)
-        except Unreachable as error:
-            self.problem = str(error)
-        except TimeoutError:
-            self.problem = _too_late(self._timeout_s)
-        except Exception as error:  # noqa: BLE001
-            # Whatever a library makes of bytes from outside. Its text could quote them.
-            self.problem = f"the keys could not be fetched ({type(error).__name__})"
-        finally:
-            if connection is not None:
-                connection.close()
-            self.ended.set()
-
-    def give_up(self) -> None:
-        """Make the thread's read end at once."""
-        self._left = True
-        if self._socket is not None:
-            with suppress(OSError):
-                # The plain socket's way: TLS would want to say goodbye first.
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-
-    def _connect(self) -> http.client.HTTPConnection:
-        host, port = str(self._url.hostname), self._url.port
-        if self._url.scheme == "https":
-            trusted = str(self._ca_file or DEFAULT_CA_BUNDLE_PATH)
-            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                host,
-                port,
-                timeout=self._timeout_s,
-                context=ssl.create_default_context(cafile=trusted),
-            )
-        else:
-            connection = http.client.HTTPConnection(host, port, timeout=self._timeout_s)
+def _fetch(at: SplitResult, timeout_s: float, ca_file: Path | None) -> bytes:
+    connection = _connection(at, timeout_s, ca_file)
+    try:
         connection.connect()
-        # Kept here: the connection lets go of it once it has an answer to read.
-        self._socket = connection.sock
-        if self._left:
-            connection.close()
-            raise Unreachable("too late")
-        return connection
+        deadline.watch(connection.sock)
+        return _read(connection, at)
+    finally:
+        connection.close()
 
-    def _read(self, connection: http.client.HTTPConnection) -> bytes:
-        query = f"?{self._url.query}" if self._url.query else ""
-        connection.request("GET", f"{self._url.path or '/'}{query}", headers=_HEADERS)
-        with connection.getresponse() as answer:
-            _check(answer)
-            body = answer.read(MAX_SET_BYTES + 1)
-            if len(body) > MAX_SET_BYTES:
-                raise Unreachable(f"the answer has more than {MAX_SET_BYTES} bytes")
-            if answer.length:
-                raise Unreachable("the answer was cut off")
-            return body
+
+def _connection(
+    at: SplitResult, timeout_s: float, ca_file: Path | None
+) -> http.client.HTTPConnection:
+    host = str(at.hostname)
+    if at.scheme != "https":
+        return http.client.HTTPConnection(host, at.port, timeout=timeout_s)
+    trusted = str(ca_file or DEFAULT_CA_BUNDLE_PATH)
+    context = ssl.create_default_context(cafile=trusted)
+    return http.client.HTTPSConnection(host, at.port, timeout=timeout_s, context=context)
+
+
+def _read(connection: http.client.HTTPConnection, at: SplitResult) -> bytes:
+    query = f"?{at.query}" if at.query else ""
+    connection.request("GET", f"{at.path or '/'}{query}", headers=_HEADERS)
+    with connection.getresponse() as answer:
+        _check(answer)
+        body = answer.read(MAX_SET_BYTES + 1)
+        if len(body) > MAX_SET_BYTES:
+            raise Unreachable(f"the answer has more than {MAX_SET_BYTES} bytes")
+        if answer.length:
+            raise Unreachable("the answer was cut off")
+        return body
 
 
 def _too_late(deadline_s: float) -> str:

@@ -245,6 +245,12 @@ def keep_manifest(folder: Path, manifest: str) -> None:
     durable.write(folder / "pack.manifest", manifest.encode("ascii"))
 
 
+def drop(folder: Path) -> None:
+    """Hold no pack any more; its files go with the next one."""
+    (folder / "pack.manifest").unlink(missing_ok=True)
+    durable.sync_folder(folder)
+
+
 def kept(folder: Path, *, terminal: str, keys: KeySet) -> Pack | None:
     """The stored pack, verified anew. None when there is none that verifies: it is then fetched."""
     try:

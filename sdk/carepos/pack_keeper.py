@@ -7,7 +7,7 @@ unknown key may mean a rotation and is asked about, but not as often as somebody
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -33,6 +33,7 @@ class PackKeeper:
         keys: Keys,
         client: Client,
         now: Clock,
+        heard: Callable[[datetime], None],
         held: Pack | None,
         incarnation: str,
     ) -> None:
@@ -41,6 +42,7 @@ class PackKeeper:
         self._keys = keys
         self._client = client
         self._now = now
+        self._heard = heard
         self._incarnation = incarnation
         self._refreshing = threading.Lock()
         self._asked_at: datetime | None = None
@@ -57,6 +59,13 @@ class PackKeeper:
         """
         with self._refreshing:
             return self._refresh()
+
+    def drop_if_after(self, at: datetime) -> None:
+        """Hold no pack that is dated after `at`: none made before its date could replace it."""
+        with self._refreshing:
+            if self.held is not None and self.held.issued_at > at:
+                pack.drop(self._folder)
+                self.held = None
 
     def refresh_for_unknown_key(self) -> bool:
         """Whether asking anew, at most once in five minutes, brought another pack.
@@ -83,6 +92,7 @@ class PackKeeper:
         text = self._ask()
         try:
             told = pack.read_manifest(text, terminal=self._terminal, keys=self._keys)
+            self._heard(told.issued_at)
             held = self.held
             if held is not None and held.is_whole and held.sha256 == told.sha256:
                 return self._still_good(held, told, str(text))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from carepos import lookup, other_codes, pin, presentation, token, unknown_key
 from carepos.client import Client
@@ -43,6 +44,16 @@ class Holder:
         return f"Holder({len(self.vouchers)} vouchers)"
 
 
+_BY_THE_CLOCK = ("token_expired", "token_not_yet_valid", "holder_unproven")
+"""What a code is refused as by a till whose clock is wrong, before the ledger hears of it."""
+
+
+class Heard(Protocol):
+    """Told a time that the ledger signed; `fresh`: just now, for this question."""
+
+    def __call__(self, signed: datetime, *, fresh: bool = False) -> None: ...
+
+
 class Scanner:
     """Verifies codes with the keys of the pack and looks their holders up."""
 
@@ -55,6 +66,8 @@ class Scanner:
         journal: Journal,
         client: Client,
         now: Clock,
+        heard: Heard,
+        learn_time: Callable[[], bool],
     ) -> None:
         self._terminal = terminal
         self._keys = keys
@@ -62,6 +75,8 @@ class Scanner:
         self._journal = journal
         self._client = client
         self._now = now
+        self._heard = heard
+        self._learn_time = learn_time
 
     def scan(self, scanned: str, pin_entered: str | None = None) -> Holder:
         """Who presents this code, and what they hold. `pin_entered` only for a printed card.
@@ -79,6 +94,7 @@ class Scanner:
             found = lookup.read(answer, request=jti, terminal=self._terminal, keys=self._keys)
         except Malformed as error:
             raise Unreachable(f"the ledger's answer can't be trusted: {error}") from error
+        self._heard(found.as_of, fresh=True)
         if _is_behind(self._packs.get(), found.rules):
             self._packs.refresh()
         return Holder(
@@ -142,6 +158,8 @@ class Scanner:
         try:
             return self._verifier().examine(held, self._now())
         except TokenRefused as refused:
+            if refused.code in _BY_THE_CLOCK and self._learn_time():
+                return self._verifier().examine(held, self._now())
             # An issuer or key that this pack doesn't have may be in a newer one.
             asks = unknown_key.is_meant_or_its_issuer(refused)
             if not asks or not self._packs.refresh_for_unknown_key():

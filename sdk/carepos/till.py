@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,14 +19,18 @@ from weakref import WeakValueDictionary
 
 from carepos import (
     attempt,
+    backoff,
     clock,
+    clock_ratchet,
     day_end,
     enrolment,
     ids,
     key_change,
+    left_journal,
     outcome,
     pack,
     rules,
+    signed_time,
     slip,
     token,
     undo,
@@ -34,11 +39,18 @@ from carepos.attempt import Event, State
 from carepos.basket import Line, lines_from_json
 from carepos.client import Client, Transport
 from carepos.clock import Clock
+from carepos.clock_ratchet import ClockRatchet, Standing
 from carepos.correction import Correction
 from carepos.corrector import Corrector
+from carepos.disk_room import DiskRoom
 from carepos.enrolment import Enrolment, EnrolmentFile
 from carepos.errors import (
+    CareposError,
+    ClockSkew,
+    DiskFull,
     EnrolmentFailed,
+    JournalError,
+    JournalLocked,
     Malformed,
     NotDecided,
     Refused,
@@ -46,7 +58,7 @@ from carepos.errors import (
 )
 from carepos.ids import RandomBytes
 from carepos.journal import Journal
-from carepos.journal_view import Attempt, Visit
+from carepos.journal_view import Attempt, JournalView, Undo, Visit
 from carepos.key_change import KeyChanger, KeyState
 from carepos.keys import Keys, SigningKey
 from carepos.ledger_keys import LedgerKeyKeeper
@@ -59,6 +71,9 @@ from carepos.rules import Acted, Proposal, Situation
 from carepos.scan import Holder, Scanner
 from carepos.token import IdentityToken
 from carepos.undo import RefundReason, ReturnedLine, Sold, VoidReason
+from carepos.unknown_key import may_ask
+from carepos.uptime import Uptime, stands_still
+from carepos.uptime import system as system_uptime
 from carepos.voucher import Programme
 
 SOFTWARE = "carepos/0.1.0"
@@ -99,7 +114,8 @@ class Offer:
 class Sale:
     """Where one attempt stands, for the screen.
 
-    `message` is the cashier's sentence; only `state == "confirmed"` means REDEEMED.
+    `message` is the cashier's sentence; only `state == "confirmed"` means REDEEMED. `next_try_at`:
+    when the till by itself asks or sends again, None where it waits for nobody or for a person.
     """
 
     checkout: str
@@ -109,6 +125,7 @@ class Sale:
     amount_minor: int
     refusal: Refusal | None
     problem: str | None
+    next_try_at: datetime | None = None
 
     def message(self, language: str = "zh") -> str:
         """What the cashier reads: the state's sentence and the refusal's; "zh" or "en"."""
@@ -148,7 +165,8 @@ class Till:
     """One enrolled till. `Till.open(folder)`; safe to call from several threads.
 
     Files in the folder: `terminal.key` (0600), `enrolment.json`, `journal.db`, `pack.manifest` with
-    the file that it names, and while the key changes `next.key` (0600).
+    the file that it names, `clock.json`, `reserve.bin`, and while the key changes `next.key`
+    (0600).
     """
 
     def __init__(
@@ -158,7 +176,8 @@ class Till:
         enrolled: Enrolment,
         journal: Journal,
         client: Client,
-        now: Clock,
+        ratchet: ClockRatchet,
+        disk: DiskRoom,
         reached: Reached,
         paper: slip.Paper,
         software: str = SOFTWARE,
@@ -167,7 +186,12 @@ class Till:
         self._enrolled = EnrolmentFile(folder / "enrolment.json", enrolled)
         self.journal = journal
         self._client = client
-        self._now = now
+        self.ratchet = ratchet
+        self.disk = disk
+        self._now: Clock = ratchet.now
+        self._heard_at: datetime | None = None
+        self._asked_time_at: datetime | None = None
+        client.on_skew = self._skewed
         self._reached = reached
         self._paper = paper
         self._ledger_keys = LedgerKeyKeeper(
@@ -185,7 +209,8 @@ class Till:
             terminal=enrolled.terminal,
             keys=self._keys,
             client=client,
-            now=now,
+            now=ratchet.now,
+            heard=self._heard,
             # Without asking anybody: a till opens without a network.
             held=pack.kept(folder, terminal=enrolled.terminal, keys=enrolled.ledger_keys.keys),
             incarnation=journal.incarnation,
@@ -205,7 +230,9 @@ class Till:
             packs=self._packs,
             journal=journal,
             client=client,
-            now=now,
+            now=ratchet.now,
+            heard=self._heard,
+            learn_time=self._learn_time,
         )
         self._corrector = Corrector(
             journal,
@@ -217,6 +244,7 @@ class Till:
             reached=lambda point: self._reached(point),
             paper=paper,
             keep_plain=self._keep_plain,
+            heard=self._heard,
         )
 
     # ── beginning and ending ───────────────────────────────────────────────────────────────────
@@ -231,6 +259,7 @@ class Till:
         key_file = folder / "terminal.key"
         if (folder / "enrolment.json").exists():
             raise EnrolmentFailed(f"{folder} is enrolled already; use another folder")
+        left_journal.refuse(folder)
         if not key_file.exists():
             SigningKey.generate().save(key_file)
         key = SigningKey.load(key_file)
@@ -248,6 +277,7 @@ class Till:
         folder: Path | str,
         *,
         now: Clock = clock.system_clock,
+        uptime: Uptime | None = None,
         random_bytes: RandomBytes = os.urandom,
         reached: Reached = pass_by,
         paper: slip.Paper | None = None,
@@ -256,6 +286,8 @@ class Till:
     ) -> Till:
         """Open an enrolled till and recover its journal; no network is needed.
 
+        `now` is the computer's clock, which may be wrong (`clock_ratchet`), and `uptime` how long
+        it has been running, by default its own with its own clock, and unknown with another.
         Raises EnrolmentFailed when the folder is not enrolled, JournalLocked when another process
         runs this till, JournalCorrupt.
         """
@@ -264,15 +296,33 @@ class Till:
             key, enrolled = key_change.load_terminal(folder)
         except FileNotFoundError:
             raise EnrolmentFailed(f"{folder} is not enrolled (carepos till enrol)") from None
-        journal = Journal.start(
-            folder / "journal.db",
-            key=key,
-            terminal=enrolled.terminal,
-            software=software,
-            former=[each.key for each in enrolled.former],
-            now=now,
-            random_bytes=random_bytes,
-        )
+        ratchet = clock_of(folder, enrolled, now=now, uptime=uptime)
+        disk = DiskRoom(folder)
+
+        def start() -> Journal:
+            return Journal.start(
+                folder / "journal.db",
+                key=key,
+                terminal=enrolled.terminal,
+                software=software,
+                former=[each.key for each in enrolled.former],
+                now=ratchet.now,
+                follow=ratchet.follow,
+                failed=disk.failed,
+                random_bytes=random_bytes,
+            )
+
+        with_reserve = disk.room().has_reserve
+        try:
+            journal = start()
+        except JournalLocked:
+            raise
+        except JournalError:
+            disk.release_if_short()
+            if not with_reserve or disk.room().has_reserve:
+                raise
+            journal = start()
+        disk.refill()
         # From here on no other process changes a file of this till.
         key_change.finish_switch(folder, key)
         client = Client(
@@ -280,18 +330,67 @@ class Till:
             terminal=enrolled.terminal,
             ledger=enrolled.ledger_keys.ledger,
             key=key,
-            now=now,
+            now=ratchet.now,
         )
         return cls(
             folder,
             enrolled=enrolled,
             journal=journal,
             client=client,
-            now=now,
+            ratchet=ratchet,
+            disk=disk,
             reached=reached,
             paper=paper or slip.Paper(),
             software=software,
         )
+
+    def now(self) -> datetime:
+        """The till's time: its clock's, but never before what the ledger signed."""
+        return self._now()
+
+    def clock_standing(self) -> Standing:
+        """How the computer's clock stands."""
+        return self.ratchet.standing()
+
+    def reset_clock(self, text: str) -> datetime:
+        """Take an operator's reset (docs/offline.md §11): the time that counts from here on.
+
+        A pack that is dated after it is dropped, to be fetched again. Raises Malformed,
+        SignatureInvalid for one that is none, is another till's or was taken before; OSError.
+        """
+        own = self.enrolment
+        at = signed_time.read_reset(
+            text.strip(), ledger=own.ledger_keys.ledger, terminal=own.terminal, keys=self._keys
+        )
+        self.ratchet.reset(at)
+        self._packs.drop_if_after(at)
+        return at
+
+    def _heard(self, signed: datetime, *, fresh: bool = False) -> None:
+        """Told every time under a signature of the ledger that was verified."""
+        self.ratchet.heard(signed, fresh=fresh)
+        self._heard_at = self._now()
+
+    def _skewed(self, error: ClockSkew, request: str) -> bool:
+        """Whether the till knows the time now, after the ledger said that its clock is wrong."""
+        try:
+            at = signed_time.read(error.server_time, request=request, keys=self._keys)
+        except Malformed:
+            return False
+        error.ahead_s = self.ratchet.ahead_s(at)
+        self._heard(at, fresh=True)
+        return abs(self._now() - at) < clock_ratchet.TOLERANCE
+
+    def _learn_time(self) -> bool:
+        """Whether the till reckons with another time, after asking a ledger that it had not yet
+        heard; at most once in five minutes."""
+        before = self._now()
+        if self.ratchet.is_known() or not may_ask(self._asked_time_at, before):
+            return False
+        self._asked_time_at = before
+        with suppress(Unreachable, NotDecided):
+            self._client.greet()
+        return abs(self._now() - before) > clock_ratchet.TOLERANCE
 
     @property
     def enrolment(self) -> Enrolment:
@@ -385,7 +484,7 @@ class Till:
 
         Returns confirmed, refused or unknown; goods may leave only on confirmed. A checkout that
         already has a live attempt gets that attempt's state, and nothing is sent twice.
-        Raises Refused when the offer redeems nothing, JournalClosed, Malformed.
+        Raises Refused when the offer redeems nothing, DiskFull, JournalClosed, Malformed.
         """
         with self._one_at_a_time(checkout):
             live = self.journal.live_attempt(checkout)
@@ -393,6 +492,8 @@ class Till:
                 return self._sale(live)
             if offer.refusal is not None:
                 raise Refused(offer.refusal)
+            if self.disk.room().state == "full":
+                raise DiskFull("there is no room on the disk for a new sale")
             begun, written = self._write_intent(offer, checkout, cashier)
             self._tokens[begun.id] = offer.holder.text
             self._reached("intent_written")
@@ -626,23 +727,69 @@ class Till:
 
     # ── settling what is open ──────────────────────────────────────────────────────────────────
 
-    def settle(self) -> list[Sale]:
+    def settle(self, *, due_only: bool = False) -> list[Sale]:
         """Do the next thing for everything that is not over: query, reverse, fill numbers.
 
-        Call it when the network is back, and every so often. Returns where each sale stands now;
-        voids and refunds that wait are sent too (`corrections`). A change of key that is under way
-        goes on with it.
+        Call it when somebody asks for it; with `due_only` every so often: then each sale is asked
+        about when its time has come (`next_try`), and once nobody answers the others wait. Returns
+        where each sale of them stands now; voids and refunds that wait are sent too
+        (`corrections`). A change of key that is under way goes on with it.
         """
+        if due_only and self._client.quiet_s():
+            return []
         if not self._go_on_changing():
             self._send_plain()
         settled = []
-        for unfinished in self.journal.unfinished():
+        for unfinished in self._due() if due_only else self.journal.unfinished():
             with self._one_at_a_time(unfinished.checkout):
                 # Another thread may have moved it since the list was made.
                 settled.append(self._settle_one(self.journal.attempt(unfinished.id)))
+            if due_only and settled[-1].problem is not None and not self._client.answered:
+                return settled
         # Last: an undo is decided only when all before it is.
-        self._corrector.settle()
+        if not due_only or self._is_undo_due():
+            self._corrector.settle()
         return settled
+
+    def quiet_s(self) -> float:
+        """For how long the ledger asked to be left alone (`Retry-After`), at most five minutes."""
+        return self._client.quiet_s()
+
+    def next_try(self) -> datetime | None:
+        """When the till by itself next asks or sends again; None while nothing waits for that."""
+        times = [self.next_try_of(each) for each in self.journal.unfinished()]
+        times += [self.next_try_of_undo(each) for each in self.journal.undos("waiting")]
+        return min((at for at in times if at is not None), default=None)
+
+    def _due(self) -> list[Attempt]:
+        """What may be asked about by now, whoever waits longest first."""
+        now = self._now()
+        times = [(self.next_try_of(each), each) for each in self.journal.unfinished()]
+        due = [(at, each) for at, each in times if at is not None and at <= now]
+        return [each for _, each in sorted(due, key=lambda pair: (pair[0], pair[1].sequence))]
+
+    def next_try_of(self, sale: Attempt) -> datetime | None:
+        """When the till by itself asks about this attempt again, or sends it; None: it does not."""
+        now = self._now()
+        return self._not_before_quiet(
+            backoff.of_attempt(self.journal, sale, now, heard_at=self._heard_at), now
+        )
+
+    def next_try_of_undo(self, of: Undo) -> datetime | None:
+        """As `next_try_of`, of a void or refund."""
+        now = self._now()
+        return self._not_before_quiet(
+            backoff.of_undo(self.journal, of, now, heard_at=self._heard_at), now
+        )
+
+    def _is_undo_due(self) -> bool:
+        now = self._now()
+        times = [self.next_try_of_undo(each) for each in self.journal.undos("waiting")]
+        return any(at is not None and at <= now for at in times)
+
+    def _not_before_quiet(self, at: datetime | None, now: datetime) -> datetime | None:
+        quiet_s = self._client.quiet_s()
+        return at if at is None or not quiet_s else max(at, now + timedelta(seconds=quiet_s))
 
     def _settle_one(self, unfinished: Attempt) -> Sale:
         """Follow the table as far as the network allows."""
@@ -671,11 +818,11 @@ class Till:
             return self.journal.advance(sale.id, "no_answer"), str(error)
         for answer in answers:
             try:
-                return self._advance(
-                    sale, outcome.read_bound(answer, written, keys=self._keys)
-                ), None
+                found = outcome.read_bound(answer, written, keys=self._keys)
             except Malformed:
                 continue  # of another record of the attempt, or not the ledger's word
+            self._heard(found.recorded_at)
+            return self._advance(sale, found), None
         try:
             absent = outcome.read_not_found(
                 answers[0],
@@ -686,6 +833,7 @@ class Till:
             )
         except Malformed as error:
             return self.journal.advance(sale.id, "no_answer"), str(error)
+        self._heard(absent.recorded_at, fresh=True)
         return self._advance(sale, absent), None
 
     def _deliver(self, sale: Attempt, written: Record) -> tuple[Attempt, str | None]:
@@ -703,7 +851,10 @@ class Till:
         self, written: Record, result: Mapping[str, Any]
     ) -> tuple[Outcome | None, str | None]:
         """The bound outcome in a result, or why there is none."""
-        return outcome.read_result(result, written, keys=self._keys)
+        found, problem = outcome.read_result(result, written, keys=self._keys)
+        if found is not None:
+            self._heard(found.recorded_at)
+        return found, problem
 
     def _send_plain(self) -> str | None:
         """Send the records that are nobody's redemption; why not, if one was not accepted."""
@@ -758,10 +909,12 @@ class Till:
     def close_day(self, business_date: str | None = None) -> DayClose:
         """Write the day report (Z) over everything since the last one, and send it.
 
-        Works without a network; the report then goes up later. `business_date` is ISO 8601.
+        Works without a network; the report then goes up later. `business_date` is ISO 8601, by
+        default today, and not before the last report's: Malformed.
         """
+        today = f"{self._now().astimezone(UTC):%Y-%m-%d}"
+        day = day_end.date_for(self.journal, business_date, today)
         self.settle()
-        day = business_date or f"{self._now().astimezone(UTC):%Y-%m-%d}"
         written = self.journal.write_day_report(
             lambda last: day_end.report(self.journal, day, last)
         )
@@ -802,12 +955,39 @@ class Till:
             of.amount_minor,
             refusal,
             problem,
+            self.next_try_of(of),
         )
 
     def _one_at_a_time(self, checkout: str) -> threading.Lock:
         """A lock per sale: a double click waits for the first and then sees its state."""
         with self._mutex:
             return self._working.setdefault(checkout, threading.Lock())
+
+
+def clock_of(
+    folder: Path, enrolled: Enrolment, *, now: Clock, uptime: Uptime | None = None
+) -> ClockRatchet:
+    """What a till's folder knows of the time, also beside a running till. Writes nothing yet."""
+    if uptime is None:
+        own = now is clock.system_clock
+        uptime = system_uptime() if own else stands_still()
+    return ClockRatchet.open(
+        folder, wall=now, uptime=uptime, signed=lambda: _signed_times(folder, enrolled)
+    )
+
+
+def _signed_times(folder: Path, enrolled: Enrolment) -> Iterator[datetime]:
+    """Times under the ledger's signature that lie in the folder besides."""
+    yield enrolled.issued_at
+    keys = enrolled.ledger_keys.keys
+    held = pack.kept(folder, terminal=enrolled.terminal, keys=keys)
+    if held is not None:
+        yield held.issued_at
+    with suppress(CareposError):
+        with closing(JournalView.open(folder / "journal.db", enrolled.terminal_keys)) as view:
+            newest = view.newest_outcome()
+        if newest is not None:
+            yield outcome.read_any(newest, keys=keys).recorded_at
 
 
 def _names(holder: Holder, held: Pack) -> list[str]:

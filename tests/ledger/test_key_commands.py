@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from carepos import durable
+from carepos import clock, durable, signed_time
 from carepos.errors import Malformed
 from carepos.keys import SigningKey
 from carepos.ledger_keys import MAX_KEYS
@@ -123,3 +123,15 @@ def test_a_set_that_is_full_is_said(folder: Path, before: Keyring) -> None:
         Keyring.rotate(folder)
     for file in copy.iterdir():
         assert (folder / file.name).read_bytes() == file.read_bytes()
+
+
+def test_a_clock_reset_is_made_for_one_till(folder: Path, before: Keyring, said: Said) -> None:
+    """A file that names the till and this machine's time, under the signing key; it says the time,
+    for a person to judge it. A name that is none is refused."""
+    to = folder.parent / "t-1.reset"
+    assert carepos("clock-reset", "t-1", "--folder", folder, "--to", to) == DONE
+    own = {"ledger": before.ledger, "terminal": "t-1"}
+    at = signed_time.read_reset(to.read_text("ascii").strip(), **own, keys=before.keys.keys)
+    assert clock.to_text(at) in said.readouterr().out
+    assert carepos("clock-reset", "No Name", "--folder", folder, "--to", to) == FAILED
+    assert carepos("clock-reset", "t-1", "--folder", folder / "none", "--to", to) == FAILED

@@ -192,7 +192,6 @@ def plugged(
         Settings.read(changes, till.folder),
         secret,
         printer=prints_on,
-        now=made.now,
         monotonic=seconds,
         reached=reached,
     )

@@ -712,6 +712,7 @@ _EXAMPLES: list[CareposError] = [
     errors.JournalError("not over"),
     errors.JournalLocked("held"),
     errors.JournalClosed("a write failed"),
+    errors.DiskFull("no room"),
     errors.JournalCorrupt("no chain", sequence=2),
 ]
 

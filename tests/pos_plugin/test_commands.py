@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from carepos import signed_time
 from carepos.commands import main
 from carepos.key_change import load_terminal
 from carepos_plugin import app, held_code, pairing
@@ -634,3 +635,38 @@ def test_a_change_of_key_waits_for_the_ledger(shop: Rig, run: Run) -> None:
         assert done == 1 and "sells on with the old one" in out
     assert shop.till.key_state.kid == before
     assert len(shop.till.journal.records("key_change")) == 1
+
+
+# the clock
+
+
+def test_an_operators_reset_is_taken_by_command_and_through_the_plugin(
+    shop: Rig, run: Run, tmp_path: Path
+) -> None:
+    """With the plugin running and without; once, and no earlier one; a file that is none is said to
+    be none, and status says how the clock stands."""
+    ring, terminal = shop.world.ledger.keyring, shop.till.enrolment.terminal
+
+    def reset(**later: float) -> Path:
+        shop.world.now.forward(**later)
+        made = signed_time.make_reset(
+            ledger=ring.ledger, terminal=terminal, at=shop.world.now(), key=ring.signing
+        )
+        file = tmp_path / "a.reset"
+        file.write_text(made + "\n", "ascii")
+        return file
+
+    folder = shop.till.folder
+    first = reset(hours=1)
+    done, out, _ = run("clock-reset", first, "--folder", folder)
+    assert done == 0 and "2026-11-22T09:00:00.000Z" in out
+    done, _, err = run("clock-reset", first, "--folder", folder)
+    assert done == 2 and "taken before" in err
+    done, out, _ = run("status", "--folder", folder)
+    assert done == 0 and "Clock 时钟: The clock is right." in out
+    _stopped(shop)
+    assert run("clock-reset", reset(hours=1), "--folder", folder)[0] == 0
+    nonsense = tmp_path / "holiday.jpg"
+    nonsense.write_bytes(b"\xff\xd8" * 30_000)
+    done, _, err = run("clock-reset", nonsense, "--folder", folder)
+    assert done == 2 and "jws" in err

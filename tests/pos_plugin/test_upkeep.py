@@ -19,6 +19,7 @@ def test_upkeep_settles_what_the_cashier_left(tmp_path: Path) -> None:
     """An unknown sale that nobody looks at any more ends by itself, and its slip is queued."""
     with rig(tmp_path) as shop:
         shop.sell_unknown()
+        shop.world.now.forward(seconds=2)
         assert shop.plugin.upkeep.one_pass() <= shop.plugin.settings.settle_every_s
         assert shop.get(f"/api/checkouts/{CHECKOUT}")["state"] == "confirmed"
         assert len(shop.till.journal.print_jobs(queued=True)) == 1
@@ -32,6 +33,7 @@ def test_fa4_a_sale_found_open_is_never_sent_again(tmp_path: Path) -> None:
         assert shop.redeem(CHECKOUT, offer)["state"] == "unknown"
         shop.till.close()
         with plugged(shop.world, shop.world.till(), shop.faults) as again:
+            again.world.now.forward(seconds=2)
             again.plugin.upkeep.one_pass()
             assert again.get(f"/api/checkouts/{CHECKOUT}")["state"] == "reversed"
             assert again.world.balance() == 12_000

@@ -125,7 +125,7 @@ def test_a_journal_is_made_once(tmp_path: Path) -> None:
     """Each start continues the same incarnation with a `start` record of its own."""
     with start(tmp_path) as first:
         about = first.about()
-        assert (about["terminal"], about["schema"]) == ("t-1", "2")
+        assert (about["terminal"], about["schema"]) == ("t-1", "3")
     with start(tmp_path) as again:
         assert again.about() == about and again.incarnation == about["incarnation"]
         assert [r.content for r in again.records()] == [Start("test/1"), Start("test/1")]
@@ -145,7 +145,7 @@ def test_another_terminals_journal_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        ("UPDATE meta SET value = '3' WHERE name = 'schema'", "format 3"),
+        ("UPDATE meta SET value = '4' WHERE name = 'schema'", "format 4"),
         ("DELETE FROM meta", "format None"),
         ("DELETE FROM meta WHERE name = 'terminal'", "another terminal"),
         ("UPDATE meta SET value = 'f' WHERE name = 'incarnation'", "does not hold"),
@@ -164,15 +164,14 @@ def test_a_journal_of_another_making_is_refused(tmp_path: Path, damage: str, say
     assert (tmp_path / "journal.db").read_bytes() == before
 
 
-FORMAT_1 = Path(__file__).with_name("journal_format_1.sql")
-
-
-def of_format_1(folder: Path) -> Path:
-    """A journal as the software before voids and refunds left it, the till stopped."""
+def of_format(number: int, folder: Path) -> Path:
+    """A journal as an older software left it, the till stopped: 1 knew no voids and refunds, 2 no
+    work without a network."""
     path = folder / "journal.db"
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.executescript(FORMAT_1.read_text("utf-8"))
+        dump = Path(__file__).with_name(f"journal_format_{number}.sql")
+        connection.executescript(dump.read_text("utf-8"))
     connection.close()
     return path
 
@@ -201,7 +200,7 @@ def test_a_journal_of_format_1_is_brought_up_where_it_lies(tmp_path: Path) -> No
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()
     new.mkdir()
-    path = of_format_1(old)
+    path = of_format(1, old)
     tables = paper_till.TABLES[1:7]
     with sqlite3.connect(path) as connection:
         before = {t: connection.execute(f"SELECT * FROM {t}").fetchall() for t in tables}
@@ -212,7 +211,7 @@ def test_a_journal_of_format_1_is_brought_up_where_it_lies(tmp_path: Path) -> No
     view.close()
     start(new).close()
     with start(old) as journal:
-        assert journal.about()["schema"] == "2"
+        assert journal.about()["schema"] == "3"
         assert [a.state for a in journal.unfinished()] == ["reversing", "interrupted"]
         assert journal.verify() == journal.sequence == 7
         after = paper_till.dump(journal)
@@ -231,12 +230,34 @@ def test_a_journal_of_format_1_is_brought_up_where_it_lies(tmp_path: Path) -> No
         assert again.verify() == again.sequence == 9 and again.undos("posted")
 
 
+def test_a_journal_of_format_2_is_brought_up_where_it_lies(tmp_path: Path) -> None:
+    """As format 1; the void that waits in it still waits, and can still be posted."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    new.mkdir()
+    path = of_format(2, old)
+    view = JournalView.open(path, KEYS)
+    assert [u.state for u in view.undos()] == ["waiting"]
+    assert view.events_of_undo(view.undos()[0].id) == []
+    view.close()
+    start(new).close()
+    with start(old) as journal:
+        assert journal.verify() == journal.sequence == 8
+        assert [a.state for a in journal.unfinished()] == ["reversing", "interrupted"]
+        (undo,) = journal.undos("waiting")
+        journal.advance_undo(
+            undo.id, "undo_posted", outcome=paper_till.outcome("void", "posted", undo.id)
+        )
+        assert journal.attempt(undo.original).state == "voided"
+    assert shape(path) == shape(new / "journal.db")
+
+
 @pytest.mark.parametrize("failing", ["DROP INDEX", "CREATE TABLE corrections", "UPDATE meta"])
 def test_a_journal_is_brought_up_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     """Cut at any of its steps it is of format 1 as before, and the next start does it."""
-    path = of_format_1(tmp_path)
+    path = of_format(1, tmp_path)
     before = shape(path)
 
     class Cut(sqlite3.Connection):
@@ -252,7 +273,7 @@ def test_a_journal_is_brought_up_whole_or_not_at_all(
             start(tmp_path)
     assert shape(path) == before
     with start(tmp_path) as journal:
-        assert journal.about()["schema"] == "2" and journal.verify() == 7
+        assert journal.about()["schema"] == "3" and journal.verify() == 7
 
 
 def test_a_void_takes_its_sale_with_it(journal: Journal) -> None:
@@ -409,6 +430,19 @@ def test_fa_9_a_jumping_clock_changes_no_id(tmp_path: Path) -> None:
     with start(tmp_path, now=now) as again:
         (after,) = again.attempts()
         assert after.id == made.id and again.record_of(after) == written
+
+
+def test_times_of_records_never_go_back(tmp_path: Path) -> None:
+    """A clock that was put back gives a record the time of the one before, also after a restart."""
+    now = paper_till.Ticking()
+    with start(tmp_path, now=now) as journal:
+        _, first = paper_till.write_intent(journal, "S1")
+        now.at -= timedelta(days=365)
+        _, second = paper_till.write_intent(journal, "S2")
+    with start(tmp_path, now=now) as again:
+        times = [each.occurred_at for each in again.records()]
+        assert times[1] == first.occurred_at == second.occurred_at == times[-1]
+        assert times == sorted(times) and again.verify() == again.sequence
 
 
 # FA-2

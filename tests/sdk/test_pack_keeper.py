@@ -64,6 +64,7 @@ class Packs:
             keys=keys,
             client=client,
             now=self.now,
+            heard=lambda at: None,
             held=held,
             incarnation="0" * 32,
         )

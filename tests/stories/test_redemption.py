@@ -389,13 +389,16 @@ def test_fb_10_a_duplicated_request_is_one_redemption(shop: Shop, family: Family
     assert shop.redeem(family).state == "confirmed" and shop.balance() == 6_000
 
 
-def test_fb_12_a_silent_connection_times_out(shop: Shop, family: Family) -> None:
-    """The connection stays open and nothing comes: unknown after the client's limit."""
-    shop.reopen(answer_timeout_s=0.2)
+@pytest.mark.parametrize("fault", ["silence", "drip"])
+def test_fb_8_fb_12_an_answer_too_late_is_none(shop: Shop, family: Family, fault: Mode) -> None:
+    """The connection stays open and nothing comes, or each byte in time and all of them too late:
+    unknown after the client's limit."""
     offer = shop.offer(family)
-    shop.proxy.fail("silence")
+    shop.till._client._transport._answer_timeout_s = 0.5
+    shop.proxy.fail(fault)
     sale = shop.till.redeem(offer, checkout="S1", cashier="c01")
-    assert sale.state == "unknown" and shop.balance() == 6_000
+    assert sale.state == "unknown" and shop.proxy.sent[-1].played.wait(60)
+    assert shop.balance() == 6_000
     shop.reopen()
     assert [s.state for s in shop.till.settle()] == ["goods_asked"]
 
