@@ -28,7 +28,12 @@ elif u.find_spec("venv") is None or u.find_spec("ensurepip") is None:
 endef
 export REMEDY
 
-.PHONY: help venv demo test check bench attacks fuzz format lock clean
+# What `make sim` plays: SEEDS from FIRST on, in JOBS processes; or one SEED, all of it told.
+SEEDS ?= 1000
+FIRST ?= 0
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+
+.PHONY: help venv demo test check bench attacks fuzz sim format lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r name text; do \
@@ -73,6 +78,9 @@ attacks: venv  ## thousands of attacks on identity tokens, ours beside bare PyJW
 
 fuzz: venv  ## mutated tokens, cards and key sets; N=1000000 of them, with atheris if it is installed
 	@$(BIN)/python -m tests.fuzz_tokens $(N)
+
+sim: venv  ## tills, network and ledger simulated under seeds; SEEDS=10000, or SEED=123 to replay one
+	@$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED) --skip "$(SKIP)",--seeds $(SEEDS) --first $(FIRST) --jobs $(JOBS))
 
 format: venv  ## mend what ruff can mend, and format
 	@$(BIN)/python -m ruff check --fix .

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 
 from carepos import clock
 from carepos.clock import Clock
+from carepos.ids import RandomBytes
 from carepos_ledger import (
     holder_pages,
     identity_routes,
@@ -81,11 +84,17 @@ class Ledger:
 
 
 def build(
-    settings: Settings, *, now: Clock = clock.system_clock, reached: Reached = pass_by
+    settings: Settings,
+    *,
+    now: Clock = clock.system_clock,
+    random_bytes: RandomBytes = secrets.token_bytes,
+    reached: Reached = pass_by,
+    make_desk: Callable[[Book], Desk] = Desk,
 ) -> Ledger:
     """Wire a ledger over a migrated database. Raises RuntimeError when it is not migrated.
 
-    `reached` is told the name of each point that a posting passes (`book.POINTS`).
+    `reached` is told the name of each point that a posting passes (`book.POINTS`); `make_desk`
+    puts a desk in front of the book.
     """
     database = Database(settings.database, pool_size=THREADS + 4)
     try:
@@ -100,11 +109,11 @@ def build(
     revoking = Revoking(database, now)
     cards = Cards(database, now)
     programmes = Programmes(database)
-    office = Office(database, now)
-    terminals = Terminals(database, keyring, now, settings.audience)
+    office = Office(database, now, random_bytes)
+    terminals = Terminals(database, keyring, now, settings.audience, random_bytes)
     settlement = Settlement(database, keyring, now, reached)
     intake = Intake(database, settings.audience, now, keyring.evidence, issuers.learn)
-    desk = Desk(Book(database, keyring, now, reached))
+    desk = make_desk(Book(database, keyring, now, reached))
     counter = Counter(database, keyring, intake, now)
     packs = Packs(database, keyring, intake.trust, settings.audience, now)
     authenticate = Authenticator(database, keyring, now)
@@ -133,7 +142,7 @@ def build(
     app.register_blueprint(settlement_routes.operator_blueprint(settlement, operators.named))
     app.register_blueprint(operator_routes.blueprint(operators, programmes, office, terminals))
     app.register_blueprint(identity_routes.blueprint(operators, issuers, revoking, cards, database))
-    people = People(database, now, Erasure(database, now))
+    people = People(database, now, Erasure(database, now, random_bytes))
     retention = Retention(database, now, settings.dispute_days)
     app.register_blueprint(privacy_routes.blueprint(operators, people, retention))
     app.register_blueprint(

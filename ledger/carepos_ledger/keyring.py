@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from carepos import durable, jws, strict_json
 from carepos.errors import Malformed
 from carepos.evidence import EvidenceKey
+from carepos.ids import RandomBytes
 from carepos.keys import PublicKey, SigningKey, b64, read_secret, secret_text, write_secret
 from carepos.ledger_keys import MAX_KEYS, LedgerKeys
 
@@ -60,14 +61,15 @@ class Keyring:
     evidence: X25519PrivateKey
 
     @classmethod
-    def create(cls, folder: Path) -> Keyring:
+    def create(cls, folder: Path, random_bytes: RandomBytes = os.urandom) -> Keyring:
         """New keys in `folder`. Raises FileExistsError rather than replace a key."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         refuse_keys(folder)
-        root, signing = SigningKey.generate(), SigningKey.generate()
+        root, signing = SigningKey(random_bytes(32)), SigningKey(random_bytes(32))
         root.save(folder / _ROOT)
         signing.save(folder / _SIGNING)
-        write_secret(folder / _PSEUDONYM, os.urandom(32))
+        write_secret(folder / _PSEUDONYM, random_bytes(32))
+        write_secret(folder / _EVIDENCE, random_bytes(32))
         payload: dict[str, object] = {
             "v": 1,
             "ledger": f"ledger-{root.kid[:8].lower().replace('_', 'x').replace('-', 'x')}",

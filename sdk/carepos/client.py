@@ -6,8 +6,8 @@ whatever is not an answer of the agreed form: a timeout, a reset, a captive port
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +19,7 @@ import requests
 from carepos import deadline, ids, strict_json
 from carepos.clock import Clock
 from carepos.errors import ClockSkew, Malformed, NotDecided, Unreachable, problem_from
+from carepos.ids import RandomBytes
 from carepos.keys import SigningKey, b64, digest
 from carepos.watched_http import WatchedAdapter
 
@@ -196,13 +197,21 @@ class Client:
     """One terminal's calls. Answers come back unread: their signatures are for the caller."""
 
     def __init__(
-        self, transport: Transport, *, terminal: str, ledger: str, key: SigningKey, now: Clock
+        self,
+        transport: Transport,
+        *,
+        terminal: str,
+        ledger: str,
+        key: SigningKey,
+        now: Clock,
+        random_bytes: RandomBytes = os.urandom,
     ) -> None:
         self._transport = transport
         self._terminal = terminal
         self._ledger = ledger
         self._key = key
         self._now = now
+        self._random_bytes = random_bytes
         self.on_skew: Callable[[ClockSkew, str], bool] = lambda error, jti: False
         """Told a `clock_skew` and the read that it answers; whether `now` is right from here on.
         Then the read, which changes nothing, is made once more."""
@@ -363,7 +372,7 @@ class Client:
     def _credentials(
         self, method: str, target: str, body: bytes | None, key: SigningKey | None = None
     ) -> tuple[str, dict[str, str]]:
-        jti = b64(secrets.token_bytes(16))
+        jti = b64(self._random_bytes(16))
         token = read_token(
             key or self._key,
             terminal=self._terminal,

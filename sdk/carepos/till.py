@@ -283,11 +283,15 @@ class Till:
         paper: slip.Paper | None = None,
         software: str = SOFTWARE,
         answer_timeout_s: float = 8.0,
+        transport: Transport | None = None,
+        disk: DiskRoom | None = None,
     ) -> Till:
         """Open an enrolled till and recover its journal; no network is needed.
 
         `now` is the computer's clock, which may be wrong (`clock_ratchet`), and `uptime` how long
         it has been running, by default its own with its own clock, and unknown with another.
+        `transport`: the way to the ledger, instead of HTTP to the address it was enrolled at;
+        `disk`: the room in `folder`, instead of what the system says of it.
         Raises EnrolmentFailed when the folder is not enrolled, JournalLocked when another process
         runs this till, JournalCorrupt.
         """
@@ -297,7 +301,7 @@ class Till:
         except FileNotFoundError:
             raise EnrolmentFailed(f"{folder} is not enrolled (carepos till enrol)") from None
         ratchet = clock_of(folder, enrolled, now=now, uptime=uptime)
-        disk = DiskRoom(folder)
+        room = disk or DiskRoom(folder)
 
         def start() -> Journal:
             return Journal.start(
@@ -308,29 +312,30 @@ class Till:
                 former=[each.key for each in enrolled.former],
                 now=ratchet.now,
                 follow=ratchet.follow,
-                failed=disk.failed,
+                failed=room.failed,
                 random_bytes=random_bytes,
             )
 
-        with_reserve = disk.room().has_reserve
+        with_reserve = room.room().has_reserve
         try:
             journal = start()
         except JournalLocked:
             raise
         except JournalError:
-            disk.release_if_short()
-            if not with_reserve or disk.room().has_reserve:
+            room.release_if_short()
+            if not with_reserve or room.room().has_reserve:
                 raise
             journal = start()
-        disk.refill()
+        room.refill()
         # From here on no other process changes a file of this till.
         key_change.finish_switch(folder, key)
         client = Client(
-            Transport(enrolled.url, answer_timeout_s=answer_timeout_s),
+            transport or Transport(enrolled.url, answer_timeout_s=answer_timeout_s),
             terminal=enrolled.terminal,
             ledger=enrolled.ledger_keys.ledger,
             key=key,
             now=ratchet.now,
+            random_bytes=random_bytes,
         )
         return cls(
             folder,
@@ -338,7 +343,7 @@ class Till:
             journal=journal,
             client=client,
             ratchet=ratchet,
-            disk=disk,
+            disk=room,
             reached=reached,
             paper=paper or slip.Paper(),
             software=software,

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import shutil
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -774,8 +775,11 @@ def test_a_journal_that_is_damaged_or_another_tills_is_refused(
     whole = own.read_bytes()
     reconcile = ("reconcile", "--till", str(till.folder), "--settlements", str(to))
     assert run(*reconcile) == 0
-    middle = len(whole) // 2 // 4096 * 4096
-    own.write_bytes(whole[:middle] + bytes(4096 * 4) + whole[middle + 4096 * 4 :])
+    with sqlite3.connect(own) as connection:
+        (written,) = connection.execute("SELECT jws FROM records WHERE sequence = 12").fetchone()
+    connection.close()
+    page = whole.index(written[-80:].encode()) // 4096 * 4096
+    own.write_bytes(whole[:page] + bytes(4096) + whole[page + 4096 :])
     with pytest.raises(JournalError, match="can't be read"):
         run(*reconcile)
     own.write_bytes((other.folder / "journal.db").read_bytes())

@@ -1,0 +1,393 @@
+"""The product broken on purpose, in the ways that lose money: does the checker see it?
+
+Each break changes one promise of the running code, as a careless change would. `python -m
+tests.sim.breaks` says how many seeds it takes until each is found, and by which invariant; a test
+plays the seed that finds it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, Final
+from unittest import mock
+
+from carepos import attempt, ids, journal, jws, outcome, strict_json
+from carepos.attempt import Event, State, Step
+from carepos.errors import Malformed, NotDecided
+from carepos.journal import Journal
+from carepos.journal_view import Attempt
+from carepos.keys import Keys, digest
+from carepos.outcome import Outcome
+from carepos.record import Record, envelope
+from carepos.refusals import Refusal
+from carepos.till import Sale, Till
+from carepos_ledger import database, decide
+from carepos_ledger.book import Book
+from carepos_ledger.problems import Problem
+from carepos_ledger.shelf import AttemptState, Command, Decided
+from tests.sim.ground import Ground, memory
+from tests.sim.ledger_host import quick_starts
+from tests.sim.witness import Violation
+
+Break = Callable[[ExitStack], None]
+
+
+def _patch(stack: ExitStack, target: Any, name: str, by: Any) -> Any:
+    """Replace an attribute until the end; what was there before."""
+    before = getattr(target, name)
+    stack.enter_context(mock.patch.object(target, name, by))
+    return before
+
+
+def _step(stack: ExitStack, state: State, event: Event, to: State) -> None:
+    """Another row in the table of an attempt's life."""
+    row = Step(state, event, to)
+    stack.enter_context(mock.patch.dict(attempt._STEPS, {(state, event): row}))
+
+
+# ── the till ───────────────────────────────────────────────────────────────────────────────────
+
+
+def new_id_on_retry(stack: ExitStack) -> None:
+    """Asking again makes another attempt, with another id."""
+
+    def retry(self: Till, checkout: str) -> Sale:
+        latest = self._latest(checkout)
+        if latest.state != "unknown" or latest.id not in self._tokens:
+            return before(self, checkout)  # type: ignore[no-any-return]
+        old = self.journal.record_of(latest)
+        with self.journal._transaction():
+            self.journal._db.execute(
+                "UPDATE attempts SET state = 'refused' WHERE id = ?", (latest.id,)
+            )
+        begun, written = self.journal.write_intent(
+            old.redeem,
+            bucket=old.bucket,
+            visit=None,
+            slip=lambda r: {
+                **latest.slip,
+                "receipt_no": ids.receipt_no(self.enrolment.terminal_no, r.sequence),
+            },
+        )
+        self._tokens[begun.id] = self._tokens[latest.id]
+        return self._send_sale(begun, written)
+
+    before = _patch(stack, Till, "retry", retry)
+
+
+def unknown_is_refused(stack: ExitStack) -> None:
+    """No answer is read as a no."""
+    _step(stack, "open", "no_answer", "refused")
+
+
+def unsigned_403_is_refused(stack: ExitStack) -> None:
+    """An error page decides: what nobody signed is believed."""
+
+    def send_sale(self: Till, sale: Attempt, written: Record) -> Sale:
+        try:
+            self._client.send([envelope(written, self._tokens.get(sale.id))])
+        except NotDecided as error:
+            with self.journal._transaction():
+                self.journal._db.execute(
+                    "UPDATE attempts SET state = 'refused' WHERE id = ?", (sale.id,)
+                )
+            return self._sale(self.journal.attempt(sale.id), str(error))
+        except Exception as error:  # noqa: BLE001
+            return self._no_answer(sale, str(error))
+        return before(self, sale, written)  # type: ignore[no-any-return]
+
+    before = _patch(stack, Till, "_send_sale", send_sale)
+
+
+def signature_not_checked(stack: ExitStack) -> None:
+    """Whatever has the form of an outcome is one."""
+
+    def verify(text: object, *, typ: str, keys: Keys) -> jws.Signed:
+        if typ != jws.OUTCOME:
+            return before(text, typ=typ, keys=keys)  # type: ignore[no-any-return]
+        whole, kid, payload, _ = jws._parts(text, typ)
+        signing_input = whole.rsplit(".", 1)[0].encode("ascii")
+        return jws.Signed(whole, kid, digest(signing_input), strict_json.read_object(payload))
+
+    before = _patch(stack, jws, "verify", verify)
+
+
+def outcome_not_bound(stack: ExitStack) -> None:
+    """The ledger's answer to another record is taken for the one to this."""
+
+    def read_bound(text: object, of: Record, *, keys: Keys) -> Outcome:
+        found = outcome._read(text, keys)
+        if found.kind != of.kind:
+            raise Malformed("answers another kind")
+        return found
+
+    _patch(stack, outcome, "read_bound", read_bound)
+
+
+def restart_sends_again(stack: ExitStack) -> None:
+    """A sale found open after a restart is sent again as a sale."""
+
+    def ask(self: Till, sale: Attempt) -> tuple[Attempt, str | None]:
+        if sale.state == "interrupted":
+            return self._deliver(sale, self.journal.record_of(sale))
+        return before(self, sale)  # type: ignore[no-any-return]
+
+    before = _patch(stack, Till, "_ask", ask)
+
+
+def goods_not_asked(stack: ExitStack) -> None:
+    """A sale that was booked while the till was down is taken back without a word to the ledger."""
+    _step(stack, "interrupted", "sale_posted", "reversed")
+
+
+def choice_taken_back(stack: ExitStack) -> None:
+    """A sale that is being cancelled may still become redeemed."""
+
+    def retry(self: Till, checkout: str) -> Sale:
+        latest = self._latest(checkout)
+        if latest.state == "reversing":
+            answers, _ = self._client.ask(latest.id)
+            found = outcome._read(answers[0], self._keys)
+            if found.result == "posted":
+                with self.journal._transaction():
+                    self.journal._db.execute(
+                        "UPDATE attempts SET state = 'confirmed' WHERE id = ?", (latest.id,)
+                    )
+        return before(self, checkout)  # type: ignore[no-any-return]
+
+    before = _patch(stack, Till, "retry", retry)
+
+
+def number_not_filled(stack: ExitStack) -> None:
+    """The number of a cancelled sale stays empty at the ledger."""
+    _step(stack, "reversing", "undo_reversed", "reversed")
+
+
+def goods_before_the_write(stack: ExitStack) -> None:
+    """ "Confirmed" is shown before it is in the journal."""
+
+    def advance(self: Journal, attempt_id: str, event: Event, **more: Any) -> Attempt:
+        if event == "sale_posted" and self.attempt(attempt_id).state == "open":
+            return replace(self.attempt(attempt_id), state="confirmed")
+        return before(self, attempt_id, event, **more)  # type: ignore[no-any-return]
+
+    before = _patch(stack, Journal, "advance", advance)
+
+
+def journal_not_synced(stack: ExitStack) -> None:
+    """The till's COMMIT returns before the disk has it."""
+
+    def connect(path: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = before(path)
+        connection.execute("PRAGMA synchronous = OFF")
+        return connection
+
+    before = _patch(stack, journal, "_connect", connect)
+
+
+def printed_again(stack: ExitStack) -> None:
+    """A receipt that was in the printer when the till stopped is printed once more."""
+
+    def recover(self: Journal, software: str) -> None:
+        before(self, software)
+        with self._transaction():
+            self._db.execute("UPDATE print_jobs SET state = 'queued' WHERE state = 'unknown'")
+
+    before = _patch(stack, Journal, "_recover", recover)
+
+
+def copy_not_marked(stack: ExitStack) -> None:
+    """A reprint looks like the original."""
+
+    def queue(self: Journal, receipt_no: str, copy_no: int, slip: dict[str, Any]) -> None:
+        before(self, receipt_no, copy_no, {**slip, "is_copy": False})
+
+    before = _patch(stack, Journal, "_queue", queue)
+
+
+# ── the ledger ─────────────────────────────────────────────────────────────────────────────────
+
+
+def no_tombstone(stack: ExitStack) -> None:
+    """A reversal that comes before its sale is answered and forgotten."""
+
+    def reversal(self: decide.Decider, command: Command, wish: Any) -> Decided:
+        if (command.record.terminal, command.record.id) not in self._shelf.attempts:
+            return self._sign("reversed", command)
+        return before(self, command, wish)  # type: ignore[no-any-return]
+
+    before = _patch(stack, decide.Decider, "_reversal", reversal)
+
+
+def reversed_and_posted(stack: ExitStack) -> None:
+    """A late original of a reversed attempt is answered as posted."""
+
+    def again(self: decide.Decider, command: Command, key: Any, known: AttemptState) -> Decided:
+        if known.state == "reversed" and known.posting is not None:
+            posted = self._shelf.posted[known.posting]
+            return self._sign_posted("posted", command, posted.currency, posted.entries)
+        if known.content_sha256 is None:
+            del self._shelf.attempts[key]
+            return self._redeem(command, command.record.redeem)
+        return before(self, command, key, known)  # type: ignore[no-any-return]
+
+    before = _patch(stack, decide.Decider, "_again", again)
+
+
+def reversal_gives_nothing_back(stack: ExitStack) -> None:
+    """A posted sale is marked reversed, and its money stays with the merchant."""
+
+    def take_back(
+        self: decide.Decider, result: Any, command: Command, posted: Any, *, kind: str
+    ) -> Decided:
+        return self._sign(result, command)
+
+    _patch(stack, decide.Decider, "_take_back", take_back)
+
+
+def stored_outcome_ignored(stack: ExitStack) -> None:
+    """A record that comes again is decided again."""
+
+    def one(self: decide.Decider, command: Command) -> Decided | Problem:
+        self._shelf.outcomes.pop(command.record.digest, None)
+        return before(self, command)  # type: ignore[no-any-return]
+
+    before = _patch(stack, decide.Decider, "decide", one)
+
+
+def refusal_forgotten(stack: ExitStack) -> None:
+    """A refused sale that comes again may be posted: the id is not used up."""
+
+    def refuse(self: decide.Decider, command: Command, refusal: Refusal) -> Decided:
+        return self._sign("refused", command, refusal=refusal)
+
+    def one(self: decide.Decider, command: Command) -> Decided | Problem:
+        stored = self._shelf.outcomes.get(command.record.digest)
+        if stored is not None and stored.result == "refused":
+            return Problem("try_again")
+        return before(self, command)  # type: ignore[no-any-return]
+
+    _patch(stack, decide.Decider, "_refuse", refuse)
+    before = _patch(stack, decide.Decider, "decide", one)
+
+
+def answered_before_commit(stack: ExitStack) -> None:
+    """Answers leave while their posting waits in memory for the next one."""
+
+    class Later(Exception):
+        pass
+
+    waiting: dict[int, list[Command]] = {}
+
+    def post(self: Book, batch: list[Command], wait: bool) -> dict[str, Decided | Problem]:
+        if waiting.get(id(self)):
+            before(self, waiting.pop(id(self)), wait)
+        answers: dict[str, Decided | Problem] = {}
+
+        def note(
+            inner: Book, connection: Any, shelf: Any, commands: list[Command]
+        ) -> dict[str, Decided | Problem]:
+            answers.update(decided(inner, connection, shelf, commands))
+            raise Later
+
+        decided = Book._decide
+        try:
+            with mock.patch.object(Book, "_decide", note):
+                before(self, batch, wait)
+        except Later:
+            waiting[id(self)] = batch
+        return answers
+
+    before = _patch(stack, Book, "_post", post)
+
+
+def ledger_not_synced(stack: ExitStack) -> None:
+    """The ledger's COMMIT returns before the disk has it."""
+
+    def make_writer(connection: Any, more: object) -> None:
+        before(connection, more)
+        connection.execute("PRAGMA synchronous = OFF")
+
+    before = _patch(stack, database, "_make_writer", make_writer)
+
+
+def balance_not_written(stack: ExitStack) -> None:
+    """What was taken from a voucher can be taken again."""
+
+    def write(self: Book, connection: Any, shelf: Any, recorded_at: str) -> None:
+        shelf.touched.clear()
+        before(self, connection, shelf, recorded_at)
+
+    before = _patch(stack, Book, "_write", write)
+
+
+BREAKS: Final[dict[str, Break]] = {
+    each.__name__: each
+    for each in (
+        new_id_on_retry,
+        unknown_is_refused,
+        unsigned_403_is_refused,
+        signature_not_checked,
+        outcome_not_bound,
+        restart_sends_again,
+        goods_not_asked,
+        choice_taken_back,
+        number_not_filled,
+        goods_before_the_write,
+        journal_not_synced,
+        printed_again,
+        copy_not_marked,
+        no_tombstone,
+        reversed_and_posted,
+        reversal_gives_nothing_back,
+        stored_outcome_ignored,
+        refusal_forgotten,
+        answered_before_commit,
+        ledger_not_synced,
+        balance_not_written,
+    )
+}
+
+
+@contextmanager
+def broken(name: str) -> Iterator[None]:
+    """The product with this one break."""
+    with ExitStack() as stack:
+        BREAKS[name](stack)
+        yield
+
+
+def first_found(here: Ground, name: str, seeds: int) -> tuple[int, Violation] | None:
+    """The first seed that finds a break."""
+    with broken(name):
+        for seed in range(seeds):
+            ended = here.play(seed)
+            if ended.violation is not None:
+                return seed, ended.violation
+    return None
+
+
+def main() -> int:
+    """The table, for as many seeds as the argument says."""
+    seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 500
+    names = sys.argv[2:] or list(BREAKS)
+    logging.disable(logging.CRITICAL)
+    quick_starts()
+    missed = 0
+    with memory() as folder:
+        here = Ground(folder)
+        for name in names:
+            found = first_found(here, name, seeds)
+            missed += found is None
+            what = f"in {seeds} seeds not found" if found is None else f"{found[0]:>4}  {found[1]}"
+            print(f"{name:<28} {what}"[:170], flush=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""What lies in the files of ledger and tills, read without the product."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.properties.ledger_model import Opened
+
+Row = dict[str, Any]
+
+
+def tables(path: Path, names: Iterable[str]) -> dict[str, list[Row]]:
+    """Every row of these tables, while whoever owns the file may have it open."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        connection.row_factory = sqlite3.Row
+        return {
+            name: [dict(row) for row in connection.execute(f"SELECT * FROM {name}")]
+            for name in names
+        }
+
+
+@dataclass(frozen=True)
+class Journal:
+    """One till's journal as it is on the disk."""
+
+    terminal: str
+    records: list[Row]
+    opened: list[Opened]
+    outcomes: list[Row]
+    attempts: list[Row]
+
+    @classmethod
+    def read(cls, path: Path, terminal: str) -> Journal:
+        found = tables(path, ("records", "outcomes", "attempts"))
+        records = sorted(found["records"], key=lambda row: row["sequence"])
+        return cls(
+            terminal,
+            records,
+            [Opened.of(row["jws"]) for row in records],
+            found["outcomes"],
+            sorted(found["attempts"], key=lambda row: row["sequence"]),
+        )
+
+
+LEDGER = (
+    "records attempts postings entries vouchers issues programmes alarms batches batch_postings"
+    " terminals terminal_keys"
+).split()
+
+
+@dataclass(frozen=True)
+class Book:
+    """The ledger's tables as they are on the disk, by name."""
+
+    rows: dict[str, list[Row]]
+
+    @classmethod
+    def read(cls, path: Path) -> Book:
+        return cls(tables(path, LEDGER))
+
+    def __getitem__(self, table: str) -> list[Row]:
+        return self.rows[table]

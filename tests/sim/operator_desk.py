@@ -1,0 +1,118 @@
+"""What the programme's office does meanwhile: starts the ledger, freezes, suspends, pays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
+from sqlalchemy.exc import OperationalError
+
+from carepos_ledger import app
+from carepos_ledger.problems import Problem
+from tests.sim.ledger_host import LedgerHost
+from tests.sim.process import Dead
+from tests.sim.story import Story
+from tests.sim.township import PROGRAMMES, Household, Township, issue, rules_of
+
+
+class OperatorDesk:
+    """One operator at the ledger's own machine."""
+
+    def __init__(
+        self,
+        host: LedgerHost,
+        township: Township,
+        *,
+        story: Story,
+        ids: Callable[[int], bytes],
+    ) -> None:
+        self._host = host
+        self._township = township
+        self._story = story
+        self._ids = ids
+        self.funded = 0
+        self.households = 0
+
+    def act(self, rng: Random) -> None:
+        """One thing that an operator might do now."""
+        if self._host.running is None:
+            self._host.start()
+            self._say("starts the ledger")
+            return
+        action = rng.choices([each for each, _ in ACTIONS], [weight for _, weight in ACTIONS])[0]
+        try:
+            action(self, self._host.running, rng)
+        except Dead as death:
+            if death.process is not self._host:
+                raise
+            self._host.bury()
+        except Problem as problem:
+            self._say(f"{action.__name__}: {problem.code}")
+        except OperationalError:
+            self._say(f"{action.__name__}: the disk failed")
+
+    def freeze(self, ledger: app.Ledger, rng: Random) -> None:
+        self._set_frozen(ledger, rng, True)
+
+    def thaw(self, ledger: app.Ledger, rng: Random) -> None:
+        self._set_frozen(ledger, rng, False)
+
+    def _set_frozen(self, ledger: app.Ledger, rng: Random, frozen: bool) -> None:
+        household = rng.choice(self._township.households)
+        programme = rng.choice(sorted(household.rows()))
+        ref = household.rows()[programme]["ref"]
+        done = ledger.office.freeze(programme, frozen=frozen, ref=ref)
+        self._say(f"{'freezes' if frozen else 'thaws'} {programme} of {household.ref}: {done}")
+
+    def suspend(self, ledger: app.Ledger, rng: Random) -> None:
+        self._set_status(ledger, rng, "suspended")
+
+    def let_in(self, ledger: app.Ledger, rng: Random) -> None:
+        self._set_status(ledger, rng, "active")
+
+    def _set_status(self, ledger: app.Ledger, rng: Random, status: str) -> None:
+        name = rng.choice(sorted(self._township.terminals))
+        done = ledger.terminals.set_status(self._township.terminals[name], status)
+        self._say(f"makes {name} {status}: {done}")
+
+    def close_batches(self, ledger: app.Ledger, rng: Random) -> None:
+        closed = ledger.settlement.close()
+        self._say(f"closes {len(closed)} batches")
+
+    def fund(self, ledger: app.Ledger, rng: Random) -> None:
+        ledger.office.fund(rng.choice(PROGRAMMES), "red-cross", 5_000, f"late-{self._ids(4).hex()}")
+        self._say("books money of a funder")
+
+    def issue(self, ledger: app.Ledger, rng: Random) -> None:
+        self.households += 1
+        issue(ledger.office, Household(f"new-{self.households}", dairy_minor=100))
+        self._say("issues to a new family")
+
+    def change_rules(self, ledger: app.Ledger, rng: Random) -> None:
+        programme, paused = rng.choice(PROGRAMMES), rng.random() < 0.3
+        done = ledger.programmes.put_programme(rules_of(programme, paused=paused))
+        self._say(f"puts {programme}{' on hold' if paused else ''}: {done.result}")
+
+    def restart(self, ledger: app.Ledger, rng: Random) -> None:
+        self._host.stop()
+        self._host.start()
+        self._say("restarts the ledger")
+
+    def _say(self, text: str) -> None:
+        self._story.say(f"the office {text}")
+
+
+Action = Callable[[OperatorDesk, app.Ledger, Random], None]
+
+ACTIONS: Final[tuple[tuple[Action, int], ...]] = (
+    (OperatorDesk.freeze, 4),
+    (OperatorDesk.thaw, 4),
+    (OperatorDesk.suspend, 3),
+    (OperatorDesk.let_in, 5),
+    (OperatorDesk.close_batches, 8),
+    (OperatorDesk.fund, 1),
+    (OperatorDesk.issue, 1),
+    (OperatorDesk.change_rules, 2),
+    (OperatorDesk.restart, 2),
+)

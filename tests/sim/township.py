@@ -1,0 +1,217 @@
+"""What is there before a run begins: a ledger with programmes, families, shops and enrolled tills.
+
+Made once per process under a seed of its own and copied for every run, so that each begins from the
+same bytes. Everything is set up through the operators' own calls.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from carepos import Till, disk_room, enrolment
+from carepos.client import MAX_ANSWER_BYTES, Transport
+from carepos.keys import SigningKey
+from carepos_ledger import app, migrations
+from carepos_ledger.database import Database
+from carepos_ledger.keyring import Keyring
+from carepos_ledger.office import Office
+from tests.sim.clock import Time
+from tests.sim.ledger_host import LedgerHost, Request
+from tests.sim.story import Story
+from tests.world import FORMULA, IMPORT_KEY_ID, ISSUER, MILK, PROGRAMME, RICE
+
+CURRENCY: Final = "CNY"
+STORES: Final = {"zhou-shop": "zhou", "zhou-far": "zhou", "li-shop": "li"}
+TILLS: Final = ("zhou-shop", "li-shop", "zhou-far")
+"""The store of till 1, 2, …: the first two are of two merchants."""
+PROGRAMMES: Final = ("dairy", "grain", "formula")
+
+_STARTS, _ENDS = "2026-08-01T00:00:00.000Z", "2027-08-01T00:00:00.000Z"
+_ITEM: Final = {"unit": "g", "cap_minor": 500, "fixed_minor": 0, "cap_quantity": 500}
+_FIXED: Final = {"unit": "piece", "cap_minor": 9900, "fixed_minor": 1000, "cap_quantity": 1}
+
+
+@dataclass(frozen=True)
+class Household:
+    """What one family was given: money for dairy, grams of rice, tins of formula."""
+
+    ref: str
+    dairy_minor: int = 0
+    rice_g: int = 0
+    formula: int = 0
+    sub: str = ""
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """One issue row per programme in which they hold something."""
+        base = {
+            "ref": self.ref.ljust(43, "_"),
+            "label": "援助卡",
+            "categories": [],
+            "starts_at": _STARTS,
+            "expires_at": _ENDS,
+        }
+        rows: dict[str, dict[str, Any]] = {}
+        if self.dairy_minor:
+            rows["dairy"] = {**base, "kind": "value", "amount_minor": self.dairy_minor}
+        if self.rice_g:
+            rows["grain"] = {**base, "kind": "item", "quantity": self.rice_g, "terms": _ITEM}
+        if self.formula:
+            rows["formula"] = {
+                **base, "kind": "fixed_price", "quantity": self.formula, "terms": _FIXED
+            }  # fmt: skip
+        return rows
+
+
+HOUSEHOLDS: Final = (
+    Household("family-1", dairy_minor=12_000),
+    Household("family-2", dairy_minor=6_000, rice_g=4_000),
+    Household("family-3", formula=6, rice_g=2_000),
+    Household("family-4", dairy_minor=1_500),
+)
+
+
+@dataclass(frozen=True)
+class Township:
+    """The folder to copy, and what everybody in a run knows."""
+
+    folder: Path
+    households: tuple[Household, ...]
+    terminals: dict[str, str]
+    """By till's name (which is its folder's), the terminal that it is."""
+    ledger_kid: str
+    ledger_x: str
+    issuer_key: SigningKey
+
+    def settle_in(self, folder: Path) -> None:
+        """A copy of everything, ready for a run."""
+        shutil.copytree(self.folder, folder, copy_function=_copy)
+
+
+def _copy(file: str, to: str) -> None:
+    """A copy; but the megabytes that a till only holds and lets go are the same for all."""
+    if Path(file).name == disk_room.FILE:
+        os.link(file, to)
+    else:
+        shutil.copy2(file, to)
+
+
+def found(folder: Path) -> Township:
+    """Make the township in `folder`: the same bytes each time."""
+    rng = Random("a township")
+    time, story = Time(), Story()
+    folder.mkdir(parents=True)
+    host = LedgerHost(folder, story, now=time.clock_of("the ledger"), ids=rng.randbytes)
+    keyring = Keyring.create(host.settings.folder, rng.randbytes)
+    database = Database(host.settings.database)
+    migrations.upgrade(database)
+    database.close()
+    issuer_key = SigningKey(rng.randbytes(32))
+    host.start()
+    try:
+        assert host.running is not None
+        households = _open_office(host.running, issuer_key)
+        terminals = _enrol_tills(folder, host, time, rng)
+    finally:
+        host.stop()
+    return Township(
+        folder,
+        households,
+        terminals,
+        keyring.signing.kid,
+        keyring.signing.public.x,
+        issuer_key,
+    )
+
+
+def _open_office(ledger: app.Ledger, issuer_key: SigningKey) -> tuple[Household, ...]:
+    office = ledger.office
+    ledger.issuers.put(ISSUER, [issuer_key.public.to_jwk()])
+    products = {MILK: "dairy", FORMULA: "infant-formula", RICE: "grain"}
+    ledger.programmes.put_product_list("relief", 1, products)
+    office.put_funder("red-cross", "红十字会")
+    office.put_funder("dairy-fund", "乳业基金")
+    for merchant in sorted(set(STORES.values())):
+        office.put_merchant(merchant, f"{merchant} 超市")
+    for store, merchant in STORES.items():
+        office.put_store(store, merchant, f"{store} 店")
+    for programme in PROGRAMMES:
+        ledger.programmes.put_programme(rules_of(programme))
+        office.fund(programme, "red-cross", 70_001, f"grant-1-{programme}")
+        office.fund(programme, "dairy-fund", 30_002, f"grant-2-{programme}")
+        for store in STORES:
+            ledger.programmes.admit_store(programme, store)
+    return tuple(issue(office, each) for each in HOUSEHOLDS)
+
+
+def issue(office: Office, household: Household) -> Household:
+    """The same household once it holds its vouchers, with the `sub` that it got."""
+    sub = ""
+    for programme, row in household.rows().items():
+        [answer] = office.issue(programme, IMPORT_KEY_ID, [row])
+        assert answer.result == "issued" and answer.sub is not None, answer
+        sub = answer.sub
+    return replace(household, sub=sub)
+
+
+def rules_of(programme: str, *, paused: bool = False) -> dict[str, Any]:
+    """What an operator types for one of the programmes."""
+    return {
+        **PROGRAMME,
+        "programme": programme,
+        "name": f"洪灾援助 {programme}",
+        "paused": paused,
+        "undo_window_s": 3600,
+        "refunds": {"window_s": 14 * 86_400, "grace_s": 3 * 86_400},
+    }
+
+
+def _enrol_tills(folder: Path, host: LedgerHost, time: Time, rng: Random) -> dict[str, str]:
+    """By till's name, the terminal that it became."""
+    assert host.running is not None
+    found = {}
+    for n, store in enumerate(TILLS, 1):
+        name = f"till-{n}"
+        home = folder / name
+        home.mkdir()
+        key = SigningKey(rng.randbytes(32))
+        key.save(home / "terminal.key")
+        line = CalmLine(host)
+        code = host.running.terminals.new_activation(store, 3600).code
+        enrolled = enrolment.enrol(line.url, code, key, line)
+        enrolled.save(home / "enrolment.json")
+        with Till.open(
+            home, now=time.clock_of(name), random_bytes=rng.randbytes, transport=line
+        ) as till:
+            till.refresh_pack()
+        # The run begins with a journal of its own; the pack stays.
+        for file in home.glob("journal.db*"):
+            file.unlink()
+        found[name] = enrolled.terminal
+    return found
+
+
+class CalmLine(Transport):
+    """A till's way to the ledger with nothing between them."""
+
+    def __init__(self, host: LedgerHost) -> None:
+        super().__init__("http://ledger.test")
+        self._host = host
+
+    def call(
+        self,
+        method: str,
+        target: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        limit: int = MAX_ANSWER_BYTES,
+        deadline_s: float | None = None,
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        answer = self._host.call(Request.of(method, target, body, headers))
+        return answer.status, answer.headers, answer.body
