@@ -111,7 +111,7 @@ def outcome(kind: str | None, result: Result, an_id: str = "") -> Outcome:
         epoch=1,
         kind=kind,
         record_sha256=None,
-        refusal=Refusal("voucher_expired") if result == "refused" else None,
+        refusal=Refusal("voucher_expired") if result in ("refused", "exception") else None,
         currency=None,
         amount_minor=0,
         vouchers=(),

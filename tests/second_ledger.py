@@ -132,7 +132,8 @@ class SecondLedger:
         self.buckets: dict[Holder, int] = {}
         self.vouchers: dict[str, Json] = {}
         self.holders: dict[str, Holder] = {}
-        self.numbers: dict[tuple[str, str], dict[int, str]] = {}
+        self.numbers: dict[tuple[str, str], dict[int, tuple[str, str]]] = {}
+        self.held: dict[str, str] = {}
         self.attempts: dict[tuple[str, str], Attempt] = {}
         self.decided: dict[str, str] = {}
 
@@ -247,7 +248,7 @@ class SecondLedger:
             raise Problem("unauthorised")
         if thing.kid not in terminal.order.reading:
             raise Problem("unauthorised")
-        if terminal.status == "revoked":
+        if terminal.status in ("revoked", "forked"):
             raise Problem("unauthorised")
         jti = times["jti"]
         if not _date(times["iat"]) or not text(r"[A-Za-z0-9_-]{22}")(jti):
@@ -339,8 +340,10 @@ class SecondLedger:
     def records(self, envelopes: Sequence[object]) -> list[Json]:
         with self.lock:
             items = [self._counting(self._verified(envelope)) for envelope in envelopes]
-            forked = {item.digest for item in items if isinstance(item, Item) and self._note(item)}
-            return [self._answer(item, forked) for item in items]
+            # All are noted before any is decided; what was noted is decided, also where a fork
+            # came behind it.
+            noted = {item.digest: self._note(item) for item in items if isinstance(item, Item)}
+            return [self._answer(item, noted) for item in items]
 
     def _verified(self, envelope: object) -> Item | Problem:
         try:
@@ -365,29 +368,54 @@ class SecondLedger:
     def _counting(self, item: Item | Problem) -> Item | Problem:
         """The item, unless another key has taken the place of the one that signed it. What was
         decided before keeps its outcome."""
-        if isinstance(item, Problem) or item.digest in self.decided:
+        if isinstance(item, Problem) or {item.digest} & (self.decided.keys() | self.held.keys()):
             return item
         place = item.record["incarnation"], item.record["sequence"]
         if item.terminal.order.arrive(item.kid, *place):
             return item
         return Problem("signature_invalid")
 
-    def _note(self, item: Item) -> bool:
-        """Note a record's place in its chain; whether another record has it already."""
-        place = (item.terminal.name, item.record["incarnation"])
-        seen = self.numbers.setdefault(place, {})
-        return seen.setdefault(item.record["sequence"], item.digest) != item.digest
+    def _note(self, item: Item) -> str:
+        """Note a record's place in its chain, if that is one line and the terminal in good
+        standing; why it is held, else nothing."""
+        terminal = item.terminal
+        seen = self.numbers.setdefault((terminal.name, item.record["incarnation"]), {})
+        number, prev = item.record["sequence"], item.record["prev"]
+        if terminal.status in ("active", "suspended"):
+            mine = item.digest, prev
+            one_line = (
+                seen.get(number, mine)[0] == item.digest
+                and (number in seen or seen.get(number - 1, (prev, ""))[0] == prev)
+                and (number in seen or seen.get(number + 1, ("", item.digest))[1] == item.digest)
+            )
+            if one_line:
+                seen[number] = mine
+                return ""
+            if item.kid not in terminal.order.reading:
+                # A key whose place was taken stops nobody.
+                return "terminal_forked"
+            terminal.status = "forked"
+        return f"terminal_{terminal.status}"
 
-    def _answer(self, item: Item | Problem, forked: set[str]) -> Json:
+    def _answer(self, item: Item | Problem, noted: dict[str, str]) -> Json:
         if isinstance(item, Problem):
             return {"problem": item.document}
-        stored = self.decided.get(item.digest)
         try:
-            return {"outcome": stored or self._decide(item, item.digest in forked)}
+            if item.digest in self.decided:
+                return {"outcome": self.decided[item.digest]}
+            if noted[item.digest]:
+                return {"outcome": self._hold(item, noted[item.digest])}
+            return {"outcome": self._decide(item)}
         except Problem as problem:
             return {"problem": problem.document}
 
-    def _decide(self, item: Item, forked: bool) -> str:
+    def _hold(self, item: Item, reason: str) -> str:
+        """Keep it until a person decides; the same answer for the same record."""
+        if item.digest not in self.held:
+            self.held[item.digest] = self._signed(item, {"result": "held", "reason": reason})
+        return self.held[item.digest]
+
+    def _decide(self, item: Item) -> str:
         record, terminal = item.record, item.terminal
         attempt = self.attempts.get((terminal.name, record["id"]), Attempt())
         decides = {
@@ -397,31 +425,24 @@ class SecondLedger:
         }
         decide = decides.get(record["kind"], self._note_down)
         try:
-            if forked:
-                raise Problem("terminal_forked")
             result = decide(item, attempt)
         except Refused as refused:
             refusal = {"code": refused.refusal.code, "at": refused.refusal.at}
             result = {"result": "refused", "refusal": refusal}
             if refused.refusal.code != "id_content_mismatch":
                 self._begin(item, attempt, "refused", result)
-        outcome = self.key.sign(
-            OUTCOME,
-            {
-                "v": 1,
-                "kind": record["kind"],
-                "id": record["id"],
-                "terminal": terminal.name,
-                "record_sha256": item.digest,
-                "recorded_at": utc(self.now()),
-                "epoch": 1,
-                **result,
-            },
-        )
+        outcome = self._signed(item, result)
         self.attempts[terminal.name, record["id"]] = attempt
         attempt.outcomes.append(outcome)
         self.decided[item.digest] = outcome
         return outcome
+
+    def _signed(self, item: Item, result: Json) -> str:
+        bound = {name: item.record[name] for name in ("kind", "id", "terminal")}
+        now = {"recorded_at": utc(self.now()), "epoch": 1}
+        return self.key.sign(
+            OUTCOME, {"v": 1, **bound, "record_sha256": item.digest, **now, **result}
+        )
 
     def _note_down(self, item: Item, attempt: Attempt) -> Json:
         """`start` and `day_report`."""
@@ -447,7 +468,8 @@ class SecondLedger:
         return {"result": "posted"}
 
     def _active(self, terminal: Terminal) -> None:
-        if terminal.status != "active":
+        # What was noted before a fork is decided.
+        if terminal.status == "suspended":
             raise Problem(f"terminal_{terminal.status}")
 
     def _begin(self, item: Item, attempt: Attempt, state: str, payload: Json) -> None:
@@ -575,8 +597,6 @@ class SecondLedger:
         self.settlement.enter(item.terminal.merchant, sale["content"]["programme"], entry)
 
     def _reverse(self, item: Item, attempt: Attempt) -> Json:
-        if item.terminal.status == "revoked":
-            raise Problem("terminal_revoked")
         named = item.record["content"]["record_sha256"]
         if attempt.record_sha256 not in ("", named):
             raise Refused("id_content_mismatch")

@@ -204,6 +204,9 @@ def check_record(record: Json) -> None:
         record["terminal"]
     ):
         raise Bad
+    first = digest(f"carepos/incarnation/v1|{record['incarnation']}".encode())
+    if record["sequence"] == 1 and record["prev"] != first:
+        raise Bad
 
 
 def check_key_change(record: Json, signer: str) -> PublicKey:

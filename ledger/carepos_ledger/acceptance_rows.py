@@ -10,7 +10,7 @@ from sqlalchemy import Connection, insert, select, tuple_
 from carepos.acceptance import AcceptOffline
 from carepos.token import IdentityToken
 from carepos_ledger import schema
-from carepos_ledger.shelf import Command, ListedException, Shelf
+from carepos_ledger.shelf import Command, ListedException, Owner, Shelf
 
 
 def read(connection: Connection, shelf: Shelf, batch: Sequence[Command]) -> None:
@@ -25,7 +25,7 @@ def read(connection: Connection, shelf: Shelf, batch: Sequence[Command]) -> None
     if not accepted:
         return
     sales = list(shelf.late_sales.values())
-    _read_verifiers(connection, shelf, sales)
+    read_people(connection, shelf, sales)
     _read_freezes(connection, shelf, sales)
     _read_packs(connection, shelf, accepted)
     programmes = schema.programmes.c
@@ -37,6 +37,26 @@ def read(connection: Connection, shelf: Shelf, batch: Sequence[Command]) -> None
         .with_for_update()
     ):
         shelf.loss_reserve[row.programme] = row.loss_reserve_minor
+
+
+def read_people(connection: Connection, shelf: Shelf, sales: Sequence[Command]) -> None:
+    """Put on the shelf whose vouchers these late sales name, and what proves a card's PIN."""
+    _read_verifiers(connection, shelf, sales)
+    places = sorted(
+        {(c.record.bucket, e.voucher) for c in sales for e in c.record.redeem.allocation}
+    )
+    if not places:
+        return
+    vouchers, people = schema.vouchers.c, schema.beneficiaries.c
+    for row in connection.execute(
+        select(vouchers.voucher, people.iss, people.sub, people.beneficiary)
+        .join(
+            schema.beneficiaries,
+            (people.bucket == vouchers.bucket) & (people.beneficiary == vouchers.beneficiary),
+        )
+        .where(tuple_(vouchers.bucket, vouchers.voucher).in_(places))
+    ):
+        shelf.owners[row.voucher] = Owner(row.iss, row.sub, row.beneficiary)
 
 
 def _read_verifiers(connection: Connection, shelf: Shelf, sales: Sequence[Command]) -> None:

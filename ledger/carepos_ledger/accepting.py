@@ -13,6 +13,7 @@ from datetime import datetime
 from carepos import pin, rules, token
 from carepos.acceptance import AcceptOffline
 from carepos.offline_rule import Liability
+from carepos.outcome import HeldReason
 from carepos.record import Redeem
 from carepos.refusals import ORDER, Refusal
 from carepos.token import IdentityToken
@@ -26,9 +27,11 @@ from carepos_ledger.shelf import Command, Shelf
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Not decided: a person looks at it. `reason` is the outcome's."""
+    """Not decided: a person looks at it. `reason` is the outcome's; `refusal` says what was wrong
+    with the token, where that is it."""
 
-    reason: str
+    reason: HeldReason
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +64,29 @@ class Accepting:
         self._keyring = keyring
         self._now = now
 
-    def judge(self, redeem: Command, accept: AcceptOffline) -> Verdict:
-        """What becomes of the sale in `redeem`, by the time at which it was made."""
+    def judge(self, redeem: Command, accept: AcceptOffline, *, by_word: bool = False) -> Verdict:
+        """What becomes of the sale in `redeem`, by the time at which it was made; `by_word` of
+        somebody who has looked at it, which stands for its token."""
         content = redeem.record.redeem
         programme = self._shelf.programmes.get(content.programme)
         if programme is None or programme.currency != content.currency:
             return Held("malformed")
         if accept.record_sha256 != redeem.record.digest:
             return Held("malformed")
-        identity = redeem.identity
-        if not isinstance(identity, IdentityToken):
-            return Held("token")
-        holder = self._holder(redeem, content, identity)
-        if holder is None:
-            return Held("malformed")
-        if self._token_refusal(redeem, identity, programme) is not None:
-            return Held("token")
+        if by_word:
+            holder = owner(self._shelf, self._keyring, redeem)
+            if holder is None:
+                return NotBooked(Refusal("voucher_unknown"))
+        else:
+            identity = redeem.identity
+            if not isinstance(identity, IdentityToken):
+                return Held("token", identity)
+            holder = self._holder(redeem, content, identity)
+            if holder is None:
+                return Held("malformed")
+            wrong = self._token_refusal(redeem, identity, programme)
+            if wrong is not None:
+                return Held("token", wrong)
         refusal = self._refusal(redeem, content, programme, holder)
         if refusal is not None:
             return NotBooked(refusal)
@@ -103,12 +113,8 @@ class Accepting:
     def _token_refusal(
         self, redeem: Command, identity: IdentityToken, programme: Programme
     ) -> Refusal | None:
-        proved = False
-        if identity.needs_pin and redeem.pin_proof is not None:
-            verifier = self._shelf.pin_verifiers.get((identity.iss, identity.jti_sha256))
-            proved = verifier is not None and pin.matches(redeem.pin_proof, verifier)
         return token.issuer_refusal(identity, programme) or token.fitness_refusal(
-            identity, programme, pin_proved=proved
+            identity, programme, pin_proved=is_pin_proved(self._shelf, redeem, identity)
         )
 
     def _refusal(
@@ -208,6 +214,26 @@ class Accepting:
                 parts.append((allotment, money, units))
                 minor, quantity = minor - money, quantity - units
         return parts, claimed
+
+
+def is_pin_proved(shelf: Shelf, sale: Command, identity: IdentityToken) -> bool:
+    """Whether the evidence proves the PIN of the card that was shown."""
+    if not identity.needs_pin or sale.pin_proof is None:
+        return False
+    verifier = shelf.pin_verifiers.get((identity.iss, identity.jti_sha256))
+    return verifier is not None and pin.matches(sale.pin_proof, verifier)
+
+
+def owner(shelf: Shelf, keyring: Keyring, sale: Command) -> str | None:
+    """The ledger's name of whom the record says it is about, if a voucher in it is theirs."""
+    content, merchant = sale.record.redeem, sale.terminal.merchant
+    for entry in content.allocation:
+        found = shelf.owners.get(entry.voucher)
+        if found is not None and content.beneficiary == keyring.beneficiary_ref(
+            merchant, found.iss, found.sub
+        ):
+            return found.beneficiary
+    return None
 
 
 def _covered(balance: Balance, minor: int, quantity: int) -> tuple[int, int]:

@@ -113,9 +113,9 @@ def write_acted(
 
 
 def rename_actor(connection: Connection, actor_sha256: str, name: str) -> None:
-    """Keep what an actor was paid under another name."""
+    """Keep what an actor was paid, or would be if a held record is decided, under another name."""
     # `actors` first: whoever is paying them holds that row, and `acted` is read when it is booked.
-    for table in (schema.actors, schema.acted):
+    for table in (schema.actors, schema.acted, schema.held_records):
         connection.execute(
             update(table).where(table.c.actor_sha256 == actor_sha256).values(actor_sha256=name)
         )

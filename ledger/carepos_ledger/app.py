@@ -16,6 +16,7 @@ from carepos import clock
 from carepos.clock import Clock
 from carepos.ids import RandomBytes
 from carepos_ledger import (
+    held_routes,
     holder_pages,
     identity_routes,
     migrations,
@@ -34,6 +35,8 @@ from carepos_ledger.database import Database
 from carepos_ledger.desk import Desk
 from carepos_ledger.disputes import Disputes
 from carepos_ledger.erasure import Erasure
+from carepos_ledger.held_list import HeldList
+from carepos_ledger.held_rulings import HeldRulings
 from carepos_ledger.holder_pages import HolderPages
 from carepos_ledger.http import MAX_BODY_BYTES, answer_problems, json_response, problem_response
 from carepos_ledger.intake import Intake
@@ -113,7 +116,8 @@ def build(
     terminals = Terminals(database, keyring, now, settings.audience, random_bytes)
     settlement = Settlement(database, keyring, now, reached)
     intake = Intake(database, settings.audience, now, keyring.evidence, issuers.learn)
-    desk = make_desk(Book(database, keyring, now, reached))
+    book = Book(database, keyring, now, reached)
+    desk = make_desk(book)
     counter = Counter(database, keyring, intake, now)
     packs = Packs(database, keyring, intake.trust, settings.audience, now)
     authenticate = Authenticator(database, keyring, now)
@@ -154,6 +158,8 @@ def build(
             operators.named,
         )
     )
+    rulings = HeldRulings(database, book, now)
+    app.register_blueprint(held_routes.blueprint(HeldList(database), rulings, operators.named))
     pages = HolderPages(database, settings.audience, now, settings.zone)
     app.register_blueprint(pages.blueprint())
     _describe(app)

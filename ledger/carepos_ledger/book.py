@@ -8,10 +8,11 @@ transaction is undone and each record is tried alone, so that one never takes ot
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Connection, bindparam, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -30,7 +31,9 @@ from carepos_ledger import (
     acting,
     allotments,
     cards,
+    chain_check,
     chain_progress,
+    held_intake,
     homes,
     schema,
     terminal_keys,
@@ -66,6 +69,21 @@ POINTS = ("noted", "written", "committed")
 TRIES = 5
 
 
+class HeldRuling(Protocol):
+    """How a person's word on a held record takes part in the transaction that decides it."""
+
+    def commands(self) -> list[Command]:
+        """The record as it is held now; of a sale that went out of the door with its acceptance.
+        Raises Problem."""
+
+    def begin(self, connection: Connection) -> list[Command]:
+        """Lock what may not change meanwhile; what is to be decided. Raises Problem when a person
+        decided it otherwise before."""
+
+    def end(self, connection: Connection, ruled: Sequence[Command]) -> None:
+        """Note the word with the outcomes of these."""
+
+
 def pass_by(_: str) -> None:
     """The default for `Reached`."""
 
@@ -89,18 +107,48 @@ class Book:
         for a failure that trying again does not mend.
         """
         batch = _collapsed(commands)
-        answers = _at_best_together(self._note, batch)
-        batch = [command for command in batch if command.record.digest not in answers]
+        answers = self._note_and_post(batch)
+        # Quarantined between the two: they are held like whatever comes now.
+        late = [c for c in batch if _is_quarantined(answers[c.record.digest])]
+        return {**answers, **self._note_and_post(late)} if late else answers
+
+    def post_held(self, ruling: HeldRuling) -> None:
+        """Decide a held record by a person's word, once: the outcome is committed with the word.
+
+        Raises Problem when it can't be, and what the database raises.
+        """
+
+        def step(batch: list[Command], wait: bool) -> dict[str, Decided | Problem]:
+            return self._post(batch, wait, ruling)
+
+        _raise_problem(_alone(step, ruling.commands(), True))
+
+    def _note_and_post(self, batch: list[Command]) -> dict[str, Decided | Problem]:
+        statuses: dict[str, str] = {}
+
+        def note(some: list[Command], wait: bool) -> dict[str, Decided | Problem]:
+            return self._note(some, wait, statuses)
+
+        answers = _at_best_together(note, batch)
+        batch = [
+            replace(c, terminal=replace(c.terminal, status=statuses[c.record.digest]))
+            for c in batch
+            if c.record.digest not in answers
+        ]
         self._reached("noted")
         return {**answers, **_at_best_together(self._post, batch)}
 
-    def _post(self, batch: list[Command], wait: bool) -> dict[str, Decided | Problem]:
+    def _post(
+        self, batch: list[Command], wait: bool, ruling: HeldRuling | None = None
+    ) -> dict[str, Decided | Problem]:
         if not batch:
             return {}
         wanted = needed_vouchers(Shelf(), batch)
         answers: dict[str, Decided | Problem] = {}
         while not answers:
             with self._database.write(wait=wait) as connection:
+                if ruling is not None:
+                    batch = ruling.begin(connection)
                 shelf = Shelf()
                 self._lock_vouchers(connection, shelf, wanted)
                 self._read_stored(connection, shelf, batch)
@@ -108,6 +156,10 @@ class Book:
                 if needed <= wanted:
                     shelf.allotments |= allotments.read_open(connection, wanted)
                     answers = self._decide(connection, shelf, batch)
+                    if ruling is not None:
+                        # All of it or nothing: a problem undoes what was decided beside it.
+                        _raise_problem(answers)
+                        ruling.end(connection, batch)
             # What was stored names vouchers that are not locked yet (a reversal): begin again.
             wanted |= needed
         self._reached("committed")
@@ -126,19 +178,50 @@ class Book:
         decider = Decider(shelf, self._keyring, now)
         answers = {command.record.digest: decider.decide(command) for command in batch}
         self._write(connection, shelf, clock.to_text(now))
+        held_intake.write(connection, shelf.new_held, shelf=shelf, keyring=self._keyring, now=now)
         self._reached("written")
         return answers
 
     # ── the terminal's own short transaction ───────────────────────────────────────────────────
 
-    def _note(self, batch: list[Command], wait: bool) -> dict[str, Decided | Problem]:
-        """Note which numbers arrived. Two records at one number: the later one is not decided.
+    def _note(
+        self, batch: list[Command], wait: bool, statuses: dict[str, str]
+    ) -> dict[str, Decided | Problem]:
+        """Note which numbers arrived, as far as each chain is one line; hold what people decide.
 
-        Noting the same records twice changes nothing.
+        `statuses` gets, by digest of what may be decided, its terminal's. Noting the same records
+        twice changes nothing.
         """
         if not batch:
             return {}
-        noted_at = clock.to_text(self._now())
+        now = self._now()
+        with self._database.write(wait=wait) as connection:
+            found = chain_check.lock(connection, batch)
+            late = terminal_keys.close_others(connection, batch)
+            late -= _answered_before(connection, [c for c in batch if c.record.digest in late])
+            if late:
+                # They must not take a number from the till itself.
+                batch = [c for c in batch if c.record.digest not in late]
+            checked = chain_check.check(connection, batch, found)
+            to_note = checked.new + checked.unplaced
+            self._write_notes(connection, to_note, clock.to_text(now))
+            chain_check.mark_forked(connection, found, checked)
+            forks = chain_check.news(connection, checked.forks)
+            journals = chain_check.further_journals(connection, checked.new)
+            alarms = [(chain_check.ALARM, c) for c in forks] + [("journal", c) for c in journals]
+            self._raise_alarms(connection, alarms)
+            answers = self._hold(connection, batch, checked, now)
+            chain_progress.advance(
+                connection,
+                [c for c in batch if c.record.digest not in answers and chain_progress.waits(c)],
+            )
+        statuses |= {**dict.fromkeys(checked.held, "forked"), **checked.admitted}
+        answers |= dict.fromkeys(
+            late, Problem("signature_invalid", "another key has taken this one's place")
+        )
+        return answers
+
+    def _write_notes(self, connection: Connection, to_note: list[Command], noted_at: str) -> None:
         rows = [
             {
                 "terminal": c.record.terminal,
@@ -149,47 +232,31 @@ class Book:
                 "noted_at": noted_at,
                 "bucket": c.record.bucket,
             }
-            for c in batch
+            for c in to_note
         ]
-        # In one order everywhere, like all rows that two transactions may both want.
-        rows.sort(key=lambda row: (row["terminal"], row["incarnation"], row["sequence"]))
-        notes = schema.terminal_notes.c
-        with self._database.write(wait=wait) as connection:
-            late = terminal_keys.close_others(connection, batch)
-            late -= _decided_before(connection, [c for c in batch if c.record.digest in late])
-            if late:
-                # They must not take a number from the till itself.
-                rows = [row for row in rows if row["digest"] not in late]
-                batch = [c for c in batch if c.record.digest not in late]
-            if rows:
-                connection.execute(_insert_note(connection), rows)
-            numbers = {(r["terminal"], r["incarnation"], r["sequence"]) for r in rows}
-            held = {
-                (terminal, incarnation, sequence): digest
-                for terminal, incarnation, sequence, digest in connection.execute(
-                    select(notes.terminal, notes.incarnation, notes.sequence, notes.digest).where(
-                        tuple_(notes.terminal, notes.incarnation, notes.sequence).in_(
-                            sorted(numbers)
-                        )
-                    )
-                )
-            }
-            forked = [
-                c
-                for c in batch
-                if held[c.record.terminal, c.record.incarnation, c.record.sequence]
-                != c.record.digest
-            ]
-            self._raise_alarms(connection, [("fork", c) for c in forked])
-            chain_progress.advance(connection, [c for c in batch if chain_progress.waits(c)])
-        problems = dict.fromkeys(
-            late, Problem("signature_invalid", "another key has taken this one's place")
+        if rows:
+            connection.execute(_insert_note(connection), rows)
+
+    def _hold(
+        self,
+        connection: Connection,
+        batch: list[Command],
+        checked: chain_check.Checked,
+        now: datetime,
+    ) -> dict[str, Decided | Problem]:
+        """The held outcomes of what may not be decided; not of what was: that has its own."""
+        held = [c for c in batch if c.record.digest in checked.held]
+        decided = _decided_before(connection, held)
+        held = [c for c in held if c.record.digest not in decided]
+        if not held:
+            return {}
+        shelf = Shelf()
+        self._read_identities(connection, shelf, held)
+        late = [c for c in held if c.is_late and c.record.kind == "redeem"]
+        acceptance_rows.read_people(connection, shelf, late)
+        return held_intake.hold(
+            connection, held, checked.held, shelf=shelf, keyring=self._keyring, now=now
         )
-        for c in forked:
-            problems[c.record.digest] = Problem(
-                "terminal_forked", "another record is held at this number", field="sequence"
-            )
-        return dict(problems)
 
     # ── reading under lock ─────────────────────────────────────────────────────────────────────
 
@@ -254,6 +321,7 @@ class Book:
             shelf.merchants[row.terminal] = row.merchant
         shelf.keys |= terminal_keys.read_for_changes(connection, batch)
         self._read_identities(connection, shelf, batch)
+        shelf.held |= held_intake.read_held(connection, batch)
         self._read_gaps(connection, shelf, batch)
         undos = [c for c in batch if chain_progress.waits(c)]
         shelf.waiting |= chain_progress.read_waiting(connection, undos)
@@ -588,6 +656,22 @@ def _alone(step: _Step, unit: list[Command], wait: bool) -> dict[str, Decided | 
             if is_lock_timeout(error):
                 return {command.record.digest: Problem("in_flight") for command in unit}
     return {command.record.digest: Problem("try_again") for command in unit}
+
+
+def _raise_problem(answers: Mapping[str, Decided | Problem]) -> None:
+    for answer in answers.values():
+        if isinstance(answer, Problem):
+            raise answer
+
+
+def _is_quarantined(answer: Decided | Problem) -> bool:
+    return isinstance(answer, Problem) and answer.code in chain_check.QUARANTINED.values()
+
+
+def _answered_before(connection: Connection, commands: Sequence[Command]) -> set[str]:
+    """Digests of those that have an outcome, if only a held one."""
+    keys = [(c.record.bucket, c.record.digest) for c in commands]
+    return _decided_before(connection, commands) | held_intake.digests_held(connection, keys)
 
 
 def _decided_before(connection: Connection, commands: Sequence[Command]) -> set[str]:

@@ -26,7 +26,14 @@ from carepos import clock, ids, strict_json
 from carepos.errors import CareposError, Malformed, NotDecided
 from carepos.money import MAX_AMOUNT_MINOR, format_amount, minor_unit_digits
 from carepos.product import normalise_gtin, parse_category, parse_product_key
-from carepos_ledger import identity_commands, issue_command, operator_screen, privacy_commands
+from carepos_ledger import (
+    alarm_hints,
+    held_commands,
+    identity_commands,
+    issue_command,
+    operator_screen,
+    privacy_commands,
+)
 from carepos_ledger.issue_command import IMPORT_KEY_FILE, MAX_CHUNK, MIN_CHUNK, Wish
 from carepos_ledger.operator_client import SECRET_FILE, CommandStopped, OperatorClient
 from carepos_ledger.settings import DEFAULT_AUDIENCE, DEFAULT_HOST, DEFAULT_PORT, FILE
@@ -51,6 +58,8 @@ _HINTS = {
     "issuer_unavailable": "look at the address, and ask the issuer; nothing was changed",
     "not_funded": "fund the programme first",
     "still_worth": "name --forfeit if the person wants that",
+    "leaves_spent": "name --leave-spent if you are sure",
+    "sequence_gap": "decide those that are held before it first",
     "try_again": "try again in a moment",
 }
 
@@ -70,6 +79,7 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     _tills(commands)
     identity_commands.add_to(lambda name, summary, work: _remote(commands, name, summary, work))
     privacy_commands.add(lambda *named: _remote(commands, *named))
+    held_commands.add(lambda *named: _remote(commands, *named))
     _what_beneficiaries_say(commands)
 
 
@@ -494,6 +504,8 @@ def _alarms(client: OperatorClient, args: argparse.Namespace) -> int:
     operator_screen.console().print(
         operator_screen.table(("n", "at", "kind", "terminal", "digest"), alarms)
     )
+    for kind in sorted({str(each["kind"]) for each in alarms}):
+        print(f"{kind}: {alarm_hints.hint(kind)}")
     return NO
 
 

@@ -22,7 +22,7 @@ from carepos.refusals import Refusal, Reserved
 from carepos.token import VISIT, IdentityToken
 from carepos.undo import Refund, Sold, Void
 from carepos.voucher import Programme, Voucher
-from carepos_ledger import accepting, accounts, key_rules
+from carepos_ledger import accepting, accounts, chain_check, key_rules
 from carepos_ledger.accepting import Accepting, Booked, Held, NotBooked
 from carepos_ledger.accounts import Entry
 from carepos_ledger.allotments import Drawn, draw
@@ -36,6 +36,7 @@ from carepos_ledger.shelf import (
     Holder,
     Key,
     ListedException,
+    NewHeld,
     Posted,
     Posting,
     Shelf,
@@ -63,9 +64,13 @@ class Decider:
     def decide(self, command: Command) -> Decided | Problem:
         """The stored answer, a new one, or a problem when nothing can be decided."""
         stored = self._shelf.outcomes.get(command.record.digest)
+        if stored is None and command.ruling is None:
+            stored = self._shelf.held.get(command.record.digest)
         if stored is not None:
             return stored
         try:
+            if command.ruling is not None and command.ruling.refusal is not None:
+                return self._keep(command, self._not_accepted(command, command.ruling.refusal))
             match command.record.content:
                 case Redeem():
                     decided = self._redeem(command, command.record.content)
@@ -83,8 +88,24 @@ class Decider:
                     decided = self._plain(command)
         except Problem as problem:
             return problem
-        self._keep(command, decided)
-        return decided
+        return decided if decided.result == "held" else self._keep(command, decided)
+
+    def _not_accepted(self, command: Command, refusal: Refusal) -> Decided:
+        """A person does not accept a held record: nothing is booked."""
+        record = command.record
+        if isinstance(record.content, Redeem | Void | Refund) and (
+            (record.terminal, record.id) not in self._shelf.attempts
+        ):
+            # The id is used up: no other record under it is booked either.
+            state = AttemptState("refused", record.content_sha256, record.digest, None)
+            self._begin(command, state)
+        accepted = self._shelf.acceptances.get((record.terminal, record.id))
+        if isinstance(record.content, Redeem | AcceptOffline):
+            liability: Liability = "merchant"
+            if accepted is not None and isinstance(accepted.record.content, AcceptOffline):
+                liability = accepted.record.content.liability
+            return self._sign("exception", command, refusal=refusal, liability=liability)
+        return self._sign("refused", command, refusal=refusal)
 
     # ── redeem ─────────────────────────────────────────────────────────────────────────────────
 
@@ -101,7 +122,7 @@ class Decider:
                     "acceptance_missing", "its accept_offline must travel right behind it"
                 )
             self._judge(command, accepted)
-            return self._shelf.outcomes[record.digest]
+            return self._judged(record.digest)
         self._require_active(command)
         # Before the token, whose first use would be remembered though nothing is decided.
         programme = self._shelf.programmes.get(redeem.programme)
@@ -233,14 +254,18 @@ class Decider:
         key = (identity.iss, identity.visit_sha256)
         terminal = command.record.terminal
         first = self._shelf.visits.get(key)
-        refusal = token.visit_refusal(identity, first, terminal, self._now)
+        # Of a held record the token was judged when it came.
+        seen_at = self._now if command.ruling is None else command.ruling.held_at
+        refusal = token.visit_refusal(identity, first, terminal, seen_at)
         if first is None and refusal is None:
-            self._shelf.visits[key] = (terminal, self._now)
-            self._shelf.new_visits.append((bucket, *key, terminal, self._now))
+            self._shelf.visits[key] = (terminal, seen_at)
+            self._shelf.new_visits.append((bucket, *key, terminal, seen_at))
         return refusal
 
     def _pin_proved(self, identity: IdentityToken, command: Command) -> bool:
         """Whether the card's PIN was proved at this terminal within a visit."""
+        if command.ruling is not None:
+            return command.ruling.pin_proved
         key = (identity.iss, identity.jti_sha256, command.record.terminal)
         proved_at = self._shelf.pin_visits.get(key)
         return proved_at is not None and self._now - proved_at <= VISIT
@@ -356,7 +381,7 @@ class Decider:
         """Applied from a suspended terminal too: it only ever gives back."""
         record = command.record
         status = self._status(command)
-        if status in ("revoked", "forked"):
+        if status in chain_check.QUARANTINED:
             raise Problem(f"terminal_{status}")
         key = (record.terminal, record.id)
         known = self._shelf.attempts.get(key)
@@ -386,7 +411,7 @@ class Decider:
             raise Problem("acceptance_missing", "its redeem must travel right before it")
         if known is None or known.state == "refused":
             self._judge(sale, command)
-            return self._shelf.outcomes[record.digest]
+            return self._judged(record.digest)
         if known.content_sha256 not in (None, sale.record.content_sha256):
             self._shelf.alarms.append(("id_content_mismatch", command))
             return self._except(command, sale, Refusal("id_content_mismatch"))
@@ -396,19 +421,47 @@ class Decider:
         return self._sign_posted("posted", command, posted.currency, posted.entries)
 
     def _judge(self, sale: Command, accepted: Command) -> None:
-        """Decide a sale and its acceptance together; both have their outcomes then."""
-        self._require_active(accepted)
-        content = accepted.record.content
-        assert isinstance(content, AcceptOffline)
-        match self._accepting.judge(sale, content):
-            case Held(reason):
-                raise Problem("malformed", f"can't be judged: {reason}", field="evidence")
+        """Decide a sale and its acceptance together; both have their answers then."""
+        match self._verdict(sale, accepted):
+            case Held(reason, wrong):
+                if accepted.ruling is not None:
+                    raise Problem("malformed", "it can't be booked as it is, by nobody's word")
+                for each in (sale, accepted):
+                    self._hold(each, reason, wrong)
             case NotBooked(refusal):
                 self._enter(sale, None)
-                self._keep(sale, self._except(sale, sale, refusal, listed=False))
+                self._keep_first(sale, self._except(sale, sale, refusal, listed=False))
                 self._keep(accepted, self._except(accepted, sale, refusal))
             case Booked() as booked:
                 self._book_late(sale, accepted, booked)
+
+    def _verdict(self, sale: Command, accepted: Command) -> Held | NotBooked | Booked:
+        if self._status(accepted) == "suspended":
+            return Held("terminal_suspended")
+        if sale.record.digest in self._shelf.held:
+            # Held with another acceptance; a till has one choice.
+            return Held("malformed")
+        self._require_active(accepted)
+        content = accepted.record.content
+        assert isinstance(content, AcceptOffline)
+        return self._accepting.judge(sale, content, by_word=accepted.ruling is not None)
+
+    def _judged(self, digest: str) -> Decided:
+        return self._shelf.outcomes.get(digest) or self._shelf.held[digest]
+
+    def _hold(self, command: Command, reason: outcome.HeldReason, wrong: Refusal | None) -> None:
+        """Nothing is decided: a person looks at it. A sale that was decided before stays so."""
+        digest = command.record.digest
+        if digest in self._shelf.outcomes or digest in self._shelf.held:
+            return
+        held = self._sign("held", command, reason=reason)
+        self._shelf.held[digest] = held
+        self._shelf.new_held.append(NewHeld(command, reason, held, wrong))
+
+    def _keep_first(self, sale: Command, decided: Decided) -> None:
+        """What is answered of a sale stands, also where its acceptance brings it to another end."""
+        if sale.record.digest not in self._shelf.outcomes:
+            self._keep(sale, decided)
 
     def _book_late(self, sale: Command, accepted: Command, booked: Booked) -> None:
         record, redeem = sale.record, sale.record.redeem
@@ -427,9 +480,9 @@ class Decider:
         self._enter(sale, record.digest)
         if booked.shortfall_minor:
             self._list(accepted, "posted_short", booked.shortfall_minor, sale, booked.liability)
-        for command in (sale, accepted):
+        for command, keep in ((sale, self._keep_first), (accepted, self._keep)):
             states = tuple(self._states(command, redeem.currency, entries))
-            self._keep(
+            keep(
                 command,
                 self._sign(
                     "posted_short" if booked.shortfall_minor else "posted",
@@ -472,9 +525,10 @@ class Decider:
             ListedException(command, reason, amount_minor, currency, liability)
         )
 
-    def _keep(self, command: Command, decided: Decided) -> None:
+    def _keep(self, command: Command, decided: Decided) -> Decided:
         self._shelf.outcomes[command.record.digest] = decided
         self._shelf.new_outcomes[command.record.digest] = (command, decided)
+        return decided
 
     def _return(self, command: Command, content: ReturnAllotment) -> Decided:
         """What is left of the till's own allotments goes back to their vouchers."""
@@ -524,8 +578,13 @@ class Decider:
         return self._sign_posted("posted", command, posted.currency, given)
 
     def _require_decided(self, command: Command) -> None:
-        """Raises Problem while a record of the till's before this one is not decided."""
-        if undecided := self._taking_back.undecided_before(command.record):
+        """Raises Problem while a record of the till's before this one is not decided; for a held
+        one, while one before it is held: what never came may never come."""
+        if command.ruling is not None:
+            undecided = list(command.ruling.undecided)
+        else:
+            undecided = self._taking_back.undecided_before(command.record)
+        if undecided:
             raise Problem(
                 "sequence_gap",
                 "records before this one are not decided",
@@ -565,7 +624,7 @@ class Decider:
         self._require_active(command)
         record = command.record
         missing = self._shelf.gaps.get(record.digest)
-        if record.kind == "day_report" and missing:
+        if record.kind == "day_report" and missing and command.ruling is None:
             raise Problem(
                 "sequence_gap",
                 "records before this one have not arrived",
@@ -590,8 +649,14 @@ class Decider:
             raise Problem(f"terminal_{status}")
 
     def _status(self, command: Command) -> str:
-        """The terminal's status as of this transaction: it may have changed since the intake."""
-        return self._shelf.statuses.get(command.terminal.terminal, command.terminal.status)
+        """The terminal's status as of this transaction: it may have changed since the intake.
+
+        Whether it forked was judged when this record was noted: what came before stays good.
+        """
+        if command.ruling is not None:
+            return "active"
+        status = self._shelf.statuses.get(command.terminal.terminal, command.terminal.status)
+        return command.terminal.status if status == "forked" else status
 
     # ── shelf ──────────────────────────────────────────────────────────────────────────────────
 
@@ -645,6 +710,7 @@ class Decider:
         vouchers: tuple[VoucherState, ...] = (),
         shortfall_minor: int = 0,
         liability: Liability | None = None,
+        reason: outcome.HeldReason | None = None,
     ) -> Decided:
         body = outcome.payload(
             result,
@@ -657,6 +723,7 @@ class Decider:
             vouchers=vouchers,
             shortfall_minor=shortfall_minor,
             liability=liability,
+            reason=reason,
         )
         return Decided(result, outcome.sign(body, self._key))
 

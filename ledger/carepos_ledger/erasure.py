@@ -21,7 +21,7 @@ from carepos import clock
 from carepos.clock import Clock
 from carepos.ids import RandomBytes
 from carepos.keys import b64, digest
-from carepos_ledger import accounts, acting, schema
+from carepos_ledger import accounts, acting, held_proof, schema
 from carepos_ledger.accounts import Balance
 from carepos_ledger.actions import act
 from carepos_ledger.allotting import release_all
@@ -206,6 +206,14 @@ class Erasure:
                 .where(*(table.c[name] == value for name, value in held.items()))
                 .values(beneficiary=NOBODY)
             )
+        # What a quarantined till sent about them can be decided still, but finds nobody.
+        waiting = schema.held_records
+        connection.execute(
+            update(waiting)
+            .where(waiting.c.bucket == person.bucket)
+            .where(waiting.c.beneficiary == person.beneficiary)
+            .values(beneficiary=NOBODY, actor_sha256=None, proof=held_proof.NOBODY_PROVED)
+        )
         # What they were paid for others still counts against limits, under a name of no one.
         acting.rename_actor(connection, person.actor, b64(self._random_bytes(32)))
 

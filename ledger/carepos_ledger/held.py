@@ -33,6 +33,7 @@ def export(database: Database, who: Who, now: Clock) -> dict[str, Any]:
             "acted_for_me": _acted(connection, person, as_actor=False),
             "acted_by_me": _acted(connection, person, as_actor=True),
             "disputes": _disputes(connection, person),
+            "waiting_to_be_decided": _waiting(connection, person),
             "home_store": _home(connection, person),
         }
 
@@ -168,6 +169,27 @@ def _disputes(connection: Connection, person: Person) -> list[dict[str, Any]]:
         select(table.reason, table.state, table.opened_at, table.answered_at, table.answer)
         .where(table.bucket == person.bucket, table.beneficiary == person.beneficiary)
         .order_by(table.opened_at, table.n)
+    )
+    return [dict(row) for row in rows.mappings()]
+
+
+def _waiting(connection: Connection, person: Person) -> list[dict[str, Any]]:
+    """What stopped tills sent in their name, or in another's for whom they acted, and nobody has
+    decided yet."""
+    table, terminals = schema.held_records.c, schema.terminals.c
+    theirs = (table.bucket == person.bucket) & (table.beneficiary == person.beneficiary)
+    rows = connection.execute(
+        select(
+            table.kind,
+            table.occurred_at,
+            table.held_at,
+            table.reason,
+            terminals.merchant,
+            terminals.store,
+        )
+        .join(schema.terminals, terminals.terminal == table.terminal)
+        .where(theirs | (table.actor_sha256 == person.actor))
+        .order_by(table.held_at, table.n)
     )
     return [dict(row) for row in rows.mappings()]
 

@@ -122,13 +122,16 @@ class Intake:
         return Command(read, terminal, identity, is_late=True, pin_proof=sealed.pin_proof)
 
     def _is_stored(self, read: record.Record) -> bool:
-        """Whether it was decided while its key still counted: it keeps its outcome."""
-        table = schema.records.c
+        """Whether it was decided or held while its key still counted: it keeps its outcome."""
         with self._database.read() as connection:
-            found = connection.scalars(
-                select(table.digest).where(table.bucket == read.bucket, table.digest == read.digest)
+            return any(
+                connection.scalars(
+                    select(table.c.digest).where(
+                        table.c.bucket == read.bucket, table.c.digest == read.digest
+                    )
+                ).first()
+                for table in (schema.records, schema.held_records)
             )
-            return found.first() is not None
 
     def _identity(
         self, token: object, read: record.Record, verifier: _Verifier

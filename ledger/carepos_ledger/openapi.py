@@ -96,6 +96,34 @@ _ISS: Final[Schema] = {"type": "string", "pattern": "^[ -~]{1,200}$"}
 _KID: Final[Schema] = {"type": "string", "pattern": "^[ -~]{1,64}$"}
 _OR_NULL: Final[Schema] = {"anyOf": [_TEXT, {"type": "null"}]}
 _REASON: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 200}
+_HELD: Final[dict[str, Schema]] = {
+    "n": _whole(1),
+    "decision": {"enum": ["post", "refuse", None]},
+    "terminal": _NAME,
+    "store": _NAME,
+    "store_name": _TITLE,
+    "kind": _TEXT,
+    "record_sha256": _DIGEST,
+    "incarnation": _TEXT,
+    "sequence": _whole(1, 2**53 - 1),
+    "receipt_no": _OR_NULL,
+    "occurred_at": _TIME,
+    "held_at": _TIME,
+    "reason": {
+        "enum": [
+            "terminal_suspended",
+            "terminal_revoked",
+            "terminal_forked",
+            "token",
+            "malformed",
+        ]
+    },
+    "sold_offline": _FLAG,
+    "programme": _OR_NULL,
+    "currency": _OR_NULL,
+    "amount_minor": {"anyOf": [_whole(), {"type": "null"}]},
+    "token": _OR_NULL,
+}
 _CARD: Final[dict[str, Schema]] = {
     "iss": _ISS,
     "jti_sha256": _DIGEST,
@@ -601,6 +629,7 @@ _PATHS: Final[dict[str, Schema]] = {
                 acted_for_me=_list({"type": "object"}),
                 acted_by_me=_list({"type": "object"}),
                 disputes=_list({"type": "object"}),
+                waiting_to_be_decided=_list({"type": "object"}),
                 home_store={"anyOf": [_NAME, {"type": "null"}]},
             ),
             body=_object(person=_ref("Person")),
@@ -626,8 +655,63 @@ _PATHS: Final[dict[str, Schema]] = {
     "/v1/operators/alarms": {
         "get": _operator(
             "What an operator should look at",
-            _object(alarms=_list({"type": "object"})),
+            _object(
+                alarms=_list(
+                    _object(
+                        n=_whole(1), at=_TIME, kind=_TEXT, terminal=_TEXT, digest=_TEXT, hint=_TEXT
+                    )
+                )
+            ),
             query=("after",),
+        )
+    },
+    "/v1/operators/held": {
+        "get": _operator(
+            "Records that only people can decide, and have not yet",
+            _object(held=_list(_object(**_HELD), 0, 500)),
+            query=("after",),
+        )
+    },
+    "/v1/operators/held/{n}": {
+        "get": _operator(
+            "One of them, decided or not; its content while it is undecided",
+            _object(
+                **_HELD,
+                content=_or_null({"type": "object"}),
+                resolved_at=_or_null(_TIME),
+                operator=_or_null(_NAME),
+                sentence=_or_null(_TEXT),
+                result=_or_null(_TEXT),
+            ),
+        ),
+        "put": _operator(
+            "Decide it, for good: by the rules of now, or that it is not accepted",
+            _object(result={"enum": ["exists", "changed"]}, outcome=_TEXT),
+            body=_object(
+                {
+                    "code": _TEXT,
+                    "sentence": _REASON,
+                    "leaves_spent": _FLAG,
+                },
+                decision={"enum": ["post", "refuse"]},
+            ),
+        ),
+    },
+    "/v1/operators/terminals/{terminal}/chains": {
+        "get": _operator(
+            "What of a terminal's journals has come, is missing, is held",
+            _object(
+                terminal=_NAME,
+                status={"enum": ["active", "suspended", "revoked", "forked"]},
+                chains=_list(
+                    _object(
+                        incarnation=_TEXT,
+                        arrived_to=_whole(0, 2**53 - 1),
+                        missing=_list(_whole(1, 2**53 - 1), 0, 100),
+                        held=_list(_whole(1, 2**53 - 1), 0, 100),
+                    )
+                ),
+            ),
         )
     },
     "/v1/operators/close": {

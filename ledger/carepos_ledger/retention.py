@@ -104,6 +104,8 @@ class Retention:
             (pin_visits, pin_visits.c.proved_at < used_up),
             (schema.disputes, schema.disputes.c.answered_at < settled),
             (schema.record_bytes, _past_dispute(settled) & not_(_refundable(programmes, now))),
+            # Who decided what; what nobody has decided stays.
+            (schema.held_records, schema.held_records.c.resolved_at < settled),
             (acted, acted.c.programme.in_(closed)),
             (schema.beneficiaries, _only_in(closed)),
             (schema.cards, _without_person(schema.cards)),

@@ -497,6 +497,49 @@ record_bytes = Table(
     **_KEYED,
 )
 
+# What only people can decide, and have not yet: the held intake (docs/offline.md §2, §8, §9).
+# What a person decided is an outcome in `records`, its bytes are in `record_bytes`; then this row
+# only says who decided.
+held_records = Table(
+    "held_records",
+    metadata,
+    Column("n", Integer, primary_key=True),
+    _bucket(),
+    _text("digest"),
+    _text("terminal"),
+    _text("id"),
+    _text("kind"),
+    _text("incarnation"),
+    _number("sequence"),
+    _text("occurred_at"),
+    _text("held_at"),
+    # Whether its goods went out of the door without the ledger: it came with evidence.
+    Column("late", Integer, CheckConstraint("late IN (0, 1)", "flag"), nullable=False),
+    Column(
+        "reason",
+        Text,
+        CheckConstraint(
+            "reason IN ('terminal_suspended', 'terminal_revoked', 'terminal_forked', 'token', "
+            "'malformed')",
+            "reason",
+        ),
+        nullable=False,
+    ),
+    Column("jws", LargeBinary),  # none once it is decided
+    _text("proof", null=True),  # JSON: what its token proved then; no token, no sub, no jti
+    _text("beneficiary", null=True),  # the ledger's own name of whom it proved
+    _text("actor_sha256", null=True),
+    _text("outcome"),  # the signed `held`
+    _text("resolved_at", null=True),
+    _text("operator", null=True),
+    Column("decision", Text, CheckConstraint("decision IN ('post', 'refuse')", "decision")),
+    _text("sentence", null=True),
+    UniqueConstraint("bucket", "digest"),
+    Index(None, "terminal", "resolved_at"),
+    Index(None, "bucket", "beneficiary"),
+    **_STRICT,
+)
+
 lines = Table(
     "lines",
     metadata,

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from carepos.claims import Acting
 from carepos.keys import PublicKey, digest
+from carepos.outcome import HeldReason
 from carepos.product import ProductList
 from carepos.record import Record, Redeem
 from carepos.refusals import Refusal
@@ -37,10 +38,26 @@ class Terminal:
 
 
 @dataclass(frozen=True, slots=True)
+class Ruling:
+    """A person's word on a held record: to decide it now as if its terminal were active, or with a
+    `refusal` not to accept it.
+
+    Its token was judged at `held_at`; `undecided` are the numbers before it that are held still.
+    Of a sale that went out of the door the word stands for the token too.
+    """
+
+    refusal: Refusal | None
+    held_at: datetime
+    pin_proved: bool
+    undecided: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """A verified record with its terminal and, for a redemption, what its token proved.
 
     `identity` is None when the token that it names did not come; a Refusal when that is no good.
+    `ruling` is there when a person decides it.
     `is_late`: it came with evidence, whose token was judged by the time of the sale.
     """
 
@@ -49,6 +66,7 @@ class Command:
     identity: IdentityToken | Refusal | None
     is_late: bool = False
     pin_proof: str | None = field(default=None, repr=False)
+    ruling: Ruling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +176,26 @@ class ListedException:
     liability: str
 
 
+@dataclass(frozen=True, slots=True)
+class NewHeld:
+    """A record that only people can decide, and its signed `held`; `refusal` is what was wrong with
+    its token, where that is known."""
+
+    command: Command
+    reason: HeldReason
+    decided: Decided
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose voucher it is: the issuer's names of them, and the ledger's."""
+
+    iss: str
+    sub: str = field(repr=False)
+    beneficiary: str
+
+
 Holder = tuple[int, str]
 """(bucket, beneficiary): the ledger's own name of one."""
 
@@ -169,7 +207,8 @@ class Shelf:
     `waiting`: by digest of an undo, the numbers before it that were not decided when this was read,
     each with its record's digest where it has arrived. `sold`: by posting, the sales that an undo
     of this batch names. `statuses`, `merchants`: of its terminals, and of those whose sales it
-    names. `ownerless`: vouchers of people who were erased.
+    names. `ownerless`: vouchers of people who were erased. `held`: by digest, answers to sales that
+    went out of the door and that people decide. `owners`: of the vouchers in such sales.
     """
 
     outcomes: dict[str, Decided] = field(default_factory=dict)
@@ -190,6 +229,8 @@ class Shelf:
     sold: dict[str, Sold] = field(default_factory=dict)
     allotments: dict[str, list[Allotment]] = field(default_factory=dict)
     homes: dict[Holder, tuple[str, bool]] = field(default_factory=dict)
+    held: dict[str, Decided] = field(default_factory=dict)
+    owners: dict[str, Owner] = field(default_factory=dict)
     late_sales: dict[Key, Command] = field(default_factory=dict)
     acceptances: dict[Key, Command] = field(default_factory=dict)
     pin_verifiers: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -202,6 +243,7 @@ class Shelf:
     keys: dict[str, TerminalKey] = field(default_factory=dict)
 
     new_outcomes: dict[str, tuple[Command, Decided]] = field(default_factory=dict)
+    new_held: list[NewHeld] = field(default_factory=list)
     new_attempts: dict[Key, tuple[int, AttemptState]] = field(default_factory=dict)
     moved_attempts: dict[Key, tuple[int, AttemptState]] = field(default_factory=dict)
     new_postings: list[Posting] = field(default_factory=list)

@@ -83,6 +83,13 @@ def in_use(connection: Connection) -> dict[str, InUse]:
     }
 
 
+def is_closed(connection: Connection, kid: str) -> bool:
+    """Whether another key has taken the place of this one by now, whatever was read before."""
+    table = schema.terminal_keys.c
+    until = connection.scalars(select(table.until_sequence).where(table.kid == kid)).one()
+    return until is not None
+
+
 def close_others(connection: Connection, batch: Sequence[Command]) -> set[str]:
     """Close what the batch's first records under new keys close, in the order of the batch;
     digests of the records that come too late behind one."""

@@ -15,7 +15,7 @@ from carepos.clock import Clock
 from carepos.errors import Malformed
 from carepos.ids import RandomBytes
 from carepos.keys import KeySet, PublicKey, b64, digest
-from carepos_ledger import schema, terminal_keys
+from carepos_ledger import alarm_hints, schema, terminal_keys
 from carepos_ledger.actions import Done, act, find, need
 from carepos_ledger.database import Database
 from carepos_ledger.key_rules import ENROLLED
@@ -246,7 +246,8 @@ class Terminals:
             ]
 
     def alarms(self, after: int) -> list[dict[str, object]]:
-        """At most 500 alarms numbered above `after`, oldest first; none comes in between later."""
+        """At most 500 alarms numbered above `after`, oldest first, each with a `hint` what to do;
+        none comes in between later."""
         strict_json.integer(after, "after", high=2**31 - 1)
         table = schema.alarms
 
@@ -258,6 +259,6 @@ class Terminals:
             rows = connection.execute(
                 select(table).where(table.c.n > after).order_by(table.c.n).limit(ALARMS_AT_ONCE)
             )
-            return [dict(row) for row in rows.mappings()]
+            return [{**row, "hint": alarm_hints.hint(row["kind"])} for row in rows.mappings()]
 
         return act(self._database, work)

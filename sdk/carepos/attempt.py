@@ -182,10 +182,12 @@ def event_of(outcome: Outcome) -> Event:
         ("redeem", "posted"): "sale_posted",
         ("redeem", "refused"): "sale_refused",
         ("redeem", "reversed"): "sale_reversed",
+        # Of a sale that was not accepted offline: a person did not accept a record that was held,
+        # and nothing was booked.
+        ("redeem", "exception"): "sale_refused",
         ("redeem", "held"): "sale_held",
-        # Of a sale that was not accepted offline they decide nothing.
+        # Of such a sale it decides nothing.
         ("redeem", "posted_short"): "sale_held",
-        ("redeem", "exception"): "sale_held",
         (None, "not_found"): "sale_not_found",
         ("reversal", "reversed"): "undo_reversed",
         ("reversal", "refused"): "undo_refused",

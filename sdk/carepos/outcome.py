@@ -23,6 +23,10 @@ from carepos.undo import Refund, Void
 
 Result = Literal["posted", "posted_short", "refused", "reversed", "exception", "not_found", "held"]
 _RESULTS: frozenset[str] = frozenset(get_args(Result))
+HeldReason = Literal[
+    "terminal_suspended", "terminal_revoked", "terminal_forked", "token", "malformed"
+]
+HELD_REASONS: frozenset[str] = frozenset(get_args(HeldReason))
 # What each kind of record can be answered with; all others can only be posted or refused.
 _ANSWERS: Mapping[object, frozenset[str]] = {
     "redeem": frozenset({"posted", "posted_short", "refused", "reversed", "exception", "held"}),
@@ -91,7 +95,8 @@ class VoucherState:
 class Outcome:
     """A verified outcome. `kind` and `record_sha256` are None only for `not_found`;
     `currency` is None when nothing was booked. `shortfall_minor` is what vouchers did not cover of
-    a sale that was `posted_short`; with it and with an `exception` stands who bears it."""
+    a sale that was `posted_short`; with it and with an `exception` stands who bears it. `reason`
+    says why a record is `held`."""
 
     jws: str
     result: Result
@@ -107,6 +112,7 @@ class Outcome:
     vouchers: tuple[VoucherState, ...]
     shortfall_minor: int = 0
     liability: Liability | None = None
+    reason: HeldReason | None = None
 
 
 def payload(
@@ -121,6 +127,7 @@ def payload(
     vouchers: tuple[VoucherState, ...] = (),
     shortfall_minor: int = 0,
     liability: Liability | None = None,
+    reason: HeldReason | None = None,
 ) -> dict[str, object]:
     """What the ledger signs as its answer to `record`."""
     body: dict[str, object] = {
@@ -133,7 +140,10 @@ def payload(
         "recorded_at": clock.to_text(recorded_at),
         "epoch": epoch,
     }
-    if result in ("refused", "exception"):
+    if result == "held":
+        assert reason is not None
+        body["reason"] = reason
+    elif result in ("refused", "exception"):
         assert refusal is not None
         body["refusal"] = refusal.to_json()
     elif record.kind in _MOVES_MONEY:
@@ -278,19 +288,7 @@ def _parse(signed: jws.Signed) -> Outcome:
         kind = strict_json.text(kind, "outcome.kind", high=30)
         if result not in _ANSWERS.get(kind, _PLAIN_ANSWERS):
             raise Malformed("can't be the answer to this kind", field="outcome.result")
-    if result == "not_found":
-        expected = _BASE | {"request"}
-    elif result == "refused":
-        expected = _BOUND | {"refusal"}
-    elif result == "exception":
-        expected = _BOUND | {"refusal", "liability"}
-    elif result == "posted_short":
-        expected = _BOUND | _BOOKED | _SHORT
-    elif kind in _MOVES_MONEY:
-        expected = _BOUND | _BOOKED
-    else:
-        expected = _BOUND
-    strict_json.exact_names(body, expected, where="outcome")
+    strict_json.exact_names(body, _names_of(result, kind), where="outcome")
     if strict_json.integer(body["v"], "outcome.v") != 1:
         raise Malformed("must be 1", field="outcome.v")
     currency = body.get("currency")
@@ -328,9 +326,33 @@ def _parse(signed: jws.Signed) -> Outcome:
         liability=liability(body["liability"], "outcome.liability")
         if "liability" in body
         else None,
+        reason=_reason(body["reason"]) if "reason" in body else None,
     )
     _check_booked(outcome)
     return outcome
+
+
+def _names_of(result: str, kind: object) -> frozenset[str]:
+    """The names that an outcome of this result has for a record of this kind."""
+    match result:
+        case "not_found":
+            return _BASE | {"request"}
+        case "held":
+            return _BOUND | {"reason"}
+        case "refused":
+            return _BOUND | {"refusal"}
+        case "exception":
+            return _BOUND | {"refusal", "liability"}
+        case "posted_short":
+            return _BOUND | _BOOKED | _SHORT
+        case _:
+            return _BOUND | _BOOKED if kind in _MOVES_MONEY else _BOUND
+
+
+def _reason(value: object) -> HeldReason:
+    if not isinstance(value, str) or value not in HELD_REASONS:
+        raise Malformed("no such word", field="outcome.reason")
+    return cast(HeldReason, value)
 
 
 def _check_booked(outcome: Outcome) -> None:

@@ -466,6 +466,9 @@ def _parse(signed: jws.Signed) -> Record:
         content.check(
             signer=signed.kid, terminal=terminal, incarnation=incarnation, sequence=sequence
         )
+    prev = ids.digest_text(names["prev"], "prev")
+    if sequence == 1 and prev != first_prev(incarnation):
+        raise Malformed("is not what an incarnation begins with", field="prev")
     return Record(
         signed.jws,
         signed.digest,
@@ -475,7 +478,7 @@ def _parse(signed: jws.Signed) -> Record:
         terminal,
         incarnation,
         sequence,
-        ids.digest_text(names["prev"], "prev"),
+        prev,
         clock.from_text(names["occurred_at"], "occurred_at"),
         content,
     )

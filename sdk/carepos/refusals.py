@@ -125,6 +125,8 @@ KINDS: tuple[Kind, ...] = (
          "终端未上传笔数已达上限。"),
     Kind("allotment_exceeded", _O, "More than was set aside for this till.",
          "超出本终端预留额度。"),
+    Kind("not_accepted", _O, "The office looked at this record and did not accept it.",
+         "项目办公室审核后未接受此记录。"),
 )  # fmt: skip
 
 BY_CODE: dict[str, Kind] = {kind.code: kind for kind in KINDS}

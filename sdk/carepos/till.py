@@ -24,6 +24,7 @@ from carepos import (
     clock_ratchet,
     day_end,
     enrolment,
+    holding,
     ids,
     key_change,
     left_journal,
@@ -62,7 +63,7 @@ from carepos.journal_view import Attempt, JournalView, Undo, Visit
 from carepos.key_change import KeyChanger, KeyState
 from carepos.keys import Keys, SigningKey
 from carepos.ledger_keys import LedgerKeyKeeper
-from carepos.outcome import Outcome
+from carepos.outcome import HeldReason, Outcome
 from carepos.pack import Pack
 from carepos.pack_keeper import PackKeeper
 from carepos.record import PLAIN, DayReport, Record, Redeem, envelope
@@ -116,6 +117,7 @@ class Sale:
 
     `message` is the cashier's sentence; only `state == "confirmed"` means REDEEMED. `next_try_at`:
     when the till by itself asks or sends again, None where it waits for nobody or for a person.
+    `held` says why the ledger keeps it for a person to decide.
     """
 
     checkout: str
@@ -126,13 +128,17 @@ class Sale:
     refusal: Refusal | None
     problem: str | None
     next_try_at: datetime | None = None
+    held: HeldReason | None = None
 
     def message(self, language: str = "zh") -> str:
-        """What the cashier reads: the state's sentence and the refusal's; "zh" or "en"."""
+        """What the cashier reads: the state's sentence and the refusal's, or why it is held; "zh"
+        or "en"."""
         meaning = attempt.MEANING[self.state]
         said = meaning.en if language == "en" else meaning.zh
         if self.refusal is not None:
             return f"{said} {self.refusal.sentence(language)}"
+        if self.held is not None:
+            return f"{said} {holding.sentence(self.held, language)}"
         return said
 
     @property
@@ -817,6 +823,10 @@ class Till:
     def _ask(self, sale: Attempt) -> tuple[Attempt, str | None]:
         """Query the ledger for an attempt; apply what it signed about its redeem record."""
         written = self.journal.record_of(sale)
+        if self._held(written) is not None:
+            # Who is held may read nothing, and the ledger has the record: sent again, it is
+            # answered with what people decided since.
+            return self._deliver(sale, written)
         try:
             answers, jti = self._client.ask(sale.id)
         except (Unreachable, NotDecided) as error:
@@ -877,7 +887,10 @@ class Till:
 
     def _keep_plain(self, written: Record, result: Mapping[str, Any]) -> str | None:
         found, problem = self._read_result(written, result)
-        if found is not None and found.result in ("posted", "refused"):
+        if found is not None and found.reason is not None:
+            # Sent again until it is decided.
+            return holding.sentence(found.reason, "en")
+        if found is not None:
             self.journal.keep_outcome(written, found)
         return problem
 
@@ -952,6 +965,11 @@ class Till:
         if of.state == "refused":
             for text in self.journal.outcomes_of(of.sequence):
                 refusal = outcome.read_any(text, keys=self._keys).refusal or refusal
+        held = None
+        if of.state in ("unknown", "interrupted", "filling"):
+            held = self._held(self.journal.record_of(of))
+        elif of.state == "reversing":
+            held = self._held(self.journal.record_of(of, "reversal"))
         return Sale(
             of.checkout,
             of.state,
@@ -961,7 +979,11 @@ class Till:
             refusal,
             problem,
             self.next_try_of(of),
+            held,
         )
+
+    def _held(self, written: Record) -> HeldReason | None:
+        return holding.reason_of(self.journal.outcomes_of(written.sequence), keys=self._keys)
 
     def _one_at_a_time(self, checkout: str) -> threading.Lock:
         """A lock per sale: a double click waits for the first and then sees its state."""

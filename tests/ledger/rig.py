@@ -31,6 +31,7 @@ from carepos.undo import Original, Refund, ReturnedLine, Sold, Void, parts_of
 from carepos_ledger import migrations, schema
 from carepos_ledger.book import Book, Reached, pass_by
 from carepos_ledger.database import Database
+from carepos_ledger.held_rulings import HeldRulings
 from carepos_ledger.intake import Intake
 from carepos_ledger.issuers import Issuers
 from carepos_ledger.keyring import Keyring
@@ -123,19 +124,27 @@ class Signer:
     prev: str = ""
 
     def __post_init__(self) -> None:
-        self.prev = record.first_prev(self.incarnation)
+        self.prev = self.prev or record.first_prev(self.incarnation)
 
     def sign(
-        self, content: record.Content, attempt_id: str, *, sequence: int | None = None
+        self,
+        content: record.Content,
+        attempt_id: str,
+        *,
+        sequence: int | None = None,
+        prev: str | None = None,
     ) -> Record:
-        """The next record of the chain; at a `sequence` given, a second line of it."""
+        """The next record of the chain; at a `sequence` given, a second line of it, which goes on
+        from `prev`."""
+        if sequence == 1:
+            prev = record.first_prev(self.incarnation)
         made = record.make(
             content,
             attempt_id=attempt_id,
             terminal=self.terminal,
             incarnation=self.incarnation,
             sequence=self.sequence + 1 if sequence is None else sequence,
-            prev=self.prev,
+            prev=prev or self.prev,
             occurred_at=self.now(),
             key=self.key,
         )
@@ -304,6 +313,18 @@ class Rig:
         if row["kind"] != "value":
             del row["amount_minor"]
         return row
+
+    def rule_on(self, of: Record, *, post: bool, book: Book | None = None) -> str:
+        """A person decides a held record; what came of the word, `changed` or `exists`."""
+        table = schema.held_records.c
+        with self.database.read() as connection:
+            n = connection.scalars(select(table.n).where(table.digest == of.digest)).one()
+        rulings = HeldRulings(self.database, book or self.book, self.now)
+        if post:
+            return rulings.post(n, operator="wang")
+        return rulings.refuse(
+            n, "not_accepted", "not this shop's", operator="wang", leaves_spent=True
+        )
 
     # ── what they bring ────────────────────────────────────────────────────────────────────────
 

@@ -222,3 +222,24 @@ def test_without_the_cards_secret_a_pin_proves_nothing() -> None:
         for changed in ({}, {"iss": "https://b"}, {"jti": "card-2"}, {"card_secret": "d" * 22})
     }
     assert len(proofs) == 4
+
+
+def test_a_held_cards_pin_counts_as_it_was_proved_when_it_came(office: Office) -> None:
+    """T-1: of a revoked till's sales that a person lets be decided weeks later, the one whose PIN
+    was proved in time is booked; the other one never is."""
+    rig = office.rig
+    till, holder = rig.signer(), rig.holder()
+    card = office.card(holder)
+    office.tell(holder)
+    assert office.look_up(till, card, office.proof()) == "found"
+    rig.terminals.set_status(till.terminal, "revoked")
+    good = office.redeem(till, holder, card)
+    rig.send_one(good)
+    rig.now.forward(minutes=16)
+    late = office.redeem(till, holder, card)
+    assert rig.send_one(late).result == "held"
+    rig.now.forward(days=20)
+    for sale, wanted in ((good, "posted"), (late, "pin_required")):
+        rig.rule_on(rig.read(sale), post=True)
+        assert code(rig.send_one(sale)) == wanted
+    assert rig.balance(holder.voucher) == (11_990, 0, 0)

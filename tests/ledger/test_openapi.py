@@ -238,3 +238,32 @@ def test_a_problem_is_as_described(described: World) -> None:
     schema = {**DOCUMENT["components"]["schemas"]["Problem"]}
     jsonschema.validate(answer.json(), schema)
     assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+def test_what_is_held_is_as_described(described: World) -> None:
+    """The list, one in full before and after it is decided, the chains, and a person's word."""
+    http, till = operator(described), described.till("stopped-till")
+    offer = till.propose(described.family().token(), [milk(500)])
+    terminal = till.enrolment.terminal
+    described.ledger.terminals.set_status(terminal, "revoked")
+    assert till.redeem(offer, checkout="S1", cashier="c01").held == "terminal_revoked"
+    assert till.close_day().problem
+    base = described.url + "/v1/operators"
+    waiting = http.get(base + "/held", timeout=10)
+    _check("/v1/operators/held", "get", waiting)
+    by_kind = {each["kind"]: each["n"] for each in waiting.json()["held"]}
+    words = {
+        "redeem": {"decision": "post"},
+        "day_report": {"decision": "refuse", "code": "not_accepted", "sentence": "no"},
+    }
+    for kind, word in words.items():
+        one = f"/held/{by_kind[kind]}"
+        _check("/v1/operators/held/{n}", "get", http.get(base + one, timeout=10))
+        _check("/v1/operators/held/{n}", "put", http.put(base + one, json=word, timeout=10))
+        _check("/v1/operators/held/{n}", "get", http.get(base + one, timeout=10))
+    for wrong in ({}, {"decision": "refuse"}, {"decision": "post", "code": "x"}, {"decision": "x"}):
+        answer = http.put(f"{base}/held/{by_kind['redeem']}", json=wrong, timeout=10)
+        assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
+    chains = http.get(f"{base}/terminals/{terminal}/chains", timeout=10)
+    _check("/v1/operators/terminals/{terminal}/chains", "get", chains)
+    _check("/v1/operators/alarms", "get", http.get(base + "/alarms", timeout=10))

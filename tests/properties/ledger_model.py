@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 Row = Mapping[str, Any]
 Tables = Mapping[str, Sequence[Row]]
 TABLES = frozenset(
-    "records record_bytes terminal_notes terminal_progress alarms attempts visits postings entries"
-    " lines returned_lines vouchers programmes".split()
+    "records record_bytes held_records terminal_notes terminal_progress alarms attempts visits"
+    " postings entries lines returned_lines vouchers programmes".split()
 )
 """What `check` looks at."""
 
@@ -224,6 +224,10 @@ class LedgerModel:
         self.returned = 0
         self.forfeits: Counter[tuple[str, int, int]] = Counter()
         self.alarms: Counter[str] = Counter()
+        self.prevs: dict[tuple[str, str, int], str] = {}
+        self.forked: set[str] = set()
+        self.held: dict[str, str] = {}
+        self.ruled: set[str] = set()
 
     # ── told ───────────────────────────────────────────────────────────────────────────────────
 
@@ -258,16 +262,46 @@ class LedgerModel:
         self.purses[voucher] = purse
         return purse
 
-    def note(self, record: str, *, forked: bool = False) -> None:
-        """The record arrived, whatever became of it."""
+    def note(self, record: str) -> bool:
+        """The record arrived: whether it may be decided, for its chain is one line as far as is
+        known. From the first that contradicts, nothing of its terminal may."""
         opened = Opened.of(record)
-        held = self.notes.get(opened.number)
-        if forked:
-            assert held not in (None, opened.digest), "forked without another record there"
-            self.alarms["fork"] += 1
+        terminal, incarnation, number = opened.number
+        if terminal in self.forked:
+            return opened.digest in self.outcomes
+        prev = opened.payload["prev"]
+        if opened.number in self.notes:
+            is_one_line = self.notes[opened.number] == opened.digest
         else:
-            assert held in (None, opened.digest), "two records decided at one number"
-            self.notes[opened.number] = opened.digest
+            before = self.notes.get((terminal, incarnation, number - 1), prev)
+            behind = self.prevs.get((terminal, incarnation, number + 1), opened.digest)
+            is_one_line = (before, behind) == (prev, opened.digest)
+        if not is_one_line:
+            self.forked.add(terminal)
+            self.alarms["fork"] += 1
+            return False
+        self.notes[opened.number] = opened.digest
+        self.prevs[opened.number] = prev
+        return True
+
+    def rule(self, merchant: str, record: str, outcome: str, *, post: bool) -> None:
+        """A person decided a held record; `outcome` is what its till is told from now on."""
+        opened = Opened.of(record)
+        assert opened.digest in self.held and opened.digest not in self.ruled, "decided twice"
+        self.ruled.add(opened.digest)
+        if post:
+            self._decided(merchant, opened, Answer(outcome))
+            return
+        said = self._verified(opened, outcome)
+        self.outcomes[opened.digest], self.records[opened.digest] = outcome, opened
+        if opened.payload["kind"] == "redeem":
+            names = (said["result"], said["liability"], said["refusal"]["code"])
+            assert names == ("exception", "merchant", "not_accepted")
+            refused = Attempt("refused", opened.content_sha256, opened.digest)
+            refused.refusal = said["refusal"]
+            self.attempts.setdefault(opened.key, refused)
+        else:
+            assert (said["result"], said["refusal"]["code"]) == ("refused", "not_accepted")
 
     def deliver(self, merchant: str, sent: Sequence[tuple[str, Answer]]) -> None:
         """A batch of records and their answers, in the order in which they were sent."""
@@ -276,10 +310,12 @@ class LedgerModel:
             digest = Opened.of(record).digest
             held = first.setdefault(digest, (record, answer))
             assert held[1] == answer, "equal records of one batch answered differently"
-        for record, answer in first.values():
-            self.note(record, forked=answer.problem == "terminal_forked")
-        for record, answer in first.values():
-            self._decided(merchant, Opened.of(record), answer)
+        may_be_decided = [self.note(record) for record, _ in first.values()]
+        for (record, answer), decide in zip(first.values(), may_be_decided, strict=True):
+            if decide:
+                self._decided(merchant, Opened.of(record), answer)
+            else:
+                self._held(Opened.of(record), answer)
 
     def race(self, merchant: str, sent: Sequence[tuple[str, Answer]]) -> None:
         """Redemptions of one value voucher that were sent side by side, in the order they took."""
@@ -311,8 +347,7 @@ class LedgerModel:
     def _decided(self, merchant: str, record: Opened, answer: Answer) -> None:
         stored = self.outcomes.get(record.digest)
         if stored is not None:
-            if answer.problem != "terminal_forked":
-                assert answer.outcome == stored, "a stored outcome changed"
+            assert answer.outcome == stored, "a stored outcome changed"
             return
         if answer.outcome is None:
             return
@@ -332,6 +367,13 @@ class LedgerModel:
                 terminal, incarnation, sequence = record.number
                 held = {n for t, i, n in self.notes if (t, i) == (terminal, incarnation)}
                 assert held >= set(range(1, sequence + 1)), "a day report over a gap"
+
+    def _held(self, record: Opened, answer: Answer) -> None:
+        assert answer.outcome is not None, f"not held but {answer.problem}"
+        outcome = self._verified(record, answer.outcome)
+        assert (outcome["result"], outcome["reason"]) == ("held", "terminal_forked"), "not held"
+        held = self.held.setdefault(record.digest, answer.outcome)
+        assert answer.outcome == held, "held twice"
 
     def _verified(self, record: Opened, jws: str) -> dict[str, Any]:
         """The outcome's payload: signed by the ledger, bound to exactly this record."""
@@ -542,6 +584,7 @@ class LedgerModel:
     def check(self, tables: Tables) -> None:
         """INV-1 and INV-2 over everything that the ledger stores."""
         self._check_records(tables)
+        self._check_held(tables)
         self._check_attempts(tables)
         self._check_postings(tables)
         self._check_balances(tables)
@@ -571,6 +614,18 @@ class LedgerModel:
             chain = (row["terminal"], row["incarnation"])
             assert not self.undecided_before(*chain, row["decided_to"] + 1), "remembered too far"
         assert Counter(row["kind"] for row in tables["alarms"]) == self.alarms
+
+    def _check_held(self, tables: Tables) -> None:
+        rows = tables["held_records"]
+        assert {row["digest"]: row["outcome"] for row in rows} == self.held, "not what was held"
+        assert len(rows) == len(self.held), "held twice"
+        for row in rows:
+            is_ruled = row["digest"] in self.ruled
+            assert is_ruled == (row["resolved_at"] is not None) == (row["decision"] is not None)
+            kept = (row["jws"], row["proof"], row["beneficiary"])
+            assert kept == (None, None, None) if is_ruled else row["jws"] is not None
+            if not is_ruled:
+                assert row["digest"] not in self.outcomes, "held, and decided by nobody"
 
     def _check_attempts(self, tables: Tables) -> None:
         held = {

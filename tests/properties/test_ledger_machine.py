@@ -94,6 +94,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.settlement = Settlement(rig.database, rig.keyring, rig.now)
         self.paid_minor = 0
         self.tills = [rig.signer(), rig.signer(), rig.signer("zhou-far")]
+        self.copied = rig.signer()
+        self.copy = replace(self.copied)
+        self.copies_sent: list[Envelope] = []
         self.seller, self.desk = rig.signer(), rig.signer("zhou-far")
         self.suspended: set[str] = set()
         self.holders: list[Holder] = []
@@ -442,15 +445,62 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             assert word == "sequence_gap"
 
-    @rule(n=picks, place=picks)
-    def two_lines_of_one_chain(self, n: int, place: int) -> None:
-        till, holder = self.pick(n)
-        if till.sequence:
-            number = 1 + place % till.sequence
-            taken = (till.terminal, till.incarnation, number) in self.model.notes
-            envelope = self.rig.redeem(till, holder, 1, sequence=number)
-            [word] = self.send(envelope)
-            assert (word == "terminal_forked") == taken
+    # ── a till and its copy ────────────────────────────────────────────────────────────────────
+
+    @rule()
+    def a_till_is_copied(self) -> None:
+        if self.copied.terminal in self.model.forked:
+            self.copied = self.rig.signer()
+        self.copy = replace(self.copied)
+
+    @rule(n=picks, share=shares, of_copy=st.booleans(), undo=st.booleans(), late=st.booleans())
+    def till_or_copy_sells(self, n: int, share: int, of_copy: bool, undo: bool, late: bool) -> None:
+        till, holder = self.copy if of_copy else self.copied, self.holders[n % len(self.holders)]
+        envelope, _ = self.make(till, holder, share)
+        batch: list[Envelope] = [envelope]
+        if undo:
+            batch.append({"record": till.reversal(self.rig.read(envelope)).jws})
+        self.copies_sent += batch
+        if late:
+            self.waiting += batch
+        else:
+            self.send(*batch)
+
+    @precondition(lambda self: self.copies_sent)
+    @rule(n=picks, bare=st.booleans())
+    def till_or_copy_sends_again(self, n: int, bare: bool) -> None:
+        envelope = self.copies_sent[n % len(self.copies_sent)]
+        known = self.model.outcomes.keys() | self.model.held.keys()
+        if bare and self.rig.read(envelope).digest in known:
+            envelope = {"record": envelope["record"]}
+        self.send(envelope)
+
+    @rule(n=picks, post=st.booleans(), point=st.sampled_from(["", "written", "committed"]))
+    def a_person_decides(self, n: int, post: bool, point: str) -> None:
+        waiting = [e for e in self.copies_sent if self._waits(self.rig.read(e).digest)]
+        if not waiting:
+            return
+        record = self.rig.read(waiting[n % len(waiting)])
+
+        def reached(name: str) -> None:
+            if name == point:
+                raise Boom
+
+        if point:
+            with pytest.raises(Boom):
+                self.rig.rule_on(record, post=post, book=self.rig.new_book(reached))
+            self.rig.new_book()
+        if point != "committed":
+            if point:
+                self.model.check(self.rig.tables(TABLES))
+            assert self.rig.rule_on(record, post=post) == "changed"
+        assert self.rig.rule_on(record, post=post) == "exists"
+        [answer] = self.rig.send(record)
+        assert isinstance(answer, Outcome)
+        self.model.rule(MERCHANT, record.jws, answer.jws, post=post)
+
+    def _waits(self, digest: str) -> bool:
+        return digest in self.model.held and digest not in self.model.ruled
 
     # ── batches, races, crashes, time ──────────────────────────────────────────────────────────
 
@@ -468,7 +518,7 @@ class LedgerMachine(RuleBasedStateMachine):
         elif undo and (refund := self.refund_of(till, sale, n, share)) is not None:
             self.waiting.append({"record": refund.jws})
 
-    @precondition(lambda self: len(self.waiting) > 1)
+    @precondition(lambda self: len(self.waiting) > 1 and self.sent)
     @rule(seed=st.randoms(use_true_random=False), again=st.integers(0, 4))
     def send_a_batch(self, seed: random.Random, again: int) -> None:
         batch = [

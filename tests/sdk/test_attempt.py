@@ -188,6 +188,7 @@ def test_the_page_is_the_list_of_refusals() -> None:
         ("redeem", "refused", "sale_refused"),
         ("redeem", "reversed", "sale_reversed"),
         ("redeem", "held", "sale_held"),
+        ("redeem", "exception", "sale_refused"),
         (None, "not_found", "sale_not_found"),
         ("reversal", "reversed", "undo_reversed"),
         ("reversal", "refused", "undo_refused"),

@@ -52,8 +52,13 @@ def answer(about: Record, result: Any, /, **changed: Any) -> str:
     booked: dict[str, Any] = {}
     if about.kind != "start" and result in ("posted", "reversed"):
         booked = {"currency": "CNY", "amount_minor": 6_000, "vouchers": (MOVED,)}
-    refusal = refusals.Refusal("voucher_expired", "V" * 22) if result == "refused" else None
-    body = outcome.payload(result, about, recorded_at=NOW, epoch=1, refusal=refusal, **booked)
+    if result in ("refused", "exception"):
+        booked["refusal"] = refusals.Refusal("voucher_expired", "V" * 22)
+    if result == "exception":
+        booked["liability"] = "merchant"
+    if result == "held":
+        booked["reason"] = "terminal_forked"
+    body = outcome.payload(result, about, recorded_at=NOW, epoch=1, **booked)
     whole = {**body, **changed}
     return outcome.sign({n: v for n, v in whole.items() if v is not ...}, LEDGER)
 
@@ -61,7 +66,7 @@ def answer(about: Record, result: Any, /, **changed: Any) -> str:
 @pytest.mark.parametrize(
     ("about", "results"),
     [
-        (SALE, {"posted", "refused", "reversed", "held"}),
+        (SALE, {"posted", "refused", "reversed", "exception", "held"}),
         (UNDO, {"refused", "reversed", "held"}),
         (BEGUN, {"posted", "refused", "held"}),
     ],
@@ -72,7 +77,7 @@ def test_each_kind_has_its_answers(about: Record, results: set[str]) -> None:
 
     So no signed answer can be one that the attempt's table has no event for.
     """
-    for result in ("posted", "refused", "reversed", "held", "not_found"):
+    for result in ("posted", "refused", "reversed", "exception", "held", "not_found"):
         text = answer(about, result)
         if result in results:
             assert outcome.read_bound(text, about, keys=LEDGER_KEYS).result == result
@@ -80,6 +85,53 @@ def test_each_kind_has_its_answers(about: Record, results: set[str]) -> None:
         else:
             with pytest.raises(Malformed):
                 outcome.read_bound(text, about, keys=LEDGER_KEYS)
+
+
+@pytest.mark.parametrize(
+    ("result", "changed"),
+    [
+        ("held", {"reason": ...}),
+        ("held", {"reason": "terminal_active"}),
+        ("held", {"reason": ["token"]}),
+        ("held", {"refusal": {"code": "voucher_expired", "at": None}}),
+        ("held", {"currency": None, "amount_minor": 0, "vouchers": []}),
+        ("exception", {"liability": ...}),
+        ("exception", {"liability": "nobody"}),
+        ("exception", {"refusal": ...}),
+        ("exception", {"refusal": {"code": "terminal_revoked", "at": None}}),
+        ("exception", {"reason": "token"}),
+        ("refused", {"liability": "merchant"}),
+        ("posted", {"reason": "token"}),
+    ],
+    ids=str,
+)
+def test_what_people_decide_is_said_exactly(result: str, changed: dict[str, Any]) -> None:
+    """`held` says why and nothing of money; an `exception` says its code and who bears it."""
+    outcome.read_bound(answer(SALE, result), SALE, keys=LEDGER_KEYS)
+    with pytest.raises(Malformed):
+        outcome.read_bound(answer(SALE, result, **changed), SALE, keys=LEDGER_KEYS)
+
+
+def test_an_incarnation_begins_with_its_own_digest() -> None:
+    """`prev` of number 1 is the digest of the incarnation, else it is no record."""
+
+    def first(prev: str) -> Record:
+        return record.make(
+            Start("test/1"),
+            attempt_id=BEGUN.id,
+            terminal="t-1",
+            incarnation="0" * 32,
+            sequence=1,
+            prev=prev,
+            occurred_at=NOW,
+            key=TILL,
+        )
+
+    assert first(record.first_prev("0" * 32)).sequence == 1
+    for other in ("P" * 43, record.first_prev("1" * 32)):
+        with pytest.raises(Malformed) as refused:
+            first(other)
+        assert (refused.value.code, refused.value.field) == ("malformed", "prev")
 
 
 @pytest.mark.parametrize(

@@ -539,7 +539,7 @@ def test_a_redeem_without_the_token_that_it_names_decides_nothing(
 def test_sealed_evidence_is_malformed_where_it_can_not_be_opened(
     ledger: ContractLedger, till: ContractTill
 ) -> None:
-    """Reserved: a ledger of today says so, and decides nothing."""
+    """It is no token that anybody named: nothing is decided, and nothing is held."""
     sale = visit(ledger, till).milk()
     assert till.problem({"record": sale.jws, "evidence": "AAAA"})["code"] == "malformed"
 
@@ -983,7 +983,7 @@ def test_what_was_decided_before_the_close_keeps_its_outcome(ledger: ContractLed
     till, key = till_of(ledger), Key.new()
     assert till.outcome(till.key_change(key))["result"] == "posted"
     skipped = till.under(key)
-    till.sequence += 1
+    till.sequence += 2  # beside each other they would be a fork
     late = till.start()
     stored = till.send(late)[0]
     assert "outcome" in stored and till.outcome(skipped.start())["result"] == "posted"
@@ -1068,7 +1068,7 @@ def test_a_suspended_terminal_changes_no_key(ledger: ContractLedger) -> None:
     ledger.set_terminal(till.terminal, "active")
     assert till.outcome(change)["result"] == "posted"
     ledger.set_terminal(till.terminal, "revoked")
-    assert till.problem(till.key_change(Key.new()))["code"] == "terminal_revoked"
+    assert till.outcome(till.key_change(Key.new()))["result"] == "held"
     assert "outcome" in till.send(change)[0]
 
 
@@ -1109,16 +1109,86 @@ def test_a_record_is_believed_from_its_own_terminal_only(
 
 
 def test_two_records_at_one_place_of_the_chain_are_a_fork(ledger: ContractLedger) -> None:
-    """Two copies of a till: the later record is not decided."""
+    """Two copies of a till: the later record is held, and so is all that comes behind it; what was
+    decided before is told as before, and nothing is read any more."""
     till = till_of(ledger)
     there = visit(ledger, till)
     sale = there.milk(1_000)
-    assert till.outcome(sale)["result"] == "posted"
+    posted = till.outcome(sale)
+    assert posted["result"] == "posted"
     identifier = new_id(there.found["bucket"], ledger.now())
     twin = till.sign({**sale.payload, "id": identifier}, there.token)
-    assert till.problem(twin)["code"] == "terminal_forked"
-    assert till.attempt(identifier)[0] == "not_found"
-    assert there.balance() == 11_000
+    held_as(till, twin, "terminal_forked")
+    for sent in (there.milk(100), till.reversal(sale), till.start(), till.day_report()):
+        held_as(till, sent, "terminal_forked")
+    assert till.outcome(sale) == posted
+    assert refused(till.get(f"/v1/records/{identifier}"))["code"] == "unauthorised"
+    [voucher] = till_of(ledger).lookup(care(ledger, there.sub))["vouchers"]
+    assert voucher["available_minor"] == 11_000
+
+
+def held_as(till: ContractTill, sent: Sent, reason: str) -> None:
+    """A record is held, says exactly why, and sent again has the very same outcome."""
+    results = till.send(sent, sent)
+    outcome = till.believe(sent, results[0])
+    names = {"v", "result", "kind", "id", "terminal", "record_sha256", "recorded_at", "epoch"}
+    assert set(outcome) == names | {"reason"}
+    assert (outcome["result"], outcome["reason"]) == ("held", reason)
+    assert results == [results[0]] * 2 == till.send(sent, sent)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["in order", "the later number first"])
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "in one batch"])
+def test_a_link_to_another_record_is_a_fork(
+    ledger: ContractLedger, order: tuple[int, int], together: bool
+) -> None:
+    """`prev` is not the digest of the record at the number before, or of the one behind it: the
+    record that comes second is held, what came before it is decided."""
+    till = till_of(ledger)
+    sent = till.start(), till.start()
+    wrong = till.sign({**sent[1].payload, "prev": sent[1].digest})
+    pair = [(sent[0], wrong)[place] for place in order]
+    results = till.send(*pair) if together else [till.send(each)[0] for each in pair]
+    answers = [till.believe(each, result) for each, result in zip(pair, results, strict=True)]
+    assert [each["result"] for each in answers] == ["posted", "held"]
+    assert answers[1]["reason"] == "terminal_forked"
+    held_as(till, till.start(), "terminal_forked")
+
+
+def test_an_incarnation_begins_with_its_digest(ledger: ContractLedger) -> None:
+    """Number 1 with another `prev` is `malformed`, which is no fork: nothing is noted."""
+    till = replace(till_of(ledger), incarnation=secrets.token_hex(16), sequence=0, prev="")
+    start = till.start()
+    other = till.sign({**start.payload, "prev": start.digest})
+    assert till.problem(other)["code"] == "malformed"
+    assert till.outcome(start)["result"] == "posted"
+    assert till.outcome(till.start())["result"] == "posted"
+
+
+def test_a_suspended_terminal_forks_too(ledger: ContractLedger) -> None:
+    """Then it is let in no more: what it sends is held."""
+    till = till_of(ledger)
+    ledger.set_terminal(till.terminal, "suspended")
+    one = till.start()
+    twin = till.sign({**one.payload, "id": till.own_id()})
+    assert till.problem(one)["code"] == "terminal_suspended"
+    held_as(till, twin, "terminal_forked")
+    held_as(till, one, "terminal_forked")
+
+
+def test_a_key_whose_place_was_taken_forks_no_terminal(ledger: ContractLedger) -> None:
+    """T-1: whoever copied the old key can't stop the till with a number from before the change:
+    that record alone is held."""
+    till, key = till_of(ledger), Key.new()
+    sale = till.start()
+    assert till.outcome(sale)["result"] == "posted"
+    assert till.outcome(till.key_change(key))["result"] == "posted"
+    fresh = till.under(key)
+    assert fresh.outcome(fresh.start())["result"] == "posted"
+    copied = till.sign({**sale.payload, "id": till.own_id()})
+    held_as(till, copied, "terminal_forked")
+    assert fresh.outcome(fresh.start())["result"] == "posted"
+    assert fresh.outcome(fresh.day_report())["result"] == "posted"
 
 
 def test_a_suspended_terminal_gets_stored_outcomes_and_may_reverse(ledger: ContractLedger) -> None:
@@ -1141,15 +1211,16 @@ def test_a_suspended_terminal_gets_stored_outcomes_and_may_reverse(ledger: Contr
 
 
 def test_a_revoked_terminal_redeems_no_more(ledger: ContractLedger) -> None:
-    """Not even with a family that stands before it."""
+    """Not even with a family that stands before it: what it sends is held for people to decide."""
     till = till_of(ledger)
     there = visit(ledger, till)
     sold, sale = there.milk(1_000), there.milk(1_000)
     posted = till.outcome(sold)
     ledger.set_terminal(till.terminal, "revoked")
     for sent in (sale, till.reversal(sold), till.start()):
-        problem = till.problem(sent)
-        assert (problem["code"], problem["status"]) == ("terminal_revoked", 403)
+        held_as(till, sent, "terminal_revoked")
+    bare = Sent(sale.jws, sale.payload)
+    assert till.send(bare) == till.send(sale)
     assert till.outcome(sold) == posted
     assert refused(till.get("/v1/offline-pack"))["code"] == "unauthorised"
 

@@ -52,6 +52,7 @@ from tests.canary_stage import (
     Stage,
     listening,
 )
+from tests.canary_stopped_till import a_sale_to_a_code_that_was_over, a_stopped_till
 
 ALLOWED = [
     # who is behind a `sub`
@@ -99,12 +100,17 @@ ALLOWED = [
     # a shop's own pseudonym of a family
     Allowed("beneficiary_ref", "till/journal.db*", "in the signed chain; the till's own, 0600"),
     Allowed("beneficiary_ref", "card-till/journal.db*", "the same"),
+    Allowed("beneficiary_ref", "stopped-till/journal.db*", "the same"),
+    Allowed("beneficiary_ref", "table held_records", "the signed record, until it is decided"),
     Allowed("beneficiary_ref", "table record_bytes", "the signed record, for the dispute period"),
     Allowed("beneficiary_ref", "ledger.db*", "the file of that table"),
     Allowed("beneficiary_ref", "wire *", "record and lookup name the holder to this merchant"),
     Allowed("beneficiary_ref", "log counter", "repr() of what the SDK gives its integrator"),
     # whoever stood at the register
     Allowed("cashier", "till/journal.db*", "in the signed record and on the slip"),
+    Allowed("cashier", "stopped-till/journal.db*", "the same"),
+    Allowed("cashier", "table held_records", "the signed record, until it is decided"),
+    Allowed("cashier", "output carepos ledger held", "whom to ask in the shop; a label, no name"),
     Allowed("cashier", "till/receipts/*", "a receipt names its cashier"),
     Allowed("cashier", "answer register *", "the receipt's text"),
     Allowed("cashier", "table record_bytes", "the signed record, for the dispute period"),
@@ -588,6 +594,8 @@ SURFACES: list[Callable[[Stage], None]] = [
     issuer_kit,
     sample_issuer,
     the_days_end,
+    a_stopped_till,
+    a_sale_to_a_code_that_was_over,
     erase_and_retain,
 ]
 

@@ -359,6 +359,8 @@ def judge_record(record: Any) -> str | None:
         kind in PLAIN and bucket != terminal_bucket(record["terminal"])
     ):
         return "malformed"
+    if record["sequence"] == 1 and record["prev"] != first_prev(record["incarnation"]):
+        return "malformed"
     if kind != "redeem":
         return None
     entries = content["allocation"]
