@@ -9,9 +9,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from carepos import outcome as outcomes
+from carepos.attempt import Event
 from carepos.basket import Entry, Line
-from carepos.journal import Journal
+from carepos.journal import Accepting, Journal
 from carepos.journal_view import Attempt, Undo, Visit
+from carepos.offline import AllotmentUse, Plan
+from carepos.offline_rule import Liability
 from carepos.outcome import Outcome, Result
 from carepos.record import Record, Redeem
 from carepos.refusals import Refusal
@@ -19,7 +22,8 @@ from carepos.undo import Original, Refund, ReturnedLine, Void
 
 TABLES = (
     "meta", "records", "outcomes", "attempts", "attempt_events", "visits", "print_jobs",
-    "sold_terms", "corrections", "correction_events",
+    "sold_terms", "corrections", "correction_events", "acceptances", "taken",
+    "returned_allotments", "pin_tries",
 )  # fmt: skip
 SOLD = Line("06913046198782", 1, "piece", 6_490)
 
@@ -66,7 +70,15 @@ def write_intent(
     )
 
 
-def write_void(journal: Journal, sale: Attempt) -> tuple[Undo, Record]:
+def accepting(amount_minor: int = 6_000, liability: Liability = "programme") -> Accepting:
+    """How a sale of `redeem` leaves without the ledger: all of it from one allotment."""
+    plan = Plan((AllotmentUse("V" * 22, 1, amount_minor, 0),))
+    return Accepting("P" * 43, plan, liability, seal=lambda an_id: f"sealed-{an_id}")
+
+
+def write_void(
+    journal: Journal, sale: Attempt, *, sale_event: Event | None = None
+) -> tuple[Undo, Record]:
     written = journal.record_of(sale)
     return journal.write_undo(
         Void(Original("t-1", sale.id, written.digest), "c01", None, "changed_mind"),
@@ -76,6 +88,7 @@ def write_void(journal: Journal, sale: Attempt) -> tuple[Undo, Record]:
         amount_minor=sale.amount_minor,
         beneficiary_minor=0,
         slip=lambda _: {"receipt_no": sale.slip["receipt_no"], "kind": "VOIDED"},
+        sale_event=sale_event,
     )
 
 
@@ -115,6 +128,7 @@ def outcome(kind: str | None, result: Result, an_id: str = "") -> Outcome:
         currency=None,
         amount_minor=0,
         vouchers=(),
+        liability="merchant" if result in ("posted_short", "exception") else None,
     )
 
 

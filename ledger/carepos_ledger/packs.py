@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import delete, insert, select, tuple_
 
-from carepos import clock, jws, strict_json
+from carepos import clock, jws, pack, strict_json
 from carepos.clock import Clock
 from carepos.households import (
     MAX_CARDS,
@@ -88,6 +88,7 @@ class Packs:
         body = {
             **self._shared(terminal),
             "evidence_key": self._keyring.evidence_key.to_json(),
+            "allotted": pack.allotted_to_json(packing.allotted),
             "households": {
                 "incarnation": incarnation,
                 "count": packing.count,
@@ -172,7 +173,8 @@ class Packs:
 
 @dataclass(slots=True)
 class _Packing:
-    """Households on their way into segments; `kinds` and `dates` grow as they are met."""
+    """Households on their way into segments; `kinds` and `dates` grow as they are met, `allotted`
+    sums up what their allotments hold, by currency."""
 
     database: Database
     keyring: Keyring
@@ -181,6 +183,7 @@ class _Packing:
     count: int = 0
     kinds: list[dict[str, object]] = field(default_factory=list)
     dates: list[list[str]] = field(default_factory=list)
+    allotted: dict[str, int] = field(default_factory=dict)
 
     def segments(self, households: Sequence[Holder]) -> list[bytes]:
         entries: dict[str, str] = {}
@@ -220,7 +223,9 @@ class _Packing:
                 for each in opened.get(row["voucher"], [])
                 if each.is_for(self.terminal.terminal, self.incarnation)
             ]
-            packed.setdefault(row["beneficiary"], []).append(self._voucher(row, own))
+            listed = packed.setdefault(row["beneficiary"], [])
+            if len(listed) < MAX_VOUCHERS:
+                listed.append(self._voucher(row, own))
         made = {}
         for person in names:
             key = HouseholdKey.of(
@@ -232,7 +237,7 @@ class _Packing:
             household = Household(
                 self.keyring.beneficiary_ref(self.terminal.merchant, person.iss, person.sub),
                 person.bucket,
-                tuple(packed.get(person.beneficiary, ())[:MAX_VOUCHERS]),
+                tuple(packed.get(person.beneficiary, ())),
                 dict(sorted(cards.get(person.beneficiary, {}).items())[:MAX_CARDS]),
             )
             made[key.tag] = key.seal(household)
@@ -243,6 +248,9 @@ class _Packing:
         told = voucher.to_json()
         own_names = ("voucher", "frozen", "available_minor", "available_quantity")
         kind: dict[str, object] = {k: v for k, v in told.items() if k not in own_names}
+        if left := sum(each.left_minor for each in own):
+            currency = str(row["currency"])
+            self.allotted[currency] = self.allotted.get(currency, 0) + left
         return PackedVoucher(
             voucher.voucher,
             _place(self.kinds, kind),

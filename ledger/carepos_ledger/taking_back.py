@@ -57,7 +57,11 @@ class TakingBack:
             if sold is None:  # the signed bytes are gone: it is long ago
                 return Refusal("void_too_late")
             return undo.void_refusal(
-                sold, programme, occurred_at=command.record.occurred_at, now=self._now
+                sold,
+                programme,
+                occurred_at=command.record.occurred_at,
+                now=self._now,
+                reason=wish.reason,
             )
         if sold is None:
             return Refusal("refund_too_late")

@@ -97,9 +97,7 @@ def build(
     `secret` is what registers must show (`pairing.read`); `printer` stands in for the one that the
     settings name; `reached` is told the points that a print job passes.
     """
-    encoder = ReceiptEncoder(
-        settings.columns, font_path=settings.font, cache_dir=settings.folder / "cache"
-    )
+    encoder = encoder_of(settings)
     printer = printer or printer_of(settings)
     printing = PrintQueue(
         till.journal,
@@ -193,7 +191,9 @@ def build(
     app.register_blueprint(device_routes.blueprint(held))
     app.register_blueprint(returns_routes.blueprint(counter, returns))
     app.register_blueprint(returns_routes.register_side(returns, settings.url))
-    app.register_blueprint(office_routes.blueprint(counter, chores, read_status))
+    app.register_blueprint(
+        office_routes.blueprint(counter, chores, read_status, printing.print_drill)
+    )
     _answer_errors(app)
     return Plugin(app, settings, counter, chores, printing, upkeep, read_status)
 
@@ -226,6 +226,13 @@ def _doors(folder: Path, link: PadLink, returns: PadLink) -> tuple[guard.Door, .
             without=returns_routes.OPEN,
             from_outside=False,
         ),
+    )
+
+
+def encoder_of(settings: Settings) -> ReceiptEncoder:
+    """What makes the bytes for the printer that the settings name."""
+    return ReceiptEncoder(
+        settings.columns, font_path=settings.font, cache_dir=settings.folder / "cache"
     )
 
 

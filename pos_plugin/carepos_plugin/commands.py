@@ -22,6 +22,7 @@ from carepos import (
     EnrolmentFailed,
     JournalCorrupt,
     Malformed,
+    Paper,
     Refused,
     ReturnedLine,
     Till,
@@ -34,14 +35,17 @@ from carepos import (
     outcome,
     record,
 )
+from carepos.disk_room import DiskRoom
 from carepos.enrolment import Enrolment
 from carepos.journal_view import JournalView
 from carepos.money import format_amount
+from carepos.receipt import Receipt
 from carepos.signers import Signers
 from carepos.till import clock_of
 from carepos.undo import REFUND_REASONS, VOID_REASONS
-from carepos_plugin import app, held_code, pairing, status
+from carepos_plugin import app, drill, exceptions, held_code, pairing, print_queue, status
 from carepos_plugin.client import PluginClient, PluginProblem, is_running
+from carepos_plugin.print_queue import Slip
 from carepos_plugin.problems import Problem, problem_of
 from carepos_plugin.settings import FILE, Settings
 
@@ -93,6 +97,18 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     shown = add("status", "what is open, and what happens next 状态", _status)
     shown.add_argument("--json", action="store_true", help="for programs instead of people")
+    played = add(
+        "drill", "play an outage: what would work, what not; takes nothing 断网演练", _drill
+    )
+    played.add_argument("--print", action="store_true", help="a slip too, which says DRILL")
+    played.add_argument(
+        "--code-stdin", action="store_true", help="what the code on stdin could buy, too"
+    )
+    played.add_argument(
+        "--pin-stdin", action="store_true", help="a card's PIN stands on stdin's second line"
+    )
+    listed = add("exceptions", "the sales that a person must look at 需人工处理的单", _exceptions)
+    listed.add_argument("--json", action="store_true", help="for programs instead of people")
     add("verify", "check every record and every outcome of the journal 校验流水", _verify)
     add("settle", "settle with the ledger what is open 处理未完成的单", _settle)
     close = add("close-day", "write the day report (Z) and send it 日结", _close_day)
@@ -112,6 +128,10 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     either.add_argument("--kept", action="store_true", help="the shop has them: give back")
     cancel = add("cancel", "cancel a sale whose outcome is not known 撤销未知结果的单", _cancel)
     cancel.add_argument("checkout", metavar="CHECKOUT")
+    accept = add(
+        "accept", "let a sale whose outcome is not known go, to be booked later 离线受理", _accept
+    )
+    accept.add_argument("checkout", metavar="CHECKOUT")
     void = add("void", "take a whole confirmed sale back 撤销已核销的单", _void)
     void.add_argument("checkout", metavar="CHECKOUT")
     refund = add("refund", "give lines of a sale back to its vouchers 退货", _refund)
@@ -365,7 +385,9 @@ def _print_status(found: dict[str, Any]) -> None:
     print(f"Clock 时钟: {found['clock']['en']} {found['clock']['zh']}")
     print(f"Disk 磁盘: {found['disk']['en']} {found['disk']['zh']}")
     print(f"Pack 离线包: {_pack_text(found['pack'])}")
+    print(f"Without a network 断网: {found['offline']['en']} {found['offline']['zh']}")
     print(f"Not uploaded 未上传: {found['not_uploaded']}")
+    print(f"For a person 人工处理: {found['exceptions']['en']} {found['exceptions']['zh']}")
     if printer is not None:
         print(f"Printer 打印机: {printer['printer']}, waiting 待打印 {printer['waiting']}")
         for slip in printer["unsure"]:
@@ -378,12 +400,18 @@ def _print_status(found: dict[str, Any]) -> None:
 
 
 def _print_open(found: dict[str, Any]) -> None:
-    if not found["open"] and not found["corrections"]:
+    if not _has_open(found):
         print("Nothing is open. 没有未完成的单。")
+    for each in found["stored"]:
+        print(f"{each['en']}\n  {each['zh']}")
     for sale in found["open"]:
         _print_sale(sale)
     for undo in found["corrections"]:
         _print_undo(undo)
+
+
+def _has_open(found: dict[str, Any]) -> bool:
+    return any(found[name] for name in ("open", "stored", "corrections"))
 
 
 def _print_undo(undo: dict[str, Any]) -> None:
@@ -413,6 +441,99 @@ def _print_sale(sale: dict[str, Any]) -> None:
         print(f"  {sale['message'][language]} {sale['next'][language]}")
     if tries := sale.get("next_try"):
         print(f"  {tries['en']} {tries['zh']}")
+
+
+def _drill(args: argparse.Namespace) -> int:
+    """The code and the PIN come by stdin: arguments can be seen by everybody on a computer."""
+    code = pin = None
+    if args.code_stdin or args.pin_stdin:
+        code = sys.stdin.readline().rstrip("\r\n")
+    if args.pin_stdin:
+        pin = sys.stdin.readline().strip()
+    if not is_running(args.folder):
+        found = _drill_beside(args.folder, code, pin, prints=args.print)
+    elif pin is not None:
+        print("The plugin has this till open: stop it first, for a PIN is counted.",
+              file=sys.stderr)  # fmt: skip
+        return NO
+    else:
+        body = {"print": bool(args.print), "code": code}
+        found = PluginClient(args.folder).post("/api/drill", body)
+    _print_drill(found)
+    return DONE if found["passed"] else NO
+
+
+def _drill_beside(
+    folder: Path, code: str | None, pin: str | None, *, prints: bool
+) -> dict[str, Any]:
+    """Without a plugin: the folder is only looked at, but for a PIN, which must be counted."""
+    settings = Settings.load(folder)
+
+    def print_slip(slip: Receipt) -> Slip:
+        printer, encode = app.printer_of(settings), app.encoder_of(settings).encode
+        return print_queue.print_drill(slip, printer, encode, settings.columns)
+
+    if pin is not None:
+        with app.opened(folder) as plugin:
+            return plugin.counter.drill(code, pin, print_slip if prints else None)
+    enrolled, view = _beside(folder)
+    with closing(view):
+        ratchet = clock_of(folder, enrolled, now=clock.system_clock)
+        return drill.played(
+            folder,
+            enrolled,
+            view,
+            ratchet=ratchet,
+            disk=DiskRoom(folder).room(),
+            paper=Paper(settings.language, settings.zone),
+            code=code,
+            prints=print_slip if prints else None,
+        )
+
+
+_MARKS = {True: "✓", False: "✗", None: "–"}
+
+
+def _print_drill(found: dict[str, Any]) -> None:
+    for each in found["checks"]:
+        name = each["name"]
+        print(f"{_MARKS[each['ok']]} {name['en']} {name['zh']}: {each['en']} {each['zh']}")
+    for each in found["could_use"] or ():
+        if each["refusal"] is not None:
+            print(f"  {each['name']}: {each['refusal']['en']} {each['refusal']['zh']}")
+        for voucher in each["vouchers"]:
+            print(f"  {each['name']}: {voucher['label']}, up to 最多 {voucher['text']}")
+    print(f"{found['en']} {found['zh']}")
+
+
+def _exceptions(args: argparse.Namespace) -> int:
+    """The journal is only looked at: it makes no difference whether the plugin runs."""
+    enrolled, view = _beside(args.folder)
+    with closing(view):
+        found = exceptions.document(view, enrolled)
+    if args.json:
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+        return NO if found["count"] else DONE
+    print(f"{found['en']} {found['zh']}" if not found["count"] else f"{found['count']}:")
+    for each in found["exceptions"]:
+        _print_exception(each)
+    return NO if found["count"] else DONE
+
+
+def _print_exception(sale: dict[str, Any]) -> None:
+    amount = format_amount(sale["amount_minor"], sale["currency"])
+    risk = {
+        None: "",
+        "programme": ", programme's risk 项目承担",
+        "merchant": ", shop's risk 本店承担",
+    }
+    print(
+        f"{sale['receipt_no']}  {sale['occurred_at']}  {amount} {sale['currency']}  "
+        f"{sale['state']}{risk[sale['liability']]}"
+    )
+    told = sale["ledger_said"] or sale["message"]
+    for language in ("en", "zh"):
+        print(f"  {told[language]} {sale['next'][language]}")
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -481,7 +602,7 @@ def _settle(args: argparse.Namespace) -> int:
         print(f"The ledger gave no answer that counts{why}; try again later.")
         print("账本未答复或答复无效，请稍后再试。")
     _print_open(found)
-    return DONE if reached and not found["open"] and not found["corrections"] else NO
+    return DONE if reached and not _has_open(found) else NO
 
 
 def _close_day(args: argparse.Namespace) -> int:
@@ -589,6 +710,16 @@ def _goods(args: argparse.Namespace) -> int:
         with app.opened(args.folder) as plugin:
             sale = plugin.counter.answer_goods(args.checkout, handed_over=handed_over)
             plugin.print_queue.print_waiting()
+    _print_sale(sale)
+    return DONE
+
+
+def _accept(args: argparse.Namespace) -> int:
+    checkout = ids.label(args.checkout, "CHECKOUT")
+    if not is_running(args.folder):
+        # The scanned code is in that process's memory alone, and a restart asks instead.
+        raise WrongState("stopped", "accept_chosen")
+    sale = PluginClient(args.folder).post(f"/api/checkouts/{checkout}/accept")
     _print_sale(sale)
     return DONE
 

@@ -20,33 +20,42 @@ from carepos import (
     Line,
     Malformed,
     NotDecided,
+    Paper,
     Refusal,
     Refused,
     ReturnedLine,
     Sale,
     Till,
     Unreachable,
+    WrongState,
+    attempt,
     clock,
     day_end,
     ids,
 )
 from carepos.clock import Clock
 from carepos.journal_view import PrintJob
-from carepos.receipt import mask
+from carepos.receipt import Receipt, mask
 from carepos.record import DayReport
 from carepos.undo import RefundReason, VoidReason
-from carepos_plugin import pin_pad, shown
+from carepos_plugin import drill, exceptions, pin_pad, shown
 from carepos_plugin.held_code import HeldCode
 from carepos_plugin.offers import Held, OfferBook
 from carepos_plugin.pad_link import PadLink
 from carepos_plugin.pin_pad import PinPad, Standing
+from carepos_plugin.print_queue import Slip
 from carepos_plugin.problems import Problem
 from carepos_plugin.sentences import refusal_of, refusal_said
 from carepos_plugin.settings import Settings
 from carepos_plugin.upkeep import Contact
 
+_LEFT = attempt.GOODS_MAY_LEAVE | {"held", "short"}
+"""States of a sale whose goods are out of the door, or may go, with a slip."""
 LOOKED_AT = 50
 """Of how many sales the page for taking back shows those that can be voided."""
+
+GIVING_BACK = "giving-back"
+"""What stands for a sale's number at the PIN pad when an allotment is given back."""
 
 T = TypeVar("T")
 
@@ -170,7 +179,8 @@ class Counter:
     def _must_be_free(self, checkout: str) -> None:
         live = self._till.journal.live_attempt(checkout)
         if live is not None:
-            code = "already_redeemed" if live.state == "confirmed" else "sale_not_over"
+            has_left = live.state in _LEFT
+            code = "already_redeemed" if has_left else "sale_not_over"
             raise Problem(code, more={"sale": self.sale(checkout)})
 
     def scan(self, code: str, pin: str | None = None) -> Holder:
@@ -254,8 +264,20 @@ class Counter:
         """Reverse a sale whose outcome is unknown. Raises WrongState."""
         return self._told(self._known(checkout, self._till.cancel))
 
+    def accept(self, checkout: str) -> dict[str, Any]:
+        """Let a sale whose outcome is unknown leave without the ledger's word. Raises WrongState,
+        Refused where the rules do not allow it."""
+        return self._told(self._known(checkout, self._till.accept))
+
+    def seen(self, checkout: str) -> None:
+        """The register has been told that the goods of an accepted sale may leave."""
+        try:
+            self._till.answer_goods(checkout, handed_over=True)
+        except (KeyError, WrongState):
+            return  # somebody else has answered meanwhile
+
     def answer_goods(self, checkout: str, *, handed_over: bool) -> dict[str, Any]:
-        """The cashier's answer after a restart. Raises WrongState when nobody asked."""
+        """Whether the goods left. Raises WrongState when nobody asked."""
         return self._told(
             self._known(
                 checkout, lambda known: self._till.answer_goods(known, handed_over=handed_over)
@@ -276,15 +298,55 @@ class Counter:
 
     def _shown(self, sale: Sale) -> dict[str, Any]:
         text = None
-        if sale.state == "confirmed":
+        if sale.state in _LEFT:
             slip = self._till.journal.of_checkout(sale.checkout)[-1].slip
             text = self._text(slip)
-        return shown.sold(sale, text, self._now(), self._till.void_until(sale.checkout))
+        return shown.sold(
+            sale,
+            text,
+            self._now(),
+            self._till.void_until(sale.checkout),
+            can_accept=self._till.can_accept(sale.checkout),
+        )
 
     def _text(self, slip: dict[str, Any]) -> str | None:
         if slip.get("forgotten"):
             return None
         return shown.receipt_text(slip, self._settings.columns, copy=False)
+
+    # ── giving back what is set aside ──────────────────────────────────────────────────────────
+
+    def give_back(self, code: str | None, pin_request: str | None) -> dict[str, Any]:
+        """Give back what is set aside here for the holder of a code, so that it can be used
+        elsewhere; of a printed card once its PIN is proved, asked for as for an offer.
+
+        Raises Problem pin_request_gone, pin_pad_busy, and what the lookup failed with.
+        """
+        try:
+            holder = self._giving_back(code, pin_request)
+        except Refused as error:
+            return shown.not_given_back(refusal_said(error))
+        except _PinAwaited as awaited:
+            return shown.not_given_back(awaited.refusal, pin=awaited.pin)
+        count = self._till.give_back(holder)
+        self._pad.over(GIVING_BACK)
+        if count:
+            self._till.settle()
+        waiting = bool(self._till.journal.unanswered("return_allotment"))
+        return shown.given_back(count, sent=not waiting)
+
+    def _giving_back(self, code: str | None, pin_request: str | None) -> Holder:
+        """Raises Refused, _PinAwaited."""
+        if pin_request is None:
+            assert code is not None
+            self._pad.end(GIVING_BACK, unless=code)
+            return self._holder(GIVING_BACK, code)
+        standing = self._pad.standing(pin_request, GIVING_BACK)
+        if standing.problem is not None:
+            raise standing.problem.with_traceback(None)
+        if standing.holder is None:
+            raise _PinAwaited(standing)
+        return standing.holder
 
     # ── taking back ────────────────────────────────────────────────────────────────────────────
 
@@ -351,6 +413,28 @@ class Counter:
             return self._shown_undo(self._till.correction(receipt_no))
         except KeyError:
             raise Problem("undo_unknown") from None
+
+    def drill(
+        self, code: str | None, pin: str | None, prints: Callable[[Receipt], Slip] | None
+    ) -> dict[str, Any]:
+        """An outage played (`drill.played`). `pin`: of a printed card, counted as at a sale."""
+        till = self._till
+        return drill.played(
+            till.folder,
+            till.enrolment,
+            till.journal,
+            ratchet=till.ratchet,
+            disk=till.disk.room(),
+            paper=Paper(self._settings.language, self._settings.zone),
+            code=code,
+            pin=pin,
+            pin_tried=till.journal.pin_tried,
+            prints=prints,
+        )
+
+    def exceptions(self) -> dict[str, Any]:
+        """The sales that a person must look at."""
+        return exceptions.document(self._till.journal, self._till.enrolment)
 
     def taking_back(self) -> dict[str, Any]:
         """The newest sales that can be voided now, newest first, and every void and refund that

@@ -1,6 +1,8 @@
 """What the shop asks about the till itself: status, settling, the end of the day.
 
 GET  /api/status       what is open and what happens next; ledger, pack, printer
+GET  /api/exceptions   the sales that a person must look at
+POST /api/drill        play an outage: what would work, what not
 POST /api/settle       do the next thing for everything that is open, now
 POST /api/day-close    write the till's Z and send it
 POST /api/retain       delete what is past its time
@@ -14,25 +16,48 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from carepos import jws, strict_json
+from carepos import Malformed, jws, strict_json
+from carepos.presentation import MAX_SCANNED
+from carepos.receipt import Receipt
 from carepos_plugin.counter import Counter
 from carepos_plugin.http import empty_body, json_body, json_response
+from carepos_plugin.print_queue import Slip
 from carepos_plugin.upkeep import Chores
 
 
-def blueprint(counter: Counter, chores: Chores, status: Callable[[], dict[str, Any]]) -> Blueprint:
+def blueprint(
+    counter: Counter,
+    chores: Chores,
+    status: Callable[[], dict[str, Any]],
+    print_drill: Callable[[Receipt], Slip],
+) -> Blueprint:
     routes = Blueprint("office", __name__, url_prefix="/api")
 
     @routes.get("/status")
     def read_status() -> Response:
         return json_response(status())
 
+    @routes.get("/exceptions")
+    def read_exceptions() -> Response:
+        return json_response(counter.exceptions())
+
+    @routes.post("/drill")
+    def drill() -> Response:
+        names = strict_json.names_within(
+            json_body(request), required=frozenset(), optional={"code", "print"}, where="body"
+        )
+        code = names.get("code")
+        if code is not None and not (isinstance(code, str) and len(code) <= MAX_SCANNED):
+            raise Malformed(f"must be at most {MAX_SCANNED} characters, or null", field="code")
+        prints = strict_json.boolean(names.get("print", False), "print")
+        return json_response(counter.drill(code, None, print_drill if prints else None))
+
     @routes.post("/settle")
     def settle() -> Response:
         empty_body(request)
         reached = chores()
         now = status()
-        still = {"open": now["open"], "corrections": now["corrections"]}
+        still = {name: now[name] for name in ("open", "stored", "corrections")}
         return json_response({"ledger_answered": reached, **still})
 
     @routes.post("/day-close")

@@ -110,6 +110,11 @@ class PrintQueue:
                 done.append(self._print(job))
             return done
 
+    def print_drill(self, slip: Receipt) -> Slip:
+        """Print a slip that is nobody's receipt, between two jobs; the journal does not know."""
+        with self._one_at_a_time:
+            return print_drill(slip, self._printer, self._encode, self._columns)
+
     @property
     def last(self) -> Slip | None:
         """The newest job of this run."""
@@ -132,21 +137,13 @@ class PrintQueue:
     def _print(self, job: PrintJob) -> Slip:
         try:
             slip = receipt.from_json_object(job.slip)
-            sheet = printers.PrintJob(
-                name=_name(job, slip),
-                data=self._encode(slip),
-                text=receipt_layout.render_text(slip, self._columns),
-            )
+            sheet = sheet_of(slip, self._encode, self._columns, _name(job, slip))
         except Exception as error:  # noqa: BLE001  whatever a slip holds, the next one is printed
             _log.error("a slip can't be printed: %s", type(error).__name__)
             return self._ended(job, PrintResult(printers.PrintState.FAILED, NOT_A_RECEIPT))
         self._journal.print_started(job.n)
         self._reached("print_marked")
-        try:
-            result = self._printer.print_job(sheet)
-        except Exception as error:  # noqa: BLE001  against its promise: some of it may be on paper
-            _log.error("a printer failed: %s", type(error).__name__)
-            result = PrintResult(printers.PrintState.UNKNOWN, printers.PRINTER_ERROR)
+        result = _put_on_paper(self._printer, sheet)
         self._reached("print_sent")
         return self._ended(job, result)
 
@@ -159,6 +156,29 @@ class PrintQueue:
             self._unsure[slip.receipt_no] = slip
             _log.warning("receipt %s: %s (%s)", slip.receipt_no, slip.state, slip.reason)
         return slip
+
+
+def print_drill(
+    slip: Receipt, printer: Printer, encode: Callable[[Receipt], bytes], columns: int
+) -> Slip:
+    """As `PrintQueue.print_drill`, where no plugin runs that could be printing."""
+    result = _put_on_paper(printer, sheet_of(slip, encode, columns, "drill"))
+    return Slip("", 0, _STATES[result.state], result.reason)
+
+
+def sheet_of(
+    slip: Receipt, encode: Callable[[Receipt], bytes], columns: int, name: str
+) -> printers.PrintJob:
+    """What a printer is given of a slip."""
+    return printers.PrintJob(name, encode(slip), receipt_layout.render_text(slip, columns))
+
+
+def _put_on_paper(printer: Printer, sheet: printers.PrintJob) -> PrintResult:
+    try:
+        return printer.print_job(sheet)
+    except Exception as error:  # noqa: BLE001  against its promise: some of it may be on paper
+        _log.error("a printer failed: %s", type(error).__name__)
+        return PrintResult(printers.PrintState.UNKNOWN, printers.PRINTER_ERROR)
 
 
 def _name(job: PrintJob, slip: Receipt) -> str:

@@ -53,6 +53,30 @@ NEXT: Final[dict[State, tuple[str, str]]] = {
         "Give back what the customer paid otherwise. You may begin the sale again.",
         "如顾客另有付款请退还；可以重新开始本单。",
     ),
+    "accepted": (
+        "Hand over the goods and the slip. Nothing else for you to do: it goes up by itself.",
+        "请交付商品和小票；联网后自动上传，无需操作。",
+    ),
+    "accept_asked": (
+        "Answer whether the goods were handed over: yes sends the sale up, no takes it back.",
+        "请回答商品是否已交付：已交付则上传本单，未交付则撤销。",
+    ),
+    "provisional": (
+        "Nothing for you to do: it goes up when there is a network. Until then it can be voided.",
+        "无需操作：联网后自动上传；此前可以撤销。",
+    ),
+    "held": (
+        "Nothing for you to do: the programme's office decides it. Keep the slip.",
+        "无需操作：等待项目办公室处理，请保留小票。",
+    ),
+    "short": (
+        "Keep the slip. Ask the programme's office if you think that the rest is due to you.",
+        "请保留小票；如有异议请联系项目办公室。",
+    ),
+    "exception": (
+        "Keep the slip. Call the programme's office and give them the receipt number.",
+        "请保留小票，联系项目办公室并提供单号。",
+    ),
 }
 
 NEXT_OF_UNDO: Final[dict[correction.State, tuple[str, str]]] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from carepos import (
     Correction,
@@ -53,6 +53,8 @@ def offered(checkout: str, offer: Offer, offer_id: str | None, until: datetime) 
         "offer": offer_id,
         "expires_at": None if offer_id is None else clock.to_text(until),
         "programme": {"programme": offer.programme.programme, "name": offer.programme.name},
+        "presentment": offer.presentment,
+        "liability": offer.liability,
         "currency": offer.programme.currency,
         "lines": [
             _line(n, line, proposal.before, numbers) for n, line in enumerate(proposal.lines, 1)
@@ -111,6 +113,29 @@ def not_offered(
         "pin": pin,
         "refusal": refusal,
     }
+
+
+def given_back(count: int, *, sent: bool) -> dict[str, Any]:
+    """What became of what was set aside for a holder: of how many allotments; whether the ledger
+    has it, so that it can be used elsewhere."""
+    if not count:
+        told = said("Nothing is set aside here for this holder.", "本店没有为该持券人预留额度。")
+    elif sent:
+        told = said(
+            "Given back: the holder can use it anywhere now.", "预留额度已释放，可在任何商户使用。"
+        )
+    else:
+        told = said(
+            "Given back here; the holder can use it elsewhere once this till has a network.",
+            "预留额度已在本终端释放，待联网上传后可在其他商户使用。",
+        )
+    return {"allotments": count, "sent": bool(count) and sent, "pin": None, "refusal": None, **told}
+
+
+def not_given_back(refusal: dict[str, Any], *, pin: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The same shape for a code that is no good, and a card without its PIN."""
+    told = said(refusal["en"], refusal["zh"])
+    return {"allotments": 0, "sent": False, "pin": pin, "refusal": refusal, **told}
 
 
 def held_by(holder: Holder, pack: Pack | None) -> dict[str, Any]:
@@ -186,15 +211,25 @@ def _label(voucher: Voucher) -> str:
 
 
 def sold(
-    sale: Sale, receipt_text: str | None, now: datetime, void_until: datetime | None = None
+    sale: Sale,
+    receipt_text: str | None,
+    now: datetime,
+    void_until: datetime | None = None,
+    *,
+    can_accept: bool = False,
 ) -> dict[str, Any]:
-    """Where one attempt of a sale stands. Goods may leave only when `state` is `confirmed`.
+    """Where one attempt of a sale stands. Goods may leave only when `goods_may_leave` is true.
 
+    Of a sale without the ledger's word `liability` says who bears the loss if it turns out bad;
+    `can_accept`: one whose outcome is unknown may leave so too.
     `problem` says in English what a technician wants to know, or null; `void_until` until when the
     sale can be voided, null where it can't.
     """
     return {
         **_standing(sale.checkout, sale.receipt_no, sale.state, sale.currency, sale.amount_minor),
+        "presentment": "online" if sale.liability is None else "offline",
+        "liability": sale.liability,
+        "can_accept": can_accept,
         "void_until": None if void_until is None else clock.to_text(void_until),
         "next_try": next_try_said(sale.next_try_at, now),
         "refusal": refusal_of(sale.refusal),
@@ -207,6 +242,9 @@ def refused_before(checkout: str, offer: Offer, refusal: Refusal) -> dict[str, A
     """The till's own no: nothing was written, so there is no number."""
     return {
         **_standing(checkout, None, "refused", offer.programme.currency, 0),
+        "presentment": offer.presentment,
+        "liability": None,
+        "can_accept": False,
         "void_until": None,
         "next_try": None,
         "refusal": refusal_of(refusal),
@@ -286,6 +324,19 @@ def returnable(found: Returnable, void_until: datetime | None) -> dict[str, Any]
     }
 
 
+OPEN: Final[tuple[State, ...]] = (
+    "open",
+    "unknown",
+    "interrupted",
+    "goods_asked",
+    "reversing",
+    "filling",
+    "accepted",
+    "accept_asked",
+)
+"""States of a sale that somebody at the counter waits for."""
+
+
 def open_sales(
     journal: JournalView,
     terminal_no: int,
@@ -293,9 +344,10 @@ def open_sales(
 ) -> list[dict[str, Any]]:
     """Every attempt that is not over, oldest first, with what is open and what happens next.
 
-    One that a person must look at stays in the list. `next_try` says when the till asks again.
+    `next_try` says when the till asks again. Not those that wait for the network or the office:
+    they are told by programme, and in the list for a person.
     """
-    listed = [*journal.unfinished(), *journal.attempts("review")]
+    listed = [*journal.attempts(*OPEN), *journal.attempts("review")]
     return [
         {**_of_attempt(each, terminal_no), "next_try": next_try(each)}
         for each in sorted(listed, key=lambda each: each.sequence)
@@ -320,7 +372,7 @@ def _standing(
         "receipt_no": receipt_no,
         "state": state,
         "final": state in attempt.FINAL,
-        "goods_may_leave": state == "confirmed",
+        "goods_may_leave": state in attempt.GOODS_MAY_LEAVE,
         "currency": currency,
         "amount_minor": amount_minor,
         "message": message_of(state),

@@ -8,13 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from carepos import Till, backoff, clock, pack, record
+from carepos import Till, backoff, clock, pack, readiness, record
 from carepos.clock import Clock
 from carepos.clock_ratchet import ClockRatchet
 from carepos.disk_room import DiskRoom
 from carepos.enrolment import Enrolment
 from carepos.journal_view import Attempt, JournalView
-from carepos_plugin import sentences, shown
+from carepos.readiness import Readiness
+from carepos_plugin import exceptions, offline_words, sentences, shown
 from carepos_plugin.held_code import HeldCode
 from carepos_plugin.pad_link import PadLink
 from carepos_plugin.pin_pad import PinPad
@@ -42,6 +43,9 @@ def of_journal(
         at = next_try(sale) if next_try else backoff.of_attempt(journal, sale, now())
         return sentences.next_try_said(at, now())
 
+    room = (disk or DiskRoom(folder)).room()
+    held = _kept(folder, enrolled)
+    ready = readiness.of(held, journal, ratchet, room)
     return {
         "terminal": {
             "terminal": enrolled.terminal,
@@ -51,14 +55,28 @@ def of_journal(
             "store_name": enrolled.store_name,
         },
         "clock": sentences.clock_said(ratchet.standing()),
-        "disk": sentences.disk_said((disk or DiskRoom(folder)).room()),
+        "disk": sentences.disk_said(room),
+        "offline": offline_words.readiness_said(ready, now()),
+        "stored": _stored(ready, journal),
+        "exceptions": offline_words.exceptions_said(exceptions.count(journal)),
         "open": shown.open_sales(journal, enrolled.terminal_no, tries),
         "corrections": shown.waiting_undos(journal, enrolled),
         "not_uploaded": len(
             journal.unanswered("redeem", "reversal", "void", "refund", *record.PLAIN)
         ),
-        "pack": _pack(folder, enrolled, now),
+        "pack": _pack(held, now),
     }
+
+
+def _stored(ready: Readiness, journal: JournalView) -> list[dict[str, Any]]:
+    """Sales that left without the ledger's word, by programme and not one by one: after three days
+    there are hundreds, and nobody has anything to do for them."""
+    kept = journal.stored_by_programme()
+    return [
+        offline_words.stored_said(each, kept[each.programme])
+        for each in ready.stored
+        if each.programme in kept
+    ]
 
 
 def of_plugin(
@@ -118,16 +136,11 @@ def printer_text(address: PrinterAddress) -> str:
     return address.kind
 
 
-def _pack(folder: Path, enrolled: Enrolment, now: Clock) -> dict[str, Any]:
+def _pack(held: pack.Pack | None, now: Clock) -> dict[str, Any]:
     """How old the pack is that this till holds, and the keys in it; nulls when it holds none.
 
     The keys are as old as the pack: the ledger names those that count when it signs it.
     """
-    try:
-        manifest = (folder / "pack.manifest").read_bytes()
-    except OSError:
-        manifest = b""
-    held = _kept(folder, enrolled, manifest)
     if held is None:
         return {"issued_at": None, "age_s": None, "issuers": [], "revocations_version": None}
     return {
@@ -140,7 +153,15 @@ def _pack(folder: Path, enrolled: Enrolment, now: Clock) -> dict[str, Any]:
     }
 
 
+def _kept(folder: Path, enrolled: Enrolment) -> pack.Pack | None:
+    try:
+        manifest = (folder / "pack.manifest").read_bytes()
+    except OSError:
+        return None
+    return _read(folder, enrolled, manifest)
+
+
 @lru_cache(maxsize=1)
-def _kept(folder: Path, enrolled: Enrolment, _manifest: bytes) -> pack.Pack | None:
+def _read(folder: Path, enrolled: Enrolment, _manifest: bytes) -> pack.Pack | None:
     """Read anew when the manifest is another one: a screen asks every few seconds."""
     return pack.kept(folder, terminal=enrolled.terminal, keys=enrolled.ledger_keys.keys)

@@ -86,7 +86,8 @@ class Chores:
             settled = self._till.settle(due_only=due_only)
             problems = [sale.problem for sale in settled if sale.problem is not None]
             if (
-                self._contact.problem is not None
+                not due_only  # by hand, perhaps because the pack is too old
+                or self._contact.problem is not None
                 or self._monotonic() >= self._pack_due
                 or self._till.journal.unanswered("void", "refund", *record.PLAIN)
             ):

@@ -1,8 +1,9 @@
 """Life of an attempt at the till: one table, state × event → state, record, sentence.
 
 Code, docs/protocol.md §11 and the state-machine test read this table; an event that is not in the
-row of a state raises WrongState. Rules behind it: DESIGN of the restart (a sale found open is never
-sent again as a sale) and of undo (once a reversal is written, the reversal decides). What becomes
+row of a state raises WrongState. Rules behind it: a sale found open at a start is never sent again
+as a sale; an unknown attempt becomes a reversal or an acceptance, never both, and what is written
+decides; goods that may not have left are asked about before their acceptance goes up. What becomes
 of a void or refund itself is the table of `correction`.
 """
 
@@ -27,6 +28,12 @@ State = Literal[
     "reversed",
     "review",
     "voided",
+    "accepted",
+    "accept_asked",
+    "provisional",
+    "held",
+    "short",
+    "exception",
 ]
 Event = Literal[
     "sale_posted",
@@ -43,20 +50,27 @@ Event = Literal[
     "goods_handed_over",
     "goods_kept",
     "void_posted",
+    "accept_chosen",
+    "accept_posted",
+    "accept_short",
+    "accept_exception",
+    "accept_held",
 ]
+Writes = ReversalReason | Literal["accept_offline", "void"]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One row: what happens to an attempt in `state` when `event` comes.
 
-    `writes` is the reason of the reversal record that is written in the same transaction.
+    `writes` is what is written in the same transaction: an acceptance, a void, or a reversal of
+    that reason.
     """
 
     state: State
     event: Event
     to: State
-    writes: ReversalReason | None = None
+    writes: Writes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +120,37 @@ MEANING: Final[dict[State, Meaning]] = {
         "a person at the programme's office looks at it",
     ),
     "voided": Meaning("VOIDED, the voucher has it back.", "已撤销，券额已退回。", "nothing"),
+    "accepted": Meaning(
+        "PROVISIONAL: accepted without the ledger. Hand over the goods.",
+        "待确认：已离线受理，请交付商品。",
+        "once the goods are marked as handed over it goes up, when there is a network",
+    ),
+    "accept_asked": Meaning(
+        "The till stopped when this sale was accepted without the ledger. "
+        "Were the goods handed over?",
+        "本单离线受理时终端中断，商品是否已交付？",
+        "the cashier answers, then it goes up",
+    ),
+    "provisional": Meaning(
+        "PROVISIONAL: the ledger has not booked it yet.",
+        "待确认：账本尚未入账。",
+        "it goes up with its acceptance when there is a network",
+    ),
+    "held": Meaning(
+        "The ledger has this sale; the programme's office must look at it.",
+        "账本已收到本单，待项目办公室核查。",
+        "a person at the programme's office decides; the till asks now and then",
+    ),
+    "short": Meaning(
+        "Booked in part: the vouchers covered less, the rest is the shop's loss.",
+        "部分入账：券额不足，差额由商户承担。",
+        "a person looks at it, for it stands in the list of exceptions",
+    ),
+    "exception": Meaning(
+        "Not booked. Call the programme's office.",
+        "未入账，请联系项目办公室。",
+        "a person looks at it, for it stands in the list of exceptions",
+    ),
 }  # fmt: skip
 
 TABLE: Final[tuple[Step, ...]] = (
@@ -154,10 +199,51 @@ TABLE: Final[tuple[Step, ...]] = (
     Step("filling", "no_answer", "filling"),
     Step("filling", "restart", "filling"),
     Step("confirmed", "void_posted", "voided"),
+    Step("open", "accept_chosen", "accepted", "accept_offline"),
+    Step("unknown", "accept_chosen", "accepted", "accept_offline"),
+    Step("accepted", "goods_handed_over", "provisional"),
+    Step("accepted", "goods_kept", "provisional", "void"),
+    Step("accepted", "restart", "accept_asked"),
+    Step("accept_asked", "goods_handed_over", "provisional"),
+    Step("accept_asked", "goods_kept", "provisional", "void"),
+    Step("accept_asked", "restart", "accept_asked"),
+    Step("provisional", "sale_posted", "provisional"),
+    Step("provisional", "sale_refused", "provisional"),
+    Step("provisional", "sale_reversed", "provisional"),
+    Step("provisional", "sale_held", "provisional"),
+    Step("provisional", "accept_posted", "confirmed"),
+    Step("provisional", "accept_short", "short"),
+    Step("provisional", "accept_exception", "exception"),
+    Step("provisional", "accept_held", "held"),
+    Step("provisional", "no_answer", "provisional"),
+    Step("provisional", "restart", "provisional"),
+    Step("held", "sale_posted", "held"),
+    Step("held", "sale_refused", "held"),
+    Step("held", "sale_reversed", "held"),
+    Step("held", "sale_held", "held"),
+    Step("held", "accept_posted", "confirmed"),
+    Step("held", "accept_short", "short"),
+    Step("held", "accept_exception", "exception"),
+    Step("held", "accept_held", "held"),
+    Step("held", "no_answer", "held"),
+    Step("held", "restart", "held"),
+    Step("short", "void_posted", "voided"),
 )
 
-FINAL: Final[frozenset[State]] = frozenset({"confirmed", "refused", "reversed", "review", "voided"})
-"""States from which nothing happens by itself; a void may still take a confirmed sale back."""
+FINAL: Final[frozenset[State]] = frozenset(
+    {"confirmed", "refused", "reversed", "review", "voided", "short", "exception"}
+)
+"""States from which nothing happens by itself; a void may still take a booked sale back."""
+BOOKED: Final[frozenset[State]] = frozenset({"confirmed", "short"})
+"""States of a sale that the ledger booked, in whole or in part, and that stands."""
+NOT_UPLOADED: Final[frozenset[State]] = frozenset({"accepted", "accept_asked", "provisional"})
+"""States of a sale that left without the ledger's word, and that the ledger may not have."""
+STORED: Final[frozenset[State]] = NOT_UPLOADED | {"held"}
+"""States of an acceptance that has no final outcome."""
+GOODS_MAY_LEAVE: Final[frozenset[State]] = frozenset({"confirmed", "accepted", "provisional"})
+"""States in which the cashier may hand over, or has handed over, what was sold."""
+FOR_A_PERSON: Final[frozenset[State]] = frozenset({"held", "short", "exception", "review"})
+"""States that stand in the till's list of exceptions."""
 ASKS_LEDGER: Final[frozenset[State]] = frozenset({"unknown", "interrupted"})
 """States in which the till queries the ledger by itself."""
 FREES_CHECKOUT: Final[frozenset[State]] = frozenset(
@@ -192,7 +278,13 @@ def event_of(outcome: Outcome) -> Event:
         ("reversal", "reversed"): "undo_reversed",
         ("reversal", "refused"): "undo_refused",
         ("reversal", "held"): "undo_held",
+        ("accept_offline", "posted"): "accept_posted",
+        ("accept_offline", "exception"): "accept_exception",
+        ("accept_offline", "held"): "accept_held",
     }
+    if (outcome.kind, outcome.result) == ("accept_offline", "posted_short"):
+        # What the programme bears is paid like any other sale.
+        return "accept_posted" if outcome.liability == "programme" else "accept_short"
     try:
         return events[outcome.kind, outcome.result]
     except KeyError:
@@ -203,10 +295,16 @@ def as_markdown() -> str:
     """The table of docs/protocol.md §11."""
     lines = ["| state | event | next | writes |", "|---|---|---|---|"]
     lines += [
-        f"| `{row.state}` | `{row.event}` | `{row.to}` | "
-        f"{'' if row.writes is None else f'`reversal` ({row.writes})'} |"
-        for row in TABLE
+        f"| `{row.state}` | `{row.event}` | `{row.to}` | {_written(row.writes)} |" for row in TABLE
     ]
     lines += ["", "| state | the cashier reads | what happens next |", "|---|---|---|"]
     lines += [f"| `{s}` | {m.en} {m.zh} | {m.next} |" for s, m in MEANING.items()]
     return "\n".join(lines)
+
+
+def _written(writes: Writes | None) -> str:
+    if writes is None:
+        return ""
+    if writes in ("accept_offline", "void"):
+        return f"`{writes}`"
+    return f"`reversal` ({writes})"

@@ -22,7 +22,7 @@ LONGEST_S: Final = 180.0
 STEADY_S: Final = 60.0
 """Between two answers that decide nothing yet, as of a till that is suspended."""
 
-ASKING: Final[frozenset[State]] = attempt.ASKS_LEDGER | {"reversing", "filling"}
+ASKING: Final[frozenset[State]] = attempt.ASKS_LEDGER | {"reversing", "filling", "held"}
 """States in which a till by itself asks or sends again."""
 
 _NOT_ASKED: Final[frozenset[Event | correction.Event]] = frozenset(

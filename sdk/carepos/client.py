@@ -246,10 +246,14 @@ class Client:
             raise Unreachable("not an answer of a ledger (no outcomes)")
         return outcomes, jti
 
-    def look_up(self, token: str, pin_proof: str | None = None) -> tuple[object, str]:
+    def look_up(
+        self, token: str, pin_proof: str | None = None, *, deadline_s: float | None = None
+    ) -> tuple[object, str]:
         """POST /v1/vouchers/lookup: (signed lookup unverified, jti). NotDecided: token refused."""
         proved = {} if pin_proof is None else {"pin_proof": pin_proof}
-        answer, jti = self._read("POST", "/v1/vouchers/lookup", body={"token": token, **proved})
+        answer, jti = self._read(
+            "POST", "/v1/vouchers/lookup", body={"token": token, **proved}, deadline_s=deadline_s
+        )
         return answer.get("lookup"), jti
 
     def find_sale(self, receipt_no: str, code: str | None) -> tuple[object, object, str]:
@@ -366,6 +370,7 @@ class Client:
             "GET", target, headers=headers, limit=MAX_FILE_BYTES, deadline_s=FILE_TIMEOUT_S
         )
         if status == 200:
+            self._transport.answered = True
             return content
         raise self._transport.problem(status, answered, content)
 

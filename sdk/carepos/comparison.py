@@ -27,8 +27,13 @@ IN_FLIGHT: Final = timedelta(seconds=60)
 transaction of a ledger lives longer."""
 
 _DECIDED_REVERSED: Final[frozenset[State]] = frozenset({"filling", "reversed"})
-_NOT_UNDONE: Final[frozenset[State]] = frozenset({"open", "unknown", "interrupted", "goods_asked"})
-"""States that are not over and have no reversal yet."""
+_NOT_UNDONE: Final[frozenset[State]] = attempt.STORED | {
+    "open",
+    "unknown",
+    "interrupted",
+    "goods_asked",
+}
+"""States that are not over and have no reversal."""
 
 
 class Comparison:
@@ -77,7 +82,7 @@ class Comparison:
         elif state in _NOT_UNDONE:
             yield _unfinished(booking, paid, None)
             yield from _taken_back(booking, back)
-        elif state == "reversing" or state == "review":
+        elif state in ("reversing", "review", "exception"):
             yield _unfinished(booking, paid, back)
         elif (settled := paid or back) is not None:
             assert state == "refused"
@@ -323,6 +328,12 @@ def _unfinished(booking: Booking, paid: FiledLine | None, back: FiledLine | None
         why = (
             "The ledger did not accept the till's reversal; a person at the programme's office "
             "has to look at it."
+        )
+    elif state == "exception":
+        cause = "in_review"
+        why = (
+            "The ledger did not book this sale, which was made without it; it stands in the "
+            "programme's list of exceptions."
         )
     if paid is not None:
         why += f" {paid.where} pays it."

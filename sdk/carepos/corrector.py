@@ -7,36 +7,38 @@ what has no signed answer stays `waiting`, and the same record is sent until it 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
-from carepos import correction, found_sale, ids, outcome, slip, undo
+from carepos import attempt, correction, found_sale, ids, outcome, slip, undo
 from carepos.attempt import State
 from carepos.client import Client
 from carepos.clock import Clock
 from carepos.correction import Correction
 from carepos.enrolment import Enrolment
 from carepos.errors import Malformed, NotDecided, Refused, Unreachable, WrongState
+from carepos.forwarder import Parcel
 from carepos.found_sale import FoundSale
 from carepos.journal import Journal
 from carepos.journal_view import Attempt, JournalView, Undo
 from carepos.keys import Keys
 from carepos.outcome import Outcome
 from carepos.pack_keeper import PackKeeper
-from carepos.record import PLAIN, Record, envelope
+from carepos.record import Record, envelope
 from carepos.refusals import Refusal
 from carepos.slip import SoldBefore
 from carepos.undo import Refund, RefundReason, ReturnedLine, Sold, Void, VoidReason
 from carepos.voucher import Programme
 
-MAX_BATCH = 200
-
-_STANDING: frozenset[State] = frozenset({"confirmed", "voided"})
-_NOT_DECIDED: frozenset[State] = frozenset(
-    {"open", "unknown", "interrupted", "reversing", "filling"}
-)
+_STANDING: frozenset[State] = attempt.BOOKED | {"voided"}
+_NOT_DECIDED: frozenset[State] = attempt.STORED | {
+    "open",
+    "unknown",
+    "interrupted",
+    "reversing",
+    "filling",
+}
 """States of a sale that has a record the ledger may not have decided."""
 
 _ANEW = frozenset({"proposal_changed", "already_undone", "refund_exceeds"})
@@ -46,8 +48,8 @@ _ANEW = frozenset({"proposal_changed", "already_undone", "refund_exceeds"})
 class Corrector:
     """Voids and refunds of one till. The caller holds the lock of the sale.
 
-    `keep_plain` keeps the result of a record that is nobody's redemption; `heard` is told every
-    time that the ledger signed.
+    `forward` sends all that waits up to a number and says what is not decided, and why; `heard` is
+    told every time that the ledger signed.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class Corrector:
         now: Clock,
         reached: Callable[[str], None],
         paper: slip.Paper,
-        keep_plain: Callable[[Record, Mapping[str, Any]], str | None],
+        forward: Callable[[int], Mapping[int, str]],
         heard: Callable[[datetime], None],
     ) -> None:
         self._journal = journal
@@ -72,10 +74,8 @@ class Corrector:
         self._now = now
         self._reached = reached
         self._paper = paper
-        self._keep_plain = keep_plain
+        self._forward = forward
         self._heard = heard
-        # Two at once would send the same records and both apply the answers.
-        self._sending = threading.Lock()
 
     # ── void ───────────────────────────────────────────────────────────────────────────────────
 
@@ -86,12 +86,16 @@ class Corrector:
         before = self._newest_of(sale.id, "void")
         if before is not None and before.state in ("waiting", "posted"):
             return self.standing(before)
-        self._must_stand(sale, "void")
+        is_stored = sale.state in attempt.STORED
+        if not is_stored:
+            self._must_stand(sale, "void")
         found = self._own(sale)
         programme = self._programme(found.programme)
         if programme is not None:
             now = self._now()
-            refusal = undo.void_refusal(found.sold, programme, occurred_at=now, now=now)
+            refusal = undo.void_refusal(
+                found.sold, programme, occurred_at=now, now=now, reason=reason
+            )
             if refusal is not None:
                 raise Refused(refusal)
         elif found.sold.undone or found.sold.refunded:
@@ -106,10 +110,14 @@ class Corrector:
             sale_receipt_no=shown.receipt_no,
             programme=redeem.programme,
             currency=redeem.currency,
-            amount_minor=redeem.programme_minor,
+            amount_minor=sale.amount_minor,
             beneficiary_minor=sum(entry.beneficiary_minor for entry in redeem.allocation),
             slip=lambda made: slip.draft_void(made, shown, self._enrolled(), self._paper),
+            sale_event="goods_kept" if sale.state in ("accepted", "accept_asked") else None,
         )
+        if is_stored:
+            # It goes up behind the sale: nobody waits at the counter for a ledger that is away.
+            return self.standing(written)
         return self._begun(written)
 
     # ── refund ─────────────────────────────────────────────────────────────────────────────────
@@ -214,13 +222,9 @@ class Corrector:
 
     # ── sending ────────────────────────────────────────────────────────────────────────────────
 
-    def settle(self) -> list[Correction]:
-        """Send everything that waits, in the order it was written; where each stands now."""
-        waiting = self._journal.undos("waiting")
-        if not waiting:
-            return []
-        problem = self._send(waiting[-1])
-        return [self.standing(self._journal.undo(each.id), problem) for each in waiting]
+    def waiting(self) -> list[Parcel]:
+        """Every void and refund that is not decided."""
+        return [self._parcel(each) for each in self._journal.undos("waiting")]
 
     def standing(self, of: Undo, problem: str | None = None) -> Correction:
         """For the screen."""
@@ -232,44 +236,33 @@ class Corrector:
 
     def _begun(self, written: Undo) -> Correction:
         self._reached("intent_written")
-        problem = self._send(written)
+        problem = self._forward(written.sequence).get(written.sequence)
         return self.standing(self._journal.undo(written.id), problem)
 
-    def _send(self, last: Undo) -> str | None:
-        """Send what waits up to `last`, with the plain records before it; why `last` still waits.
+    def _parcel(self, of: Undo) -> Parcel:
+        written = self._journal.record_at(of.sequence)
+        return Parcel(
+            (written,),
+            (envelope(written),),
+            lambda results: self._opened(of.id, written, results[0]),
+            lambda _: self._missed(of.id),
+        )
 
-        The ledger decides an undo only when all before it is decided, so all goes in one batch and
-        in order.
-        """
-        with self._sending:
-            waiting = [u for u in self._journal.undos("waiting") if u.sequence <= last.sequence]
-            if not waiting:
-                return None  # another thread has sent it while this one waited
-            undos = {each.sequence: each for each in waiting}
-            plain = [r for r in self._journal.unanswered(*PLAIN) if r.sequence < last.sequence]
-            batch = sorted(
-                [*plain, *(self._journal.record_at(sequence) for sequence in undos)],
-                key=lambda each: each.sequence,
-            )[:MAX_BATCH]
-            self._reached("before_send")
-            try:
-                results = self._client.send([envelope(each) for each in batch])
-            except (Unreachable, NotDecided) as error:
-                for each in waiting:
-                    self._journal.advance_undo(each.id, "no_answer")
-                return str(error)
-            self._reached("answer_read")
-            problem: str | None = None
-            for written, result in zip(batch, results, strict=True):
-                if written.sequence in undos:
-                    problem = self._apply(undos[written.sequence], written, result)
-                else:
-                    self._keep_plain(written, result)
-            return problem
+    def _missed(self, undo_id: str) -> None:
+        if self._journal.undo(undo_id).state == "waiting":
+            self._journal.advance_undo(undo_id, "no_answer")
 
-    def _apply(self, of: Undo, written: Record, result: Mapping[str, Any]) -> str | None:
-        sale = self._booked(of.original) if isinstance(written.content, Void) else None
+    def _opened(self, undo_id: str, written: Record, result: Mapping[str, Any]) -> str | None:
+        self._reached("answer_read")
+        of = self._journal.undo(undo_id)
+        if of.state != "waiting":
+            return None
+        is_void = isinstance(written.content, Void)
+        sale = self._booked(of.original) if is_void else None
         found, problem = outcome.read_result(result, written, keys=self._keys, sale=sale)
+        if found is not None and found.result == "posted" and is_void and sale is None:
+            # The answer to the sale itself was lost or is not to be trusted: it comes again.
+            found, problem = None, "what became of the sale is not known yet"
         if found is None:
             self._journal.advance_undo(of.id, "no_answer")
             return problem
@@ -303,7 +296,8 @@ class Corrector:
         """An own confirmed sale, by the journal alone."""
         written = self._journal.record_of(sale)
         posted = self._booked(sale.id)
-        if posted is None:
+        is_stored = sale.state in attempt.STORED
+        if posted is None and not is_stored:
             raise Refused(Refusal("original_not_booked"))
         redeem = written.redeem
         refunded: dict[int, int] = {}
@@ -317,7 +311,9 @@ class Corrector:
             redeem.allocation,
             redeem.currency,
             written.occurred_at,
-            posted.recorded_at,
+            written.occurred_at if posted is None else posted.recorded_at,
+            accepted_offline=is_stored or self._accept_record(sale) is not None,
+            is_short=sale.state == "short",
             undone=sale.state == "voided",
             refunded=refunded,
         )
@@ -334,12 +330,20 @@ class Corrector:
 
     def _booked(self, attempt_id: str) -> Outcome | None:
         """The signed outcome that booked an own sale."""
-        written = self._journal.record_of(self._journal.attempt(attempt_id))
+        sale = self._journal.attempt(attempt_id)
+        written = self._accept_record(sale) or self._journal.record_of(sale)
         for text in self._journal.outcomes_of(written.sequence):
             found = outcome.read_any(text, keys=self._keys)
-            if found.result == "posted":
+            if found.result in ("posted", "posted_short"):
                 return found
         return None
+
+    def _accept_record(self, sale: Attempt) -> Record | None:
+        """Of a sale that was accepted offline, what says so: its outcome counts."""
+        try:
+            return self._journal.record_of(sale, "accept_offline")
+        except KeyError:
+            return None
 
     def _others_took_back(self, sale: Attempt) -> bool:
         mine = self._journal.undos_of(self._enrolled().terminal, sale.id)

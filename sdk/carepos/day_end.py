@@ -21,7 +21,7 @@ def report(journal: JournalView, day: str, last_sequence: int) -> DayReport:
     told = [each.content for each in written if isinstance(each.content, DayReport)]
     attempts = journal.attempts()
     # A sale that was voided was confirmed before: what went back of it is told beside it.
-    ended: tuple[State, ...] = ("confirmed", "voided")
+    ended: tuple[State, ...] = ("confirmed", "voided", "short")
     sums = _Sums()
     for sale in attempts:
         if sale.state in ended:

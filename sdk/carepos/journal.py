@@ -15,11 +15,14 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
-from carepos import clock, correction, durable, ids, journal_file, jws, record
+from carepos import attempt as life
+from carepos import clock, correction, durable, ids, journal_file, jws, record, set_aside
+from carepos.acceptance import AcceptOffline, ReturnAllotment
 from carepos.attempt import Event, Step, step
 from carepos.clock import Clock
 from carepos.errors import (
@@ -28,13 +31,17 @@ from carepos.errors import (
     JournalError,
     Malformed,
     Refused,
+    WrongState,
 )
 from carepos.ids import RandomBytes
 from carepos.journal_view import Attempt, JournalView, PrintJob, PrintState, Undo, Visit
 from carepos.keys import KeySet, PublicKey, SigningKey
+from carepos.offline import Plan
+from carepos.offline_rule import Liability
 from carepos.outcome import Outcome
 from carepos.record import Content, DayReport, KeyChange, Record, Redeem, Reversal, Start
 from carepos.refusals import Refusal
+from carepos.set_aside import Taken
 from carepos.signers import Signers
 from carepos.token import VISIT
 from carepos.undo import Refund, Void
@@ -45,6 +52,21 @@ VISITS_KEPT = timedelta(days=2)
 
 SLIPS_KEPT = timedelta(days=180)
 """How long a receipt can be shown and printed again: as long as a sale may be disputed."""
+
+
+_DECIDED = frozenset({"posted", "refused", "reversed", "exception"})
+"""What ends an attempt that was sent while the ledger answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepting:
+    """How a sale leaves without the ledger's word: under which pack, what it draws on, who bears
+    the loss. `seal` makes the evidence of an attempt's id (docs/offline.md §7)."""
+
+    pack_sha256: str
+    plan: Plan
+    liability: Liability
+    seal: Callable[[str], str]
 
 
 class Journal(JournalView):
@@ -152,7 +174,9 @@ class Journal(JournalView):
             self.incarnation = meta.get("incarnation", "")
             self.sequence, self._head = self._check_chain()
             self._append(Start(software), self._own_id())
-            for attempt in self.attempts("open", "unknown", "interrupted"):
+            for attempt in self.attempts(
+                "open", "unknown", "interrupted", "accepted", "accept_asked"
+            ):
                 self._move(attempt, "restart")
             for undo in self.undos("waiting"):
                 self._move_undo(undo, "restart")
@@ -240,11 +264,14 @@ class Journal(JournalView):
         visit: Visit | None,
         slip: Callable[[Record], dict[str, Any]],
         terms: Mapping[str, Terms] | None = None,
+        taken: Iterable[Taken] = (),
+        accepting: Accepting | None = None,
     ) -> tuple[Attempt, Record]:
         """Write the intent of one attempt: its id, its signed record, its visit. One fsync.
 
         `slip` makes the receipt's JSON object (with its `receipt_no`) from the record; `terms` are
-        those of its item and fixed-price vouchers, kept for a refund. Raises
+        those of its item and fixed-price vouchers, kept for a refund; `taken` what it may draw on.
+        With `accepting` it is accepted offline in the same write, and `slip` is queued. Raises
         Refused (token_replayed) when the token was first used here longer ago than a visit,
         JournalError when the sale already has a live attempt, JournalClosed.
         """
@@ -282,7 +309,11 @@ class Journal(JournalView):
                 "INSERT INTO sold_terms VALUES (?, ?, ?)",
                 [(an_id, of, _to_json(each.to_json())) for of, each in (terms or {}).items()],
             )
-        return attempt, written
+            self._insert_taken(an_id, taken)
+            if accepting is not None:
+                self._move(attempt, "accept_chosen")
+                self._accept(attempt, written, accepting, attempt.slip)
+        return self.attempt(an_id), written
 
     def advance(
         self,
@@ -291,18 +322,25 @@ class Journal(JournalView):
         *,
         outcome: Outcome | None = None,
         slip: dict[str, Any] | None = None,
+        accepting: Accepting | None = None,
     ) -> Attempt:
         """Apply one event of the table, with the outcome that brought it. One fsync.
 
-        `slip` replaces the one made with the intent; entering `confirmed` queues the receipt; a row
-        that writes a reversal writes it here. Raises WrongState, JournalClosed.
+        `slip` replaces the one made with the intent; entering `confirmed` or `accepted` queues the
+        receipt; a row that writes a reversal or an acceptance (then `accepting`) writes it here,
+        one that writes a void is `write_undo`'s. Raises WrongState, JournalClosed.
         """
         with self._transaction():
             before = self.attempt(attempt_id)
             if outcome is not None:
                 self._keep(before, outcome)
             taken = self._move(before, event)
-            if taken.writes is not None:
+            if taken.writes == "accept_offline":
+                assert accepting is not None
+                self._accept(before, self.record_of(before), accepting, slip or before.slip)
+            elif taken.writes == "void":
+                raise WrongState(before.state, event)
+            elif taken.writes is not None:
                 original = self.record_of(before)
                 reversal = Reversal(original.digest, taken.writes)
                 self._append(reversal, before.id, choice="undo")
@@ -311,10 +349,58 @@ class Journal(JournalView):
                 self._db.execute(
                     "UPDATE attempts SET slip = ? WHERE id = ?", (_to_json(slip), attempt_id)
                 )
-            if taken.to == "confirmed":
+            if taken.to == "confirmed" and before.state not in life.STORED:
                 shown = slip or before.slip
                 self._queue(str(shown["receipt_no"]), 0, shown)
         return self.attempt(attempt_id)
+
+    def _accept(
+        self, of: Attempt, redeem: Record, accepting: Accepting, slip: dict[str, Any]
+    ) -> None:
+        """Within the caller's transaction: the acceptance, its evidence, what it draws on, and the
+        PROVISIONAL slip."""
+        plan = accepting.plan
+        content = AcceptOffline(
+            redeem.digest, accepting.liability, accepting.pack_sha256, tuple(plan.use)
+        )
+        written = self._append(content, of.id)
+        self._db.execute(
+            "INSERT INTO acceptances VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                of.id,
+                written.sequence,
+                redeem.redeem.beneficiary,
+                clock.to_text(written.occurred_at),
+                plan.beyond_minor,
+                accepting.seal(of.id),
+            ),
+        )
+        self._insert_taken(of.id, set_aside.planned(plan))
+        self._queue(str(slip["receipt_no"]), 0, slip)
+
+    def write_return(self, content: ReturnAllotment, *, bucket: int) -> Record:
+        """Give allotments back: from here on nothing is taken of them. One fsync."""
+        with self._transaction():
+            an_id = ids.new_attempt_id(bucket, self._now(), self._random_bytes)
+            written = self._append(content, an_id)
+            self._db.executemany(
+                "INSERT INTO returned_allotments VALUES (?, ?, ?)",
+                [(voucher, number, written.sequence) for voucher, number in content.allotments],
+            )
+            return written
+
+    def pin_tried(self, card: str, *, right: bool) -> int:
+        """Count a PIN that was tried without a network; wrong ones since the last right one."""
+        with self._transaction():
+            if right:
+                self._db.execute("DELETE FROM pin_tries WHERE card = ?", (card,))
+                return 0
+            self._db.execute(
+                "INSERT INTO pin_tries VALUES (?, 1, ?) ON CONFLICT (card) "
+                "DO UPDATE SET wrong = wrong + 1, last_at = excluded.last_at",
+                (card, self._at()),
+            )
+            return self.wrong_pins(card)
 
     def write_undo(
         self,
@@ -327,14 +413,21 @@ class Journal(JournalView):
         beneficiary_minor: int,
         slip: Callable[[Record], dict[str, Any]],
         reference: str | None = None,
+        sale_event: Event | None = None,
     ) -> tuple[Undo, Record]:
         """Write the intent of a void or refund: its own id in the sale's bucket, its signed record,
         and `slip`, as of an attempt. One fsync.
 
-        Raises JournalError when another one of the sale waits, JournalClosed.
+        `sale_event`: what happens to the sale with it, as the goods of an acceptance that stayed.
+        Raises JournalError when another one of the sale waits, WrongState, JournalClosed.
         """
         original = content.original
         with self._transaction():
+            if sale_event is not None:
+                sale = self.attempt(original.id)
+                if self._move(sale, sale_event).writes != "void":
+                    raise WrongState(sale.state, sale_event)
+                self._do_not_print(str(sale.slip["receipt_no"]))
             bucket = ids.bucket_of(original.id)
             an_id = ids.new_attempt_id(bucket, self._now(), self._random_bytes)
             written = self._append(content, an_id)
@@ -383,13 +476,15 @@ class Journal(JournalView):
                 )
                 number = str(shown["receipt_no"])
                 if before.kind == "void":
-                    self._move(self.attempt(before.original), "void_posted")
-                    # A receipt that was not printed yet says REDEEMED: it must not be any more.
+                    sale = self.attempt(before.original)
+                    self._move(sale, "void_posted")
+                    # Written before it was booked, perhaps in part.
                     self._db.execute(
-                        "UPDATE print_jobs SET state = 'failed', ended_at = ? "
-                        "WHERE receipt_no = ? AND state = 'queued'",
-                        (self._at(), number),
+                        "UPDATE corrections SET amount_minor = ? WHERE id = ?",
+                        (sale.amount_minor, undo_id),
                     )
+                    # A receipt that was not printed yet says REDEEMED: it must not be any more.
+                    self._do_not_print(number)
                 self._queue(number, self._next_slip(number), shown)
         return self.undo(undo_id)
 
@@ -437,7 +532,12 @@ class Journal(JournalView):
             ).fetchone()
             if row is None:
                 raise KeyError(receipt_no)
-            slip = {**json.loads(row[0]), "is_copy": True}
+            slip = json.loads(row[0])
+            if slip.get("kind") == "PROVISIONAL":
+                # By now the ledger may have booked it.
+                sale = self.attempt_at(ids.parse_receipt_no(receipt_no)[1])
+                slip = slip if sale is None or sale.slip.get("forgotten") else sale.slip
+            slip = {**slip, "is_copy": True}
             self._queue(receipt_no, self._next_slip(receipt_no), slip)
         return self.print_jobs(receipt_no)[-1]
 
@@ -552,10 +652,58 @@ class Journal(JournalView):
         return taken
 
     def _keep(self, attempt: Attempt, outcome: Outcome) -> None:
-        if outcome.kind is None:
+        kind = outcome.kind
+        if kind is None:
             return  # a signed not_found answers no record
-        written = self.record_of(attempt, "reversal" if outcome.kind == "reversal" else "redeem")
-        self._insert_outcome(written.sequence, outcome)
+        about = self.record_of(attempt, cast(record.Kind, kind))
+        self._insert_outcome(about.sequence, outcome)
+        # Of a sale that was accepted offline the acceptance's outcome says what became of it.
+        if attempt.state in life.STORED:
+            is_decided = kind == "accept_offline" and outcome.result != "held"
+        else:
+            is_decided = kind == "redeem" and outcome.result in _DECIDED
+        if is_decided:
+            self._decide(attempt, outcome)
+
+    def _decide(self, attempt: Attempt, outcome: Outcome) -> None:
+        """What it took is known from here on; and the evidence has served."""
+        before = self.taken_by(attempt.id)
+        self._insert_taken(attempt.id, set_aside.actual(before, outcome) if before else ())
+        if outcome.kind == "accept_offline":
+            self._db.execute("UPDATE acceptances SET evidence = NULL WHERE id = ?", (attempt.id,))
+            if outcome.result in ("posted", "posted_short"):
+                paid = attempt.amount_minor
+                if outcome.liability == "merchant":
+                    paid = outcome.amount_minor
+                self._db.execute(
+                    "UPDATE attempts SET amount_minor = ? WHERE id = ?", (paid, attempt.id)
+                )
+
+    def _insert_taken(self, attempt_id: str, taken: Iterable[Taken]) -> None:
+        """Instead of what was noted of this attempt before."""
+        self._db.execute("DELETE FROM taken WHERE id = ?", (attempt_id,))
+        self._db.executemany(
+            "INSERT INTO taken VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    attempt_id,
+                    each.voucher,
+                    each.allotment,
+                    int(each.is_later),
+                    each.amount_minor,
+                    each.quantity,
+                    None if each.decided_at is None else clock.to_text(each.decided_at),
+                )
+                for each in taken
+            ],
+        )
+
+    def _do_not_print(self, receipt_no: str) -> None:
+        self._db.execute(
+            "UPDATE print_jobs SET state = 'failed', ended_at = ? "
+            "WHERE receipt_no = ? AND state = 'queued'",
+            (self._at(), receipt_no),
+        )
 
     def _insert_outcome(self, sequence: int, outcome: Outcome) -> None:
         self._db.execute(
@@ -590,9 +738,9 @@ class Journal(JournalView):
 
     def _forget_visits(self) -> int:
         # What could still be presented is younger than a quarter of an hour.
-        return self._db.execute(
-            "DELETE FROM visits WHERE first_at < ?", (clock.to_text(self._now() - VISITS_KEPT),)
-        ).rowcount
+        before = clock.to_text(self._now() - VISITS_KEPT)
+        self._db.execute("DELETE FROM pin_tries WHERE last_at < ?", (before,))
+        return self._db.execute("DELETE FROM visits WHERE first_at < ?", (before,)).rowcount
 
     def _forget_slips(self, slips_kept: timedelta) -> int:
         before = clock.to_text(self._now() - slips_kept)
@@ -608,7 +756,7 @@ class Journal(JournalView):
                 (*over, before),
             ).rowcount
             for table, over in (
-                ("attempts", ("confirmed", "refused", "reversed", "voided")),
+                ("attempts", ("confirmed", "refused", "reversed", "voided", "short")),
                 ("corrections", ("posted", "refused")),
             )
         )

@@ -1,8 +1,8 @@
 """The journal as a file: its tables, its formats, and a connection whose durability is asserted.
 
-Format 1 knew sales; format 2 knows what takes them back too; format 3 finds by index what happened
-to each. A newer format only ever adds: an
-older file is brought up in the transaction that opens it, and no record of it is touched.
+Format 1 knew sales; format 2 knows what takes them back too; format 3 knows what is sold without a
+network, and finds by index what happened to each sale. A newer format only ever adds: an older file
+is brought up in the transaction that opens it, and no record of it is touched.
 """
 
 from __future__ import annotations
@@ -136,6 +136,51 @@ CREATE TABLE correction_events (
 """
 
 _SINCE_3: Final = """
+CREATE UNIQUE INDEX one_choice_per_attempt ON records (id)
+  WHERE kind IN ('reversal', 'accept_offline');
+DROP INDEX one_live_attempt_per_checkout;
+CREATE UNIQUE INDEX one_live_attempt_per_checkout ON attempts (checkout)
+  WHERE state IN ('open', 'unknown', 'interrupted', 'goods_asked', 'confirmed',
+                  'accepted', 'accept_asked', 'provisional', 'held', 'short', 'exception');
+DROP INDEX attempts_unfinished;
+CREATE INDEX attempts_unfinished ON attempts (sequence) WHERE state NOT IN
+  ('confirmed', 'refused', 'reversed', 'review', 'voided', 'short', 'exception');
+
+CREATE TABLE acceptances (
+  id           TEXT PRIMARY KEY REFERENCES attempts,
+  sequence     INTEGER NOT NULL UNIQUE REFERENCES records,
+  beneficiary  TEXT NOT NULL,  -- as in the record: what one was given is limited
+  accepted_at  TEXT NOT NULL,
+  beyond_minor INTEGER NOT NULL CHECK (beyond_minor >= 0),  -- of it beyond allotments
+  evidence     TEXT  -- the token, sealed to the ledger; gone with the final outcome
+) STRICT, WITHOUT ROWID;
+CREATE INDEX acceptances_of_beneficiary ON acceptances (beneficiary, accepted_at);
+
+CREATE TABLE taken (  -- what each attempt takes of a voucher, and of which allotment
+  id           TEXT NOT NULL REFERENCES attempts,
+  voucher      TEXT NOT NULL,
+  allotment    INTEGER NOT NULL CHECK (allotment >= 0),  -- 0: of none
+  is_later     INTEGER NOT NULL CHECK (is_later IN (0, 1)),  -- 1: of one behind that number
+  amount_minor INTEGER NOT NULL CHECK (amount_minor >= 0),
+  quantity     INTEGER NOT NULL CHECK (quantity >= 0),
+  decided_at   TEXT,  -- by the ledger's clock; null while it is not decided
+  PRIMARY KEY (id, voucher, allotment, is_later)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX taken_of_voucher ON taken (voucher);
+
+CREATE TABLE returned_allotments (
+  voucher   TEXT NOT NULL,
+  allotment INTEGER NOT NULL CHECK (allotment >= 1),
+  sequence  INTEGER NOT NULL REFERENCES records,
+  PRIMARY KEY (voucher, allotment)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE pin_tries (  -- wrong ones since the last right one, without a network
+  card    TEXT PRIMARY KEY,  -- jti_sha256
+  wrong   INTEGER NOT NULL CHECK (wrong >= 1),
+  last_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE INDEX events_of_attempt ON attempt_events (id, n);
 CREATE INDEX events_of_correction ON correction_events (id, n);
 """

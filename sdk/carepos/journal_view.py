@@ -18,6 +18,7 @@ from carepos.attempt import Event, State
 from carepos.errors import JournalError
 from carepos.keys import KeySet
 from carepos.record import Record
+from carepos.set_aside import Taken
 from carepos.voucher import Terms
 
 PrintState = Literal["queued", "printing", "printed", "failed", "unknown"]
@@ -72,6 +73,18 @@ class PrintJob:
     copy_no: int
     slip: dict[str, Any]
     state: PrintState
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Sales of one programme that have no final outcome; `since` when the first of them was, `held`
+    how many of them the ledger has, for a person."""
+
+    currency: str
+    count: int
+    amount_minor: int
+    since: datetime
+    held: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +157,8 @@ class JournalView:
     def unfinished(self) -> list[Attempt]:
         """Attempts that are not over; by index, however long the journal is."""
         return self._attempts(
-            "WHERE state NOT IN ('confirmed', 'refused', 'reversed', 'review', 'voided')"
+            "WHERE state NOT IN ('confirmed', 'refused', 'reversed', 'review', 'voided', "
+            "'short', 'exception')"
         )
 
     def newest(self, state: State, most: int) -> list[Attempt]:
@@ -156,6 +170,15 @@ class JournalView:
             most,
         )
         return found[::-1]
+
+    def count(self, *states: State) -> int:
+        """How many attempts are in these states; by index."""
+        with self._mutex:
+            row = self._db.execute(
+                f"SELECT count(*) FROM attempts WHERE state IN ({','.join('?' * len(states))})",
+                states,
+            ).fetchone()
+        return int(row[0])
 
     def attempt_at(self, sequence: int) -> Attempt | None:
         """The attempt with this number, if it is one's."""
@@ -170,13 +193,14 @@ class JournalView:
         """The attempt that keeps this sale from making another one, if any."""
         live = self._attempts(
             "WHERE checkout = ? AND state IN "
-            "('open', 'unknown', 'interrupted', 'goods_asked', 'confirmed')",
+            "('open', 'unknown', 'interrupted', 'goods_asked', 'confirmed', "
+            "'accepted', 'accept_asked', 'provisional', 'held', 'short', 'exception')",
             checkout,
         )
         return live[0] if live else None
 
     def record_of(self, attempt: Attempt, kind: record.Kind = "redeem") -> Record:
-        """The attempt's own record, or its reversal. Raises KeyError when there is none."""
+        """The attempt's own record, its reversal or acceptance. Raises KeyError for none."""
         found = self._records("WHERE id = ? AND kind = ?", attempt.id, kind)
         if not found:
             raise KeyError(attempt.id)
@@ -281,6 +305,106 @@ class JournalView:
                 values,
             ).fetchall()
         return [PrintJob(n, no, copy, json.loads(slip), state) for n, no, copy, slip, state in rows]
+
+    # ── sold without the ledger ────────────────────────────────────────────────────────────────
+
+    def evidence_of(self, attempt_id: str) -> str | None:
+        """The sealed token of an acceptance that has no final outcome yet."""
+        with self._mutex:
+            row = self._db.execute(
+                "SELECT evidence FROM acceptances WHERE id = ?", (attempt_id,)
+            ).fetchone()
+        return None if row is None else row[0]
+
+    def stored(self, programme: str) -> tuple[int, int]:
+        """(minor units, count) of a programme's acceptances that have no final outcome."""
+        found = [a for a in self._stored() if a.programme == programme]
+        return sum(each.amount_minor for each in found), len(found)
+
+    def stored_by_programme(self) -> dict[str, Kept]:
+        """Of every programme of which something is stored: what, and since when."""
+        with self._mutex:
+            rows = self._db.execute(
+                "SELECT programme, currency, count(*), sum(amount_minor), min(sequence), "
+                "sum(state = 'held') "
+                "FROM attempts WHERE state IN ('accepted', 'accept_asked', 'provisional', 'held') "
+                "GROUP BY programme, currency"
+            ).fetchall()
+        return {
+            programme: Kept(currency, count, minor, self.record_at(first).occurred_at, held)
+            for programme, currency, count, minor, first, held in rows
+        }
+
+    def drawn_since(self, at: datetime) -> dict[str, int]:
+        """By currency: minor units of allotments that attempts took, or may have taken, and that a
+        ledger's word of `at` does not count yet."""
+        with self._mutex:
+            try:
+                rows = self._db.execute(
+                    "SELECT currency, sum(taken.amount_minor) FROM taken JOIN attempts USING (id) "
+                    "WHERE (allotment > 0 OR is_later) AND (decided_at IS NULL OR decided_at > ?) "
+                    "GROUP BY currency",
+                    (clock.to_text(at),),
+                ).fetchall()
+            except sqlite3.OperationalError:
+                # A journal that no till has opened since is looked at as it is.
+                if self.about().get("schema") == journal_file.FORMAT:
+                    raise
+                return {}
+        return dict(rows)
+
+    def _stored(self) -> list[Attempt]:
+        return self.attempts("accepted", "accept_asked", "provisional", "held")
+
+    def beyond_of(self, beneficiary: str, programme: str, since: datetime) -> int:
+        """Minor units that this till gave a beneficiary beyond a programme's allotments after
+        `since`; what was not booked counts too, for the goods are gone."""
+        with self._mutex:
+            row = self._db.execute(
+                "SELECT coalesce(sum(beyond_minor), 0) FROM acceptances JOIN attempts USING (id) "
+                "WHERE beneficiary = ? AND programme = ? AND accepted_at > ?",
+                (beneficiary, programme, clock.to_text(since)),
+            ).fetchone()
+        return int(row[0])
+
+    def taken_of(self, voucher: str, but: str | None = None) -> list[Taken]:
+        """What this till's attempts, `but` one, took or may have taken of a voucher."""
+        return self._taken("voucher = ? AND id != ?", voucher, but or "")
+
+    def taken_by(self, attempt_id: str) -> list[Taken]:
+        """What one attempt took, or may have taken."""
+        return self._taken("id = ?", attempt_id)
+
+    def _taken(self, where: str, *values: object) -> list[Taken]:
+        with self._mutex:
+            rows = self._db.execute(
+                "SELECT voucher, allotment, is_later, amount_minor, quantity, decided_at "
+                f"FROM taken WHERE {where} ORDER BY id, voucher, allotment, is_later",
+                values,
+            ).fetchall()
+        return [
+            Taken(
+                voucher,
+                allotment,
+                bool(later),
+                minor,
+                quantity,
+                None if at is None else clock.from_text(at),
+            )
+            for voucher, allotment, later, minor, quantity, at in rows
+        ]
+
+    def returned_allotments(self) -> frozenset[tuple[str, int]]:
+        """(voucher, number) of every allotment that this journal gave back."""
+        with self._mutex:
+            rows = self._db.execute("SELECT voucher, allotment FROM returned_allotments").fetchall()
+        return frozenset((voucher, number) for voucher, number in rows)
+
+    def wrong_pins(self, card: str) -> int:
+        """How many wrong PINs in a row were tried at this till without a network."""
+        with self._mutex:
+            row = self._db.execute("SELECT wrong FROM pin_tries WHERE card = ?", (card,)).fetchone()
+        return 0 if row is None else int(row[0])
 
     def first_use(self, visit: Visit) -> datetime | None:
         """When this till first used the token, if it did."""

@@ -185,15 +185,29 @@ def read_bound(text: object, record: Record, *, keys: Keys) -> Outcome:
     bound = (outcome.record_sha256, outcome.id, outcome.terminal, outcome.kind)
     if bound != (record.digest, record.id, record.terminal, record.kind):
         raise Malformed("answers another record", field="outcome")
-    if outcome.result in ("posted", "posted_short") and isinstance(record.content, Redeem):
-        agreed = (record.content.programme_minor, record.content.currency)
-        booked = outcome.amount_minor + outcome.shortfall_minor
-        # Of what vouchers cover nothing of, no currency is told.
-        if (booked, outcome.currency or agreed[1]) != agreed:
-            raise Malformed("posts another amount than the record's", field="outcome.amount_minor")
+    if isinstance(record.content, Redeem):
+        _check_sale(outcome, record.content)
     if outcome.result == "posted" and isinstance(record.content, Refund):
         _check_refund(outcome, record.content)
     return outcome
+
+
+def read_accepted(text: object, accept: Record, redeem: Redeem, *, keys: Keys) -> Outcome:
+    """As `read_bound`, of the acceptance of a sale: it posts that sale's amount or says what is
+    missing of it."""
+    outcome = read_bound(text, accept, keys=keys)
+    _check_sale(outcome, redeem)
+    return outcome
+
+
+def _check_sale(outcome: Outcome, redeem: Redeem) -> None:
+    if outcome.result not in ("posted", "posted_short"):
+        return
+    agreed = (redeem.programme_minor, redeem.currency)
+    booked = outcome.amount_minor + outcome.shortfall_minor
+    # Of what vouchers cover nothing of, no currency is told.
+    if (booked, outcome.currency or agreed[1]) != agreed:
+        raise Malformed("posts another amount than the record's", field="outcome.amount_minor")
 
 
 def read_undone(
@@ -237,14 +251,22 @@ def _moved(outcome: Outcome) -> dict[str, tuple[int, int]]:
 
 
 def read_result(
-    result: Mapping[str, object], record: Record, *, keys: Keys, sale: Outcome | None = None
+    result: Mapping[str, object],
+    record: Record,
+    *,
+    keys: Keys,
+    sale: Outcome | None = None,
+    accepted: Redeem | None = None,
 ) -> tuple[Outcome | None, str | None]:
     """The bound outcome in one result of `POST /v1/records`, or why there is none.
 
-    `sale`: of a void or refund of the till's own sale, the outcome that booked that.
+    `sale`: of a void or refund of the till's own sale, the outcome that booked that; `accepted`: of
+    an acceptance, what was sold.
     """
     if "outcome" in result:
         try:
+            if accepted is not None:
+                return read_accepted(result["outcome"], record, accepted, keys=keys), None
             if sale is None or sale.currency is None:
                 return read_bound(result["outcome"], record, keys=keys), None
             return read_undone(

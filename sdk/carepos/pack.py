@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from carepos import clock, durable, ids, jws, revocation, strict_json
+from carepos import clock, durable, ids, jws, money, revocation, strict_json
 from carepos.errors import Malformed
 from carepos.evidence import EvidenceKey
 from carepos.households import SEGMENTS
@@ -33,7 +33,8 @@ class Pack:
     """One verified pack. `issuers` maps `iss` to its keys; programmes and lists by their names.
 
     `issued_at` and `epoch` are its manifest's: a till never takes an older pack for a newer. One
-    that is not whole lost its households on this disk and is fetched again.
+    that is not whole lost its households on this disk and is fetched again. `allotted`: minor units
+    by currency that the allotments of all its households held together, None where it is not told.
     """
 
     sha256: str
@@ -49,6 +50,7 @@ class Pack:
     evidence_key: EvidenceKey | None = None
     households: PackHouseholds | None = None
     is_whole: bool = True
+    allotted: Mapping[str, int] | None = None
 
     def files(self) -> list[str]:
         """SHA-256 of every file that the pack consists of, its own first."""
@@ -196,7 +198,27 @@ def read(data: bytes, manifest: object, *, terminal: str, keys: Keys) -> Pack:
         if "evidence_key" in body
         else None,
         PackHouseholds.from_json(body["households"]) if "households" in body else None,
+        allotted=allotted_from_json(body["allotted"]) if "allotted" in body else None,
     )
+
+
+def allotted_to_json(allotted: Mapping[str, int]) -> list[dict[str, object]]:
+    """A pack's `allotted`, in order of currency."""
+    return [
+        {"currency": currency, "amount_minor": allotted[currency]} for currency in sorted(allotted)
+    ]
+
+
+def allotted_from_json(value: object, where: str = "pack.allotted") -> Mapping[str, int]:
+    """Minor units by currency. Raises Malformed."""
+    found: dict[str, int] = {}
+    for each in strict_json.array(value, where, high=200):
+        names = strict_json.exact_names(each, {"currency", "amount_minor"}, where=where)
+        currency = money.currency(names["currency"], f"{where}.currency")
+        if found and currency <= max(found):
+            raise Malformed("must be sorted, none twice", field=where)
+        found[currency] = strict_json.integer(names["amount_minor"], f"{where}.amount_minor")
+    return found
 
 
 def _issuer(value: object, as_of: datetime) -> tuple[str, IssuerKeys]:

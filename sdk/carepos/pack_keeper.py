@@ -128,15 +128,19 @@ class PackKeeper:
                 raise Malformed("is not the segment that the pack names", field="pack.households")
             yield data
 
+    @property
+    def has_households(self) -> bool:
+        """Whether the pack held is one with households for this journal."""
+        told = None if self.held is None else self.held.households
+        return told is not None and told.incarnation == self._incarnation and bool(told.segments)
+
     def household(self, iss: str, sub: str) -> Household | None:
         """What the pack holds of this beneficiary, if anything for this journal. Raises nothing:
         what does not open is not there."""
         held = self.held
-        if held is None or held.households is None:
+        if held is None or held.households is None or not self.has_households:
             return None
         told = held.households
-        if told.incarnation != self._incarnation or not told.segments:
-            return None
         key = HouseholdKey.of(iss, sub, terminal=self._terminal, incarnation=self._incarnation)
         data = pack.read_file(self._folder, told.segments[key.segment].sha256)
         try:

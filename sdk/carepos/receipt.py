@@ -18,7 +18,7 @@ from carepos.paper_text import scrub
 from carepos.product import Unit
 from carepos.strict_json import array, boolean, exact_names, integer, names_within
 
-ReceiptKind = Literal["REDEEMED", "PROVISIONAL", "REVERSED", "VOIDED", "REFUND"]
+ReceiptKind = Literal["REDEEMED", "PROVISIONAL", "REVERSED", "VOIDED", "REFUND", "DRILL"]
 Language = Literal["zh", "en", "zh+en"]
 Liability = Literal["programme", "merchant"]
 ActingWay = Literal["proxy", "witness"]
@@ -92,6 +92,7 @@ class Receipt:
     the parts and the total. `beneficiary_ref` is masked here. `liability` is needed when
     PROVISIONAL and shown only then. `qr_text` is printable ASCII, printed exactly, or empty for
     none. `acting` says that somebody came for the beneficiary or vouched for them, never who.
+    A DRILL shows no amounts, whatever is given.
     `sale_no` is the number of the sale that a REFUND is of, and needed then; `approved_by` the
     label of a second person who was asked.
     """

@@ -44,6 +44,8 @@ _WORDS: dict[str, tuple[str, str]] = {
     "REVERSED": ("已撤销", "REVERSED"),
     "VOIDED": ("已撤销", "VOIDED"),
     "REFUND": ("退货", "REFUND"),
+    "DRILL": ("演练", "DRILL"),
+    "not_valid": ("无效", "NOT VALID"),
     "copy": ("副本", "COPY"),
     "receipt_no": ("单号", "Receipt"),
     "terminal": ("终端", "Till"),
@@ -79,6 +81,10 @@ _WORDS: dict[str, tuple[str, str]] = {
     "reversed": ("本单已作废，爱心券未被使用。", "This sale is undone. The voucher was not used."),
     "voided": ("本单已撤销，券额已退回券中。", "This sale is void. The voucher has it back."),
     "refunded": ("券付部分已退回券中。", "What the voucher paid is on the voucher again."),
+    "drill": (
+        "这不是小票，没有出售任何商品。",
+        "This is no receipt. Nothing was sold and nothing was paid.",
+    ),
     "keep": ("请保存小票，凭单号可查询。", "Keep this slip; ask with its number."),
 }
 _UNITS: dict[str, tuple[str, str]] = {
@@ -104,6 +110,13 @@ class _Page:
         yield from self._head()
         yield self._rule()
         yield from self._facts()
+        if self.receipt.kind == "DRILL":
+            # Nothing on it may look as if it were worth something.
+            yield self._rule()
+            yield from self._sentence("drill", bold=True)
+            yield Row("")
+            yield from self._headline("not_valid")
+            return
         if self.receipt.lines:
             yield self._rule()
             yield from self._pair(self._word("items"), self._word("amount"))
@@ -124,6 +137,8 @@ class _Page:
         yield from self._centred(self.receipt.programme_name)
         yield Row("")
         yield from self._headline(self.receipt.kind)
+        if self.receipt.kind == "DRILL":
+            yield from self._headline("not_valid")
         if self.receipt.is_copy:
             yield Row("")
             yield from self._headline("copy")
@@ -257,9 +272,11 @@ class _Page:
     def _headline(self, key: str) -> Iterator[Row]:
         """What kind of slip this is, twice as large; white on black unless it is the usual kind."""
         unusual = key != "REDEEMED"
-        joined = " ".join(self._both(key))
+        # Whoever finds the slip of a drill must understand it.
+        spelled = _WORDS[key] if self.receipt.kind == "DRILL" else self._both(key)
+        joined = " ".join(spelled)
         room = self.columns // 2 - 2 * unusual
-        for part in (joined,) if text_width(joined) <= room else self._both(key):
+        for part in (joined,) if text_width(joined) <= room else spelled:
             text = f" {part} " if unusual else part
             yield Row(text, "center", "large", bold=True, inverse=unusual)
 

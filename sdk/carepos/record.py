@@ -36,6 +36,9 @@ ReversalReason = Literal["not_found", "cancelled", "goods_kept"]
 PLAIN: Final[tuple[Kind, ...]] = ("start", "day_report", "key_change")
 """Kinds that are no beneficiary's: their id is their own, in the terminal's bucket."""
 
+ALONE: Final[tuple[Kind, ...]] = (*PLAIN, "return_allotment")
+"""Kinds that are no sale's and change none."""
+
 _KIND = re.compile(r"[a-z_]{1,30}")
 
 _NAMES = frozenset(

@@ -1,18 +1,20 @@
-"""From a code held up to a holder: verified here, looked up at the ledger (docs/identity.md §4)."""
+"""From a code held up to a holder: verified here, looked up at the ledger (docs/identity.md §4), or
+in the pack where the ledger does not answer (docs/offline.md §6)."""
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
-from carepos import lookup, other_codes, pin, presentation, token, unknown_key
+from carepos import lookup, other_codes, pin, presentation, set_aside, token, unknown_key
 from carepos.client import Client
 from carepos.clock import Clock
 from carepos.errors import Malformed, NotDecided, Refused, TokenRefused, Unreachable
-from carepos.journal import Journal
-from carepos.journal_view import Visit
+from carepos.households import Household
+from carepos.journal_view import JournalView, Visit
 from carepos.keys import Keys
 from carepos.pack import Pack
 from carepos.pack_keeper import PackKeeper
@@ -27,8 +29,9 @@ from carepos.voucher import Voucher
 class Holder:
     """Who stands at the counter: the verified token, and what the ledger says they hold.
 
-    The token's text stays in memory only (INV-10) and is not in repr(). `acted` says, by programme,
-    what was paid before in redemptions that somebody made for this household.
+    Where it did not answer, `household` is what the pack says, as of when it was made. The token's
+    text and the PIN's proof stay in memory only (INV-10) and are not in repr(). `acted` says, by
+    programme, what was paid before in redemptions that somebody made for this household.
     """
 
     identity: IdentityToken
@@ -38,11 +41,19 @@ class Holder:
     as_of: datetime
     vouchers: tuple[Voucher, ...]
     acted: Mapping[str, Acted]
-    pin_proved: bool
+    pin_proof: str | None = field(default=None, repr=False)
+    household: Household | None = None
+
+    @property
+    def pin_proved(self) -> bool:
+        return self.pin_proof is not None
 
     def __repr__(self) -> str:
         return f"Holder({len(self.vouchers)} vouchers)"
 
+
+MAX_WRONG_PINS: Final = 5
+IMPATIENT_S: Final = 3.0
 
 _BY_THE_CLOCK = ("token_expired", "token_not_yet_valid", "holder_unproven")
 """What a code is refused as by a till whose clock is wrong, before the ledger hears of it."""
@@ -54,6 +65,12 @@ class Heard(Protocol):
     def __call__(self, signed: datetime, *, fresh: bool = False) -> None: ...
 
 
+class PinTried(Protocol):
+    """Counts a PIN that was tried without a network; wrong ones since the last right one."""
+
+    def __call__(self, card: str, *, right: bool) -> int: ...
+
+
 class Scanner:
     """Verifies codes with the keys of the pack and looks their holders up."""
 
@@ -63,7 +80,8 @@ class Scanner:
         terminal: str,
         keys: Keys,
         packs: PackKeeper,
-        journal: Journal,
+        journal: JournalView,
+        pin_tried: PinTried,
         client: Client,
         now: Clock,
         heard: Heard,
@@ -73,6 +91,7 @@ class Scanner:
         self._keys = keys
         self._packs = packs
         self._journal = journal
+        self._pin_tried = pin_tried
         self._client = client
         self._now = now
         self._heard = heard
@@ -83,13 +102,24 @@ class Scanner:
 
         Raises Refused (token_*, holder_unproven, pin_*, voucher_unknown) when the code is no good:
         TokenRefused with `looks_like` where it is something else;
-        NotDecided when the ledger refuses to look, Unreachable without an answer to be trusted.
+        NotDecided when the ledger refuses to look. Without an answer to be trusted what the pack
+        has counts: Refused (holder_not_in_pack), or Unreachable where it has no households.
         """
         identity, held = self._identified(scanned)
         proof = None
         if identity.needs_pin:
             proof = _pin_proof(held, identity, pin_entered)
-        answer, jti = self._look_up(held.text, proof)
+        try:
+            return self.look_up(identity, held.text, proof)
+        except (Unreachable, NotDecided) as error:
+            if not is_away(error):
+                raise
+            return self._in_pack(identity, held.text, proof, error)
+
+    def look_up(self, identity: IdentityToken, text: str, proof: str | None) -> Holder:
+        """What the ledger says that the holder of a verified token holds. Raises as `scan`, and
+        Unreachable without an answer to be trusted."""
+        answer, jti = self._look_up(text, proof)
         try:
             found = lookup.read(answer, request=jti, terminal=self._terminal, keys=self._keys)
         except Malformed as error:
@@ -99,14 +129,61 @@ class Scanner:
             self._packs.refresh()
         return Holder(
             identity,
-            held.text,
+            text,
             found.beneficiary,
             found.bucket,
             found.as_of,
             found.vouchers,
             found.acted,
-            pin_proved=proof is not None,
+            pin_proof=proof,
         )
+
+    def _in_pack(
+        self,
+        identity: IdentityToken,
+        text: str,
+        proof: str | None,
+        error: Unreachable | NotDecided,
+    ) -> Holder:
+        """The holder as the pack knows them; `error` says why the ledger was not asked."""
+        held = self._packs.held
+        if held is None or not self._packs.has_households:
+            raise error
+        household = self._packs.household(identity.iss, identity.sub)
+        if household is None or held.households is None:
+            raise Refused(Refusal("holder_not_in_pack"))
+        if proof is not None:
+            self._check_pin(identity, household, proof)
+        taken = [t for v in household.vouchers for t in self._journal.taken_of(v.voucher)]
+        vouchers = set_aside.vouchers_of(household, held.households.kinds, taken, held.issued_at)
+        return Holder(
+            identity,
+            text,
+            household.beneficiary,
+            household.bucket,
+            held.issued_at,
+            vouchers,
+            {},
+            pin_proof=proof,
+            household=household,
+        )
+
+    def _check_pin(self, identity: IdentityToken, household: Household, proof: str) -> None:
+        """As the ledger counts them, but at this till alone: with every card that is not locked in
+        the pack, five wrong ones in a row."""
+        card = identity.jti_sha256
+        verifier = household.verifier_of(card)
+        if verifier is None:
+            # Locked, or given out after the pack was made.
+            raise Refused(Refusal("holder_not_in_pack"))
+        if self._journal.wrong_pins(card) >= MAX_WRONG_PINS:
+            raise Refused(Refusal("pin_locked"))
+        right = hmac.compare_digest(pin.verifier(proof)[: len(verifier)], verifier)
+        wrong = self._pin_tried(card, right=right)
+        if wrong >= MAX_WRONG_PINS:
+            raise Refused(Refusal("pin_locked"))
+        if wrong:
+            raise Refused(Refusal("pin_wrong"), tries_left=MAX_WRONG_PINS - wrong)
 
     def identify(self, scanned: str) -> IdentityToken:
         """Whom this code names, as far as this till can tell by itself; the ledger is not asked.
@@ -187,15 +264,26 @@ class Scanner:
         if identity.revoked:
             raise Refused(Refusal("token_revoked"))
 
+    def _patience_s(self) -> float | None:
+        """A family that can be served by the pack does not wait long, each time anew, for a ledger
+        that did not answer the call before. None: as long as for any call."""
+        is_away = not self._client.answered
+        return IMPATIENT_S if is_away and self._packs.has_households else None
+
     def _look_up(self, text: str, proof: str | None) -> tuple[object, str]:
         try:
-            return self._client.look_up(text, proof)
+            return self._client.look_up(text, proof, deadline_s=self._patience_s())
         except NotDecided as error:
             # A lookup decides nothing, so this much of an unsigned answer may be believed.
             kind = BY_CODE.get(error.code)
             if kind is not None and kind.answer == "outcome":
                 raise Refused(Refusal(error.code), tries_left=error.tries_left) from None
             raise
+
+
+def is_away(error: Unreachable | NotDecided) -> bool:
+    """Whether this is no answer of a ledger that works: what it refuses to do it refuses."""
+    return isinstance(error, Unreachable) or error.status >= 500 or error.status == 429
 
 
 def _presented(scanned: str) -> Presentation:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from carepos import ids, taken_back
+from carepos import ids, outcome, taken_back
 from carepos.errors import Malformed
 from carepos.journal_view import Attempt, JournalView
 from carepos.keys import KeySet
@@ -23,7 +23,7 @@ from carepos.taken_back import TakenBack
 def is_confirmed(sale: Attempt) -> bool:
     """Whether the goods left; of a sale that was voided later they came back."""
     state: str = sale.state
-    return state in ("confirmed", "voided")
+    return state in ("confirmed", "voided", "short")
 
 
 @dataclass(slots=True)
@@ -99,7 +99,7 @@ class Booking:
     programme: str
     currency: str
     sale: Attempt | None = None
-    amount_minor: int = 0  # what the signed record asked the programme to pay
+    amount_minor: int = 0  # what the signed record asks the programme to pay, less what it need not
     void: TakenBack | None = None
     refund: TakenBack | None = None  # of whatever sale; this is its own number
     number: str | None = None  # the receipt number, where the till's own is known
@@ -179,10 +179,10 @@ class Sides:
         for each in written:
             if (each.terminal, each.incarnation) != own or each.id not in attempts:
                 raise Malformed("holds a record that is not of this journal", field=own[0])
-            self._take_sale(each, attempts[each.id])
+            self._take_sale(journal, each, attempts[each.id])
         self.last[own] = written[-1].sequence if written else 0
 
-    def _take_sale(self, written: Record, sale: Attempt) -> None:
+    def _take_sale(self, journal: JournalView, written: Record, sale: Attempt) -> None:
         redeem = written.redeem
         booking = self._booking(
             written.terminal,
@@ -191,12 +191,29 @@ class Sides:
             redeem.programme,
             redeem.currency,
         )
-        booking.sale, booking.amount_minor = sale, redeem.programme_minor
+        booking.sale = sale
+        booking.amount_minor = redeem.programme_minor - self._merchants_loss(journal, sale)
         self._sales[written.terminal, written.id] = booking
         if is_confirmed(sale):
             sums = self._sum(redeem.programme, redeem.currency)
             sums.till_count += 1
-            sums.till_minor += redeem.programme_minor
+            sums.till_minor += booking.amount_minor
+
+    def _merchants_loss(self, journal: JournalView, sale: Attempt) -> int:
+        """What vouchers did not cover of a sale made without the ledger, at the merchant's risk, by
+        the ledger's signed word."""
+        try:
+            accepted = journal.record_of(sale, "accept_offline")
+        except KeyError:
+            return 0
+        for text in journal.outcomes_of(accepted.sequence):
+            try:
+                found = outcome.read_bound(text, accepted, keys=self._keys)
+            except Malformed:
+                continue  # not the ledger's word: as if it were not there
+            if found.liability == "merchant":
+                return found.shortfall_minor
+        return 0
 
     def _take_batch(self, batch: Batch) -> None:
         manifest = batch.manifest

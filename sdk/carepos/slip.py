@@ -10,7 +10,7 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
@@ -19,6 +19,7 @@ from carepos.basket import Entry
 from carepos.enrolment import Enrolment
 from carepos.errors import Malformed
 from carepos.keys import unb64
+from carepos.offline_rule import Liability
 from carepos.outcome import Outcome
 from carepos.product import Unit
 from carepos.record import Record
@@ -57,10 +58,12 @@ def draft(
     paper: Paper,
     *,
     acting: receipt.ActingWay | None = None,
+    liability: Liability | None = None,
 ) -> dict[str, Any]:
     """The REDEEMED receipt of an intent as a JSON object; printed only once it is confirmed.
 
-    `acting`: in which way somebody acts for the beneficiary, if somebody does.
+    `acting`: in which way somebody acts for the beneficiary, if somebody does. With a `liability`
+    it is PROVISIONAL: accepted without the ledger, and printed at once.
     """
     number = ids.receipt_no(shop.terminal_no, written.sequence)
     redeem = written.redeem
@@ -78,7 +81,8 @@ def draft(
     )
     used = {entry.voucher for entry in proposal.allocation}
     made = receipt.Receipt(
-        kind="REDEEMED",
+        kind="REDEEMED" if liability is None else "PROVISIONAL",
+        liability=liability,
         language=paper.language,
         merchant_name=shop.merchant_name,
         store_name=shop.store_name,
@@ -105,12 +109,19 @@ def draft(
     return receipt.to_json_object(made)
 
 
+def provisional(drafted: dict[str, Any], liability: Liability) -> dict[str, Any]:
+    """The PROVISIONAL slip of a sale that was begun with the ledger and accepted without it."""
+    return {**drafted, "kind": "PROVISIONAL", "liability": liability}
+
+
 def with_outcome(drafted: dict[str, Any], posted: Outcome) -> dict[str, Any]:
-    """The same slip with the balances that the ledger stated after posting.
+    """The REDEEMED slip, with the balances that the ledger stated after posting.
 
     An outcome that names other vouchers, as far as can be seen by number and unit, leaves the
     drafted balances: the sale is posted all the same, and a receipt must never stand in its way.
     """
+    if drafted.get("kind") == "PROVISIONAL":
+        drafted = {**drafted, "kind": "REDEEMED", "liability": None}
     by_voucher = sorted(posted.vouchers, key=lambda state: state.voucher)
     if [state.unit for state in by_voucher] != [shown["unit"] for shown in drafted["balances"]]:
         return drafted
@@ -125,6 +136,30 @@ def with_outcome(drafted: dict[str, Any], posted: Outcome) -> dict[str, Any]:
         for shown, state in zip(drafted["balances"], by_voucher, strict=True)
     ]
     return {**drafted, "balances": balances}
+
+
+def drill(shop: Enrolment, paper: Paper, at: datetime) -> receipt.Receipt:
+    """The slip of a drill: it has no number, no amount and no code."""
+    return receipt.Receipt(
+        kind="DRILL",
+        language=paper.language,
+        merchant_name=shop.merchant_name,
+        store_name=shop.store_name,
+        programme_name="",
+        terminal_no=f"{shop.terminal_no:04d}",
+        receipt_no="",
+        occurred_at=at,
+        utc_offset_minutes=_offset_minutes(at, paper),
+        zone_name=paper.zone,
+        cashier="",
+        beneficiary_ref="",
+        currency="CNY",
+        lines=(),
+        programme_minor=0,
+        beneficiary_minor=0,
+        other_tender_minor=0,
+        total_minor=0,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +313,11 @@ def receipt_code(digest: str) -> str:
 
 
 def _utc_offset_minutes(written: Record, paper: Paper) -> int:
-    offset = written.occurred_at.astimezone(ZoneInfo(paper.zone)).utcoffset() or timedelta()
+    return _offset_minutes(written.occurred_at, paper)
+
+
+def _offset_minutes(at: datetime, paper: Paper) -> int:
+    offset = at.astimezone(ZoneInfo(paper.zone)).utcoffset() or timedelta()
     return int(offset.total_seconds()) // 60
 
 

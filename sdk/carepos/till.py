@@ -31,11 +31,14 @@ from carepos import (
     outcome,
     pack,
     rules,
+    set_aside,
     signed_time,
     slip,
     token,
     undo,
 )
+from carepos.acceptance import AcceptOffline
+from carepos.acceptor import Acceptor
 from carepos.attempt import Event, State
 from carepos.basket import Line, lines_from_json
 from carepos.client import Client, Transport
@@ -56,20 +59,23 @@ from carepos.errors import (
     NotDecided,
     Refused,
     Unreachable,
+    WrongState,
 )
+from carepos.forwarder import Forwarder, Parcel
 from carepos.ids import RandomBytes
-from carepos.journal import Journal
+from carepos.journal import Accepting, Journal
 from carepos.journal_view import Attempt, JournalView, Undo, Visit
 from carepos.key_change import KeyChanger, KeyState
 from carepos.keys import Keys, SigningKey
 from carepos.ledger_keys import LedgerKeyKeeper
+from carepos.offline_rule import Liability
 from carepos.outcome import HeldReason, Outcome
 from carepos.pack import Pack
 from carepos.pack_keeper import PackKeeper
-from carepos.record import PLAIN, DayReport, Record, Redeem, envelope
+from carepos.record import ALONE, DayReport, Record, Redeem, envelope
 from carepos.refusals import Refusal
 from carepos.rules import Acted, Proposal, Situation
-from carepos.scan import Holder, Scanner
+from carepos.scan import Holder, Scanner, is_away
 from carepos.token import IdentityToken
 from carepos.undo import RefundReason, ReturnedLine, Sold, VoidReason
 from carepos.unknown_key import may_ask
@@ -78,7 +84,6 @@ from carepos.uptime import system as system_uptime
 from carepos.voucher import Programme
 
 SOFTWARE = "carepos/0.1.0"
-MAX_BATCH = 200
 
 Reached = Callable[[str], None]
 """Told the name of each point in a redemption's life as it is passed. The default does nothing;
@@ -93,12 +98,21 @@ def pass_by(_: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A proposal for one programme, to be shown before anything is taken."""
+    """A proposal for one programme, to be shown before anything is taken.
+
+    `liability`: of one that was made without the ledger, who bears the loss if it turns out bad.
+    """
 
     holder: Holder
     programme: Programme
     situation: Situation
     proposal: Proposal
+    liability: Liability | None = None
+
+    @property
+    def presentment(self) -> Literal["online", "offline"]:
+        """Whether the ledger was asked about the holder, or the pack."""
+        return "online" if self.holder.household is None else "offline"
 
     @property
     def refusal(self) -> Refusal | None:
@@ -117,6 +131,7 @@ class Sale:
 
     `message` is the cashier's sentence; only `state == "confirmed"` means REDEEMED. `next_try_at`:
     when the till by itself asks or sends again, None where it waits for nobody or for a person.
+    `liability`: of a sale without the ledger's word, who bears the loss if it turns out bad.
     `held` says why the ledger keeps it for a person to decide.
     """
 
@@ -128,6 +143,7 @@ class Sale:
     refusal: Refusal | None
     problem: str | None
     next_try_at: datetime | None = None
+    liability: Liability | None = None
     held: HeldReason | None = None
 
     def message(self, language: str = "zh") -> str:
@@ -186,6 +202,7 @@ class Till:
         disk: DiskRoom,
         reached: Reached,
         paper: slip.Paper,
+        random_bytes: RandomBytes = os.urandom,
         software: str = SOFTWARE,
     ) -> None:
         self.folder = folder
@@ -199,6 +216,7 @@ class Till:
         self._asked_time_at: datetime | None = None
         client.on_skew = self._skewed
         self._reached = reached
+        self._random_bytes = random_bytes
         self._paper = paper
         self._ledger_keys = LedgerKeyKeeper(
             held=self._enrolled.ledger_keys,
@@ -207,7 +225,8 @@ class Till:
             now=lambda: self._now(),
         )
         self._keys: Keys = self._ledger_keys.find
-        self._tokens: dict[str, str] = {}
+        self._offers: dict[str, Offer] = {}
+        self._accepting = threading.Lock()
         self._working: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._mutex = threading.Lock()
         self._packs = PackKeeper(
@@ -235,6 +254,7 @@ class Till:
             keys=self._keys,
             packs=self._packs,
             journal=journal,
+            pin_tried=journal.pin_tried,
             client=client,
             now=ratchet.now,
             heard=self._heard,
@@ -249,8 +269,18 @@ class Till:
             now=lambda: self._now(),
             reached=lambda point: self._reached(point),
             paper=paper,
-            keep_plain=self._keep_plain,
+            forward=self._forward,
             heard=self._heard,
+        )
+        self._forwarder = Forwarder(client, reached=lambda point: self._reached(point))
+        self._acceptor = Acceptor(
+            journal,
+            self._packs,
+            ratchet,
+            enrolled=lambda: self.enrolment,
+            reached=lambda point: self._reached(point),
+            advance=self._advance,
+            read=self._read_result,
         )
 
     # ── beginning and ending ───────────────────────────────────────────────────────────────────
@@ -352,6 +382,7 @@ class Till:
             disk=room,
             reached=reached,
             paper=paper or slip.Paper(),
+            random_bytes=random_bytes,
             software=software,
         )
 
@@ -486,15 +517,32 @@ class Till:
         if refusal is not None:
             nothing = rules.nothing(situation, refusal)
             return Offer(holder, programme, situation, nothing)
+        if holder.household is not None:
+            return self._offline_offer(holder, programme, situation)
         return Offer(holder, programme, situation, rules.propose(situation))
+
+    def _offline_offer(self, holder: Holder, programme: Programme, situation: Situation) -> Offer:
+        """As without a ledger: the same rules over what this till may give by itself."""
+        try:
+            situation = self._acceptor.situation(holder, programme, situation)
+            proposal = rules.propose(situation)
+            if proposal.refusal is not None or not proposal.allocation:
+                return Offer(holder, programme, situation, proposal)
+            accepting = self._acceptor.accepting(holder, programme, situation, proposal.allocation)
+        except Refused as refused:
+            nothing = rules.nothing(situation, refused.refusal)
+            return Offer(holder, programme, situation, nothing)
+        return Offer(holder, programme, situation, proposal, accepting.liability)
 
     # ── redeem ─────────────────────────────────────────────────────────────────────────────────
 
     def redeem(self, offer: Offer, *, checkout: str, cashier: str) -> Sale:
         """Redeem what was offered and accepted: exactly once per `checkout`, however often called.
 
-        Returns confirmed, refused or unknown; goods may leave only on confirmed. A checkout that
-        already has a live attempt gets that attempt's state, and nothing is sent twice.
+        Returns confirmed, refused or unknown; or accepted, of an offer that was made without the
+        ledger. Goods may leave only on confirmed or accepted; of an accepted one `answer_goods`
+        says that they did, once the cashier has seen it. A checkout that already has a live attempt
+        gets that attempt's state, and nothing is sent twice.
         Raises Refused when the offer redeems nothing, DiskFull, JournalClosed, Malformed.
         """
         with self._one_at_a_time(checkout):
@@ -505,8 +553,10 @@ class Till:
                 raise Refused(offer.refusal)
             if self.disk.room().state == "full":
                 raise DiskFull("there is no room on the disk for a new sale")
+            if offer.presentment == "offline" and not self._is_back(offer):
+                return self._redeem_offline(offer, checkout, cashier)
             begun, written = self._write_intent(offer, checkout, cashier)
-            self._tokens[begun.id] = offer.holder.text
+            self._offers[begun.id] = offer
             self._reached("intent_written")
             try:
                 return self._send_sale(begun, written)
@@ -517,6 +567,12 @@ class Till:
                     self.journal.advance(begun.id, "no_answer")
                 raise
 
+    def give_back(self, holder: Holder) -> int:
+        """Give back what this till still has set aside for a holder, so that it can be used
+        elsewhere; of how many allotments. `settle` sends it. Raises JournalClosed."""
+        with self._accepting:
+            return self._acceptor.give_back(holder)
+
     def retry(self, checkout: str) -> Sale:
         """Ask again about a sale whose outcome is unknown; send the same record if need be.
 
@@ -524,12 +580,89 @@ class Till:
         """
         with self._one_at_a_time(checkout):
             latest = self._latest(checkout)
-            if latest.state in attempt.ASKS_LEDGER:
-                latest, problem = self._ask(latest)
-                if latest.state == "unknown" and latest.id in self._tokens and problem is None:
-                    return self._send_sale(latest, self.journal.record_of(latest))
-                return self._sale(latest, problem)
+            return self._retried(latest)
+
+    def _retried(self, latest: Attempt) -> Sale:
+        if latest.state not in attempt.ASKS_LEDGER:
             return self._sale(latest)
+        latest, problem = self._ask(latest)
+        if latest.state == "unknown" and latest.id in self._offers and problem is None:
+            return self._send_sale(latest, self.journal.record_of(latest))
+        return self._sale(latest, problem)
+
+    def accept(self, checkout: str) -> Sale:
+        """Let a sale whose outcome is unknown go out of the door without the ledger's word, where
+        the rules allow it. Asks once more first; once written it can't be taken back.
+
+        Raises Refused where it may not (offline_not_allowed, holder_not_in_pack, pack_stale,
+        floor_limit, …), WrongState when there is nothing to accept or the till was restarted since,
+        DiskFull, KeyError.
+        """
+        with self._one_at_a_time(checkout):
+            sale = self._retried(self._latest(checkout))
+            latest = self._latest(checkout)
+            if latest.state in attempt.FINAL | attempt.STORED:
+                return sale
+            offer = self._offers.get(latest.id)
+            if latest.state != "unknown" or offer is None:
+                raise WrongState(latest.state, "accept_chosen")
+            if self.disk.room().state == "full":
+                raise DiskFull("there is no room on the disk for a new sale")
+            with self._accepting:
+                accepting = self._accept_anew(offer, latest.id)
+                drafted = slip.provisional(latest.slip, accepting.liability)
+                accepted = self.journal.advance(
+                    latest.id, "accept_chosen", slip=drafted, accepting=accepting
+                )
+            self._accepted(accepted)
+            return self._sale(accepted)
+
+    def can_accept(self, checkout: str) -> bool:
+        """Whether `accept` would let the newest attempt go now, as far as can be told without
+        asking the ledger. Raises KeyError."""
+        latest = self._latest(checkout)
+        offer = self._offers.get(latest.id)
+        if latest.state != "unknown" or offer is None:
+            return False
+        try:
+            self._accept_anew(offer, latest.id)
+        except Refused:
+            return False
+        return True
+
+    def _accept_anew(self, offer: Offer, own: str | None = None) -> Accepting:
+        return self._acceptor.accepting(
+            offer.holder, offer.programme, offer.situation, offer.proposal.allocation, own=own
+        )
+
+    def _accepted(self, sale: Attempt) -> None:
+        self._offers.pop(sale.id, None)
+        self._reached("acceptance_written")
+
+    def _is_back(self, offer: Offer) -> bool:
+        """Of some sales of a till without a network, drawn at random, the ledger is asked about the
+        holder once more: whether it answered. Raises Refused, NotDecided for what it says of them.
+        """
+        rule = offer.programme.offline
+        drawn = int.from_bytes(self._random_bytes(4), "big") * 1000 >> 32
+        if rule is None or drawn >= rule.online_permille:
+            return False
+        holder = offer.holder
+        try:
+            self._scanner.look_up(holder.identity, holder.text, holder.pin_proof)
+        except (Unreachable, NotDecided) as error:
+            if not is_away(error):
+                raise
+            return False
+        return True
+
+    def _redeem_offline(self, offer: Offer, checkout: str, cashier: str) -> Sale:
+        """Intent and acceptance in one write."""
+        with self._accepting:
+            accepting = self._accept_anew(offer)
+            begun, _ = self._write_intent(offer, checkout, cashier, accepting)
+        self._accepted(begun)
+        return self._sale(begun)
 
     def cancel(self, checkout: str) -> Sale:
         """Reverse a sale whose outcome is unknown. Can't be taken back once written.
@@ -541,20 +674,28 @@ class Till:
             return self._settle_one(reversing)
 
     def answer_goods(self, checkout: str, *, handed_over: bool) -> Sale:
-        """The cashier's answer about a sale that was booked while the till was down.
+        """Whether the goods left, of a sale that was accepted without the ledger, or that was
+        booked while the till was down.
 
+        An accepted one goes up when they did; when they did not, a void goes up behind it.
         Raises WrongState when nobody asked, KeyError.
         """
         event: Event = "goods_handed_over" if handed_over else "goods_kept"
         with self._one_at_a_time(checkout):
             latest = self._latest(checkout)
+            if not handed_over and latest.state in ("accepted", "accept_asked"):
+                cashier = self.journal.record_of(latest).redeem.cashier
+                self._corrector.void(latest, cashier=cashier, reason="goods_kept", approved_by=None)
+                return self._sale(self.journal.attempt(latest.id))
             return self._settle_one(self.journal.advance(latest.id, event))
 
     def status(self, checkout: str) -> Sale:
         """Where the sale's newest attempt stands. Raises KeyError for one never seen."""
         return self._sale(self._latest(checkout))
 
-    def _write_intent(self, offer: Offer, checkout: str, cashier: str) -> tuple[Attempt, Record]:
+    def _write_intent(
+        self, offer: Offer, checkout: str, cashier: str, accepting: Accepting | None = None
+    ) -> tuple[Attempt, Record]:
         identity, situation = offer.holder.identity, offer.situation
         content = Redeem(
             checkout=ids.label(checkout, "checkout"),
@@ -579,31 +720,47 @@ class Till:
                 self.enrolment,
                 self._paper,
                 acting=None if identity.acting is None else identity.acting.way,
+                liability=None if accepting is None else accepting.liability,
             )
 
+        plan = None
+        if accepting is None:
+            plan = self._acceptor.planned(offer.holder, offer.programme, content.allocation)
         used = {entry.voucher for entry in content.allocation}
         terms = {v: t for v in sorted(used) if (t := situation.vouchers[v].terms) is not None}
         return self.journal.write_intent(
-            content, bucket=offer.holder.bucket, visit=visit, slip=make_slip, terms=terms
+            content,
+            bucket=offer.holder.bucket,
+            visit=visit,
+            slip=make_slip,
+            terms=terms,
+            taken=() if plan is None else set_aside.planned(plan),
+            accepting=accepting,
         )
 
     def _send_sale(self, sale: Attempt, written: Record) -> Sale:
         """Send the intent with whatever must go before it; read one outcome."""
-        waiting = self.journal.unanswered(*PLAIN)
-        first = [each for each in waiting if each.sequence < written.sequence][: MAX_BATCH - 1]
-        items = [envelope(each) for each in first]
-        items.append(envelope(written, self._tokens.get(sale.id)))
-        self._reached("before_send")
-        try:
-            results = self._client.send(items)
-        except Unreachable as error:
-            return self._no_answer(sale, str(error))
-        except NotDecided as error:
-            return self._no_answer(sale, str(error))
-        for each, result in zip(first, results, strict=False):
-            self._keep_plain(each, result)
-        self._reached("answer_read")
-        return self._apply(sale, written, results[-1])
+        done: list[Sale] = []
+
+        def opened(results: Sequence[Mapping[str, Any]]) -> None:
+            self._reached("answer_read")
+            done.append(self._apply(sale, written, results[0]))
+
+        own = Parcel(
+            (written,),
+            (envelope(written, self._token_of(sale)),),
+            opened,
+            lambda problem: done.append(self._no_answer(sale, problem)),
+        )
+        self._forwarder.forward(
+            lambda: [*(p for p in self._waiting() if p.sequence < written.sequence), own]
+        )
+        return done[-1]
+
+    def _token_of(self, sale: Attempt) -> str | None:
+        """The scanned code, while it is in memory."""
+        offer = self._offers.get(sale.id)
+        return None if offer is None else offer.holder.text
 
     def _apply(self, sale: Attempt, written: Record, result: Mapping[str, Any]) -> Sale:
         found, problem = self._read_result(written, result)
@@ -614,7 +771,7 @@ class Till:
     def _advance(self, sale: Attempt, found: Outcome) -> Attempt:
         event = attempt.event_of(found)
         final = None
-        if event == "sale_posted" and attempt.step(sale.state, event).to in (
+        if event in ("sale_posted", "accept_posted") and attempt.step(sale.state, event).to in (
             "confirmed",
             "goods_asked",
         ):
@@ -622,7 +779,7 @@ class Till:
         moved = self.journal.advance(sale.id, event, outcome=found, slip=final)
         self._reached("outcome_written")
         if moved.state not in ("open", "unknown"):
-            self._tokens.pop(sale.id, None)
+            self._offers.pop(sale.id, None)
         return moved
 
     def _no_answer(self, sale: Attempt, problem: str | None) -> Sale:
@@ -667,7 +824,7 @@ class Till:
         sale = self._latest(checkout)
         held = self._packs.held
         programme = None if held is None else held.programmes.get(sale.programme)
-        if sale.state != "confirmed" or programme is None:
+        if sale.state not in attempt.BOOKED | attempt.STORED or programme is None:
             return None
         mine = self.journal.undos_of(self.enrolment.terminal, sale.id)
         if any(each.state != "refused" for each in mine):
@@ -748,18 +905,22 @@ class Till:
         """
         if due_only and self._client.quiet_s():
             return []
-        if not self._go_on_changing():
-            self._send_plain()
+        self._go_on_changing()
+        problems = self._forward(undos=False)
         settled = []
         for unfinished in self._due() if due_only else self.journal.unfinished():
             with self._one_at_a_time(unfinished.checkout):
                 # Another thread may have moved it since the list was made.
-                settled.append(self._settle_one(self.journal.attempt(unfinished.id)))
+                settled.append(
+                    self._settle_one(
+                        self.journal.attempt(unfinished.id), problems.get(unfinished.sequence)
+                    )
+                )
             if due_only and settled[-1].problem is not None and not self._client.answered:
                 return settled
         # Last: an undo is decided only when all before it is.
-        if not due_only or self._is_undo_due():
-            self._corrector.settle()
+        if self.journal.undos("waiting") and (not due_only or self._is_undo_due()):
+            self._forward()
         return settled
 
     def quiet_s(self) -> float:
@@ -802,13 +963,16 @@ class Till:
         quiet_s = self._client.quiet_s()
         return at if at is None or not quiet_s else max(at, now + timedelta(seconds=quiet_s))
 
-    def _settle_one(self, unfinished: Attempt) -> Sale:
+    def _settle_one(self, unfinished: Attempt, problem: str | None = None) -> Sale:
         """Follow the table as far as the network allows."""
-        problem: str | None = None
         for _ in range(4):  # query, reversal, fill: no attempt needs more steps
             state = unfinished.state
             if state in attempt.ASKS_LEDGER:
                 unfinished, problem = self._ask(unfinished)
+            elif state == "held":
+                # Who is held may read nothing: sent again, it is answered with what people decided.
+                problem = self._forward_again(unfinished)
+                unfinished = self.journal.attempt(unfinished.id)
             elif state in ("reversing", "filling"):
                 kind: Literal["reversal", "redeem"] = (
                     "reversal" if state == "reversing" else "redeem"
@@ -831,7 +995,8 @@ class Till:
             answers, jti = self._client.ask(sale.id)
         except (Unreachable, NotDecided) as error:
             return self.journal.advance(sale.id, "no_answer"), str(error)
-        for answer in answers:
+        # Oldest first: of one that was held the newest word counts.
+        for answer in reversed(answers):
             try:
                 found = outcome.read_bound(answer, written, keys=self._keys)
             except Malformed:
@@ -866,24 +1031,47 @@ class Till:
         self, written: Record, result: Mapping[str, Any]
     ) -> tuple[Outcome | None, str | None]:
         """The bound outcome in a result, or why there is none."""
-        found, problem = outcome.read_result(result, written, keys=self._keys)
+        accepted = None
+        if written.kind == "accept_offline":
+            accepted = self.journal.record_of(self.journal.attempt(written.id)).redeem
+        found, problem = outcome.read_result(result, written, keys=self._keys, accepted=accepted)
         if found is not None:
             self._heard(found.recorded_at)
         return found, problem
 
+    def _forward(self, through: int | None = None, *, undos: bool = True) -> dict[int, str]:
+        """Send what is stored, up to this number where one is given; by number, why one is not
+        decided. `undos`: voids and refunds too, which wait for all before them."""
+
+        def waiting() -> list[Parcel]:
+            found = self._waiting(undos=undos)
+            return [each for each in found if through is None or each.sequence <= through]
+
+        return self._forwarder.forward(waiting)
+
+    def _forward_again(self, held: Attempt) -> str | None:
+        parcel = self._acceptor.parcel(held)
+        return self._forwarder.forward(lambda: [parcel]).get(parcel.sequence)
+
+    def _waiting(self, *, undos: bool = True) -> list[Parcel]:
+        """What the ledger may not have: records that are nobody's redemption, sales that left
+        without its word, what takes sales back."""
+        plain = [self._plain_parcel(each) for each in self.journal.unanswered(*ALONE)]
+        taking_back = self._corrector.waiting() if undos else []
+        return [*plain, *self._acceptor.waiting(), *taking_back]
+
+    def _plain_parcel(self, written: Record) -> Parcel:
+        return Parcel(
+            (written,),
+            (envelope(written),),
+            lambda results: self._keep_plain(written, results[0]),
+        )
+
     def _send_plain(self) -> str | None:
-        """Send the records that are nobody's redemption; why not, if one was not accepted."""
-        problem: str | None = None
-        waiting = self.journal.unanswered(*PLAIN)
-        for at in range(0, len(waiting), MAX_BATCH):
-            batch = waiting[at : at + MAX_BATCH]
-            try:
-                results = self._client.send([envelope(each) for each in batch])
-            except (Unreachable, NotDecided) as error:
-                return str(error)
-            for each, result in zip(batch, results, strict=True):
-                problem = self._keep_plain(each, result) or problem
-        return problem
+        """Send all that is stored; why not, if one that is nobody's redemption was not accepted."""
+        problems = self._forward(undos=False)
+        waiting = [each.sequence for each in self.journal.unanswered(*ALONE)]
+        return next((problems[each] for each in reversed(waiting) if each in problems), None)
 
     def _keep_plain(self, written: Record, result: Mapping[str, Any]) -> str | None:
         found, problem = self._read_result(written, result)
@@ -962,11 +1150,11 @@ class Till:
 
     def _sale(self, of: Attempt, problem: str | None = None) -> Sale:
         refusal = None
-        if of.state == "refused":
+        if of.state in ("refused", "exception"):
             for text in self.journal.outcomes_of(of.sequence):
                 refusal = outcome.read_any(text, keys=self._keys).refusal or refusal
         held = None
-        if of.state in ("unknown", "interrupted", "filling"):
+        if of.state in ("unknown", "interrupted", "filling", "held"):
             held = self._held(self.journal.record_of(of))
         elif of.state == "reversing":
             held = self._held(self.journal.record_of(of, "reversal"))
@@ -979,8 +1167,15 @@ class Till:
             refusal,
             problem,
             self.next_try_of(of),
+            self._liability(of),
             held,
         )
+
+    def _liability(self, of: Attempt) -> Liability | None:
+        if of.state not in attempt.STORED | {"short", "exception"}:
+            return None
+        content = self.journal.record_of(of, "accept_offline").content
+        return content.liability if isinstance(content, AcceptOffline) else None
 
     def _held(self, written: Record) -> HeldReason | None:
         return holding.reason_of(self.journal.outcomes_of(written.sequence), keys=self._keys)

@@ -254,11 +254,18 @@ class Sold:
 
 
 def void_refusal(
-    sold: Sold, programme: Programme, *, occurred_at: datetime, now: datetime
+    sold: Sold,
+    programme: Programme,
+    *,
+    occurred_at: datetime,
+    now: datetime,
+    reason: VoidReason = "other",
 ) -> Refusal | None:
     """Why this sale can't be voided any more. `now` is the ledger's clock, or the till's."""
     if sold.undone or sold.refunded:
         return Refusal("already_undone")
+    if sold.accepted_offline and reason == "goods_kept":
+        return None  # found when the till was started again, however much later that was
     window = timedelta(seconds=programme.undo_window_s)
     if occurred_at - sold.occurred_at >= window:
         return Refusal("void_too_late")

@@ -129,6 +129,17 @@ def test_half_of_a_voucher_is_set_aside_for_the_till_that_asks(shop: Shop) -> No
     assert shop.rig.balance(holder.voucher) == (6_000, 0, 0)
 
 
+def test_the_pack_tells_what_is_set_aside_in_all(shop: Shop) -> None:
+    """What the allotments hold together when it is made, by currency: less what was drawn on them;
+    nothing of other tills'. It says nothing of a household."""
+    first, _ = shop.at_home(), shop.at_home()
+    assert shop.pack()["allotted"] == [{"currency": "CNY", "amount_minor": 12_000}]
+    shop.pay(first, 8_000)  # 6000 were open
+    [told] = shop.pack()["allotted"]
+    assert told["amount_minor"] == 12_000 - 2_000
+    assert shop.pack(shop.rig.signer())["allotted"] == []
+
+
 def test_a_second_till_gets_what_is_still_free_of_the_share(shop: Shop) -> None:
     """All tills together never have more than the share."""
     holder, other = shop.at_home(), shop.rig.signer()

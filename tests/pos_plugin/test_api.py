@@ -91,7 +91,7 @@ def test_the_code_is_forgotten_as_soon_as_the_offer_is_redeemed(tmp_path: Path) 
     with rig(tmp_path) as shop:
         shop.sell()
         assert [held.offer for held in shop.plugin.counter._offers._held.values()] == [None]
-        assert shop.till._tokens == {}
+        assert shop.till._offers == {}
 
 
 def test_fa7_a_double_click_is_one_redemption(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import requests
 from carepos_plugin import held_code, pairing
 from carepos_plugin.problems import as_markdown
 from tests.cards import ACTING, PIN, RULES, act_for, print_card
-from tests.pos_plugin.rig import rig
+from tests.pos_plugin.rig import milk, rig
 from tests.pos_plugin.test_pin_pad import Pad
+from tests.stories.offline_shop import OFFLINE
 
 REFUNDS = {"window_s": 86_400, "grace_s": 0}
 PAGE = (Path(__file__).parents[2] / "docs" / "register-api.md").read_text("utf-8")
@@ -29,14 +30,21 @@ def test_the_examples_are_as_they_stand(tmp_path: Path) -> None:
     assert len(examples) == PAGE.count("<!-- example") >= 12
     with rig(tmp_path) as shop:
         programmes = shop.world.ledger.programmes
-        programmes.put_programme({**RULES, "acting": ACTING, "refunds": REFUNDS})
+        rules = {**RULES, "acting": ACTING, "refunds": REFUNDS, "offline": OFFLINE}
+        programmes.put_programme(rules)
         programmes.put_programme({**RULES, "programme": "love-meal", "name": "爱心餐"})
         shop.till.refresh_pack()
         pad = Pad(shop)
         pad.state()
         pairing.make(shop.till.folder, file=held_code.FILE)
         device = {held_code.HEADER: pairing.read(shop.till.folder, held_code.FILE)}
+        families = [shop.world.family(minor + 100) for minor in (18_000, 20_000)]
+        for n, family in enumerate(families):  # they shop here
+            shop.redeem(f"before-{n}", shop.offer(f"before-{n}", family.token(), milk(100)))
+        shop.till.refresh_pack()
         known = {
+            "at home": families[0].token(),
+            "at home 2": families[1].token(),
             "scanned": shop.world.family(12_000).token(),
             "scanned 2": shop.world.family(12_000).token(),
             "card": print_card(shop.world.family(12_000)).scanned,
@@ -45,6 +53,10 @@ def test_the_examples_are_as_they_stand(tmp_path: Path) -> None:
         for who, method, path, body, answer in examples:
             if who == "the holder enters the PIN":
                 assert pad.enter(PIN)["state"] == "proved"
+            elif who == "the network goes":
+                shop.cut_network()
+            elif who == "the network is back":
+                shop.mend_network()
             said = json.loads(filled(body, known)) if body else None
             if who == "as the device":
                 got = requests.post(shop.url + path, json=said, headers=device, timeout=30)

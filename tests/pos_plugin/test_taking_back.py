@@ -136,7 +136,7 @@ def test_what_waits_is_told_until_it_is_decided(shop: Rig) -> None:
     assert not shop.post("/api/settle", {})["ledger_answered"]
     shop.mend_network()
     settled = shop.post("/api/settle", {})
-    assert settled == {"ledger_answered": True, "open": [], "corrections": []}
+    assert settled == {"ledger_answered": True, "open": [], "stored": [], "corrections": []}
     assert shop.get(f"/api/corrections/{begun['receipt_no']}")["state"] == "posted"
     assert len(shop.till.journal.print_jobs()) == slips + 1
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -18,13 +19,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from carepos import attempt, correction, refusals
+from carepos.acceptance import AcceptOffline
 from carepos.attempt import Event, State, Step
 from carepos.errors import JournalError, WrongState
 from carepos.journal import Journal
 from carepos.journal_view import Attempt
 from carepos.keys import SigningKey
 from carepos.outcome import Outcome
-from carepos.record import Redeem, Reversal
+from carepos.record import Redeem, Reversal, ReversalReason
 from tests import paper_till
 
 STATES: frozenset[State] = frozenset(get_args(State))
@@ -47,17 +49,21 @@ def test_each_row_stands_once() -> None:
 
 @pytest.mark.parametrize("state", sorted(STATES - attempt.FINAL))
 def test_every_unfinished_state_survives_restart_and_silence(state: State) -> None:
-    """Whatever is not over has a row for a restart and for no answer, and neither ends it."""
-    for event in ("restart", "no_answer"):
+    """Whatever is not over has a row for a restart, and where the ledger is asked one for no
+    answer; neither ends it."""
+    waits_for_the_cashier = state in ("accepted", "accept_asked")
+    events: tuple[Event, ...] = ("restart",) if waits_for_the_cashier else ("restart", "no_answer")
+    for event in events:
         assert attempt.step(state, event).to not in attempt.FINAL
 
 
 def test_finals_have_no_rows() -> None:
-    """What is over stays over: refused, reversed, review and voided know no event, and a confirmed
-    sale only the signed answer to a void."""
-    assert {"confirmed", "refused", "reversed", "review", "voided"} == attempt.FINAL
+    """What is over stays over: a sale that was booked, whole or in part, knows the signed answer to
+    a void, and no other knows any event."""
+    ends = {"confirmed", "refused", "reversed", "review", "voided", "short", "exception"}
+    assert ends == attempt.FINAL
     after = [row for row in attempt.TABLE if row.state in attempt.FINAL]
-    assert after == [Step("confirmed", "void_posted", "voided")]
+    assert after == [Step(each, "void_posted", "voided") for each in ("confirmed", "short")]
 
 
 @pytest.mark.parametrize("state", sorted(STATES))
@@ -87,6 +93,24 @@ def test_a_choice_is_not_taken_back(state: State) -> None:
     assert reachable(state) <= {"reversing", "filling", "reversed", "review"}
 
 
+@pytest.mark.parametrize("state", ["accepted", "accept_asked", "provisional", "held"])
+def test_an_acceptance_is_not_taken_back(state: State) -> None:
+    """Once it is written nothing leads to a reversal or a refusal: it is booked, in whole or in
+    part, or an exception; and what was booked may be voided."""
+    stored = {"accepted", "accept_asked", "provisional", "held"}
+    assert reachable(state) <= stored | {"confirmed", "short", "exception", "voided"}
+
+
+def test_goods_that_may_not_have_left_are_asked_about_before_anything_goes_up() -> None:
+    """After a restart an acceptance without its goods mark waits for the cashier, who alone sends
+    it on; goods that stayed are taken back by a void in the same step."""
+    assert attempt.step("accepted", "restart").to == "accept_asked"
+    for state in ("accepted", "accept_asked"):
+        rows = {row.event: row for row in attempt.TABLE if row.state == state}
+        assert rows.keys() == {"goods_handed_over", "goods_kept", "restart"}
+        assert rows["goods_kept"].writes == "void" and rows["goods_handed_over"].writes is None
+
+
 def test_every_state_can_be_reached_and_ends() -> None:
     """From `open` every state is reachable, and from every state an end is."""
     assert reachable("open") == STATES
@@ -97,7 +121,7 @@ def test_every_state_can_be_reached_and_ends() -> None:
 def test_only_the_ledger_or_the_cashier_confirms() -> None:
     """Confirmed comes only from a signed posted, or from the cashier who handed the goods over."""
     confirming = {row.event for row in attempt.TABLE if row.to == "confirmed"}
-    assert confirming == {"sale_posted", "goods_handed_over"}
+    assert confirming == {"sale_posted", "goods_handed_over", "accept_posted"}
     assert {row.event for row in attempt.TABLE if row.to == "refused"} == {"sale_refused"}
 
 
@@ -113,11 +137,14 @@ def test_after_a_restart_posted_is_asked_about() -> None:
 
 
 def test_a_reversal_is_written_exactly_on_the_way_into_reversing() -> None:
-    """Each row that enters `reversing` writes the reversal, with its reason; no other row does."""
+    """Each row that enters `reversing` writes the reversal, with its reason; no other row does. As
+    exactly an acceptance is written on the way into `accepted`."""
     for row in attempt.TABLE:
         enters = row.to == "reversing" and row.state != "reversing"
-        assert (row.writes is not None) == enters, row
-    reasons = {row.event: row.writes for row in attempt.TABLE if row.writes}
+        assert (row.writes in get_args(ReversalReason)) == enters, row
+        assert (row.writes == "accept_offline") == (row.to == "accepted"), row
+    undoing = [row for row in attempt.TABLE if row.to == "reversing"]
+    reasons = {row.event: row.writes for row in undoing if row.writes}
     assert reasons == {
         "sale_not_found": "not_found",
         "reverse_chosen": "cancelled",
@@ -127,7 +154,8 @@ def test_a_reversal_is_written_exactly_on_the_way_into_reversing() -> None:
 
 def test_live_states_are_those_of_the_journal() -> None:
     """The journal's index on live attempts names exactly the states that keep a sale busy."""
-    assert {"open", "unknown", "interrupted", "goods_asked", "confirmed"} == LIVE
+    left = {"accepted", "accept_asked", "provisional", "held", "short", "exception"}
+    assert {"open", "unknown", "interrupted", "goods_asked", "confirmed"} | left == LIVE
     assert {"unknown", "interrupted"} == attempt.ASKS_LEDGER
 
 
@@ -193,11 +221,23 @@ def test_the_page_is_the_list_of_refusals() -> None:
         ("reversal", "reversed", "undo_reversed"),
         ("reversal", "refused", "undo_refused"),
         ("reversal", "held", "undo_held"),
+        ("accept_offline", "posted", "accept_posted"),
+        ("accept_offline", "exception", "accept_exception"),
+        ("accept_offline", "held", "accept_held"),
+        # Of a sale that nobody accepted it decides nothing.
+        ("redeem", "posted_short", "sale_held"),
     ],
 )
 def test_an_outcome_is_one_event(kind: str | None, result: Any, event: Event) -> None:
     """Which event an outcome is, is said by the record it answers and by nothing else."""
     assert attempt.event_of(paper_till.outcome(kind, result)) == event
+
+
+def test_what_the_programme_bears_is_paid_like_any_sale() -> None:
+    """Of a sale booked in part the shop has all of it, or the rest is its loss: then it's short."""
+    short = paper_till.outcome("accept_offline", "posted_short")
+    for liability, event in (("programme", "accept_posted"), ("merchant", "accept_short")):
+        assert attempt.event_of(replace(short, liability=cast(Any, liability))) == event
 
 
 @pytest.mark.parametrize(("kind", "result"), [("reversal", "posted"), ("start", "posted")])
@@ -281,6 +321,9 @@ class JournalMachine(RuleBasedStateMachine):
         """An event of the row is taken, and writes what the row says, in one step."""
         # A confirmed sale moves by `take_back` only, with the void that takes it back.
         moving = [a for a in self.known() if self.states[a.id] not in attempt.FINAL]
+        if any(u.state == "waiting" for u in self.journal.undos()):
+            # Of goods that stayed a second void would be written.
+            moving = [a for a in moving if self.states[a.id] not in ("accepted", "accept_asked")]
         if not moving:
             return
         chosen = data.draw(st.sampled_from(moving))
@@ -290,11 +333,27 @@ class JournalMachine(RuleBasedStateMachine):
     def apply(self, chosen: Attempt, row: Step) -> None:
         sequence = self.journal.sequence
         answer = self.answer_for(chosen, row.event)
-        moved = self.journal.advance(chosen.id, row.event, outcome=answer)
+        if row.writes == "void":
+            with pytest.raises(WrongState):
+                self.journal.advance(chosen.id, row.event)
+            made, _ = paper_till.write_void(self.journal, chosen, sale_event=row.event)
+            self.undos[made.id] = "waiting"
+            moved = self.journal.attempt(chosen.id)
+        else:
+            moved = self.journal.advance(
+                chosen.id,
+                row.event,
+                outcome=answer,
+                accepting=paper_till.accepting() if row.writes == "accept_offline" else None,
+            )
         self.states[chosen.id] = row.to
         assert moved.state == row.to
         assert self.journal.sequence == sequence + (row.writes is not None)
-        if row.writes is not None:
+        if row.writes == "accept_offline":
+            accepted = self.journal.record_of(moved, "accept_offline").content
+            assert isinstance(accepted, AcceptOffline)
+            assert accepted.record_sha256 == self.journal.record_of(moved).digest
+        elif row.writes is not None and row.writes != "void":
             undo = self.journal.record_of(moved, "reversal")
             assert undo.content == Reversal(self.journal.record_of(moved).digest, row.writes)
         if answer is not None and answer.kind is not None:
@@ -303,6 +362,10 @@ class JournalMachine(RuleBasedStateMachine):
 
     def answer_for(self, chosen: Attempt, event: Event) -> Outcome | None:
         about, _, result = event.partition("_")
+        if about == "accept" and event != "accept_chosen":
+            results = {"short": "posted_short"}
+            told = cast(Any, results.get(result, result))
+            return paper_till.outcome("accept_offline", told, chosen.id)
         if about not in ("sale", "undo"):
             return None
         kind = None if result == "not_found" else "redeem" if about == "sale" else "reversal"
@@ -313,7 +376,7 @@ class JournalMachine(RuleBasedStateMachine):
     def take_back(self, data: st.DataObject, whole: bool) -> None:
         """A void or refund is written while no other of the sale waits, and changes no sale."""
         chosen = data.draw(st.sampled_from(self.known()))
-        if self.states[chosen.id] != "confirmed":
+        if self.states[chosen.id] not in attempt.BOOKED | {"provisional", "held"}:
             return
         write = paper_till.write_void if whole else paper_till.write_refund
         if any(u.state == "waiting" for u in self.journal.undos_of("t-1", chosen.id)):
@@ -331,6 +394,11 @@ class JournalMachine(RuleBasedStateMachine):
         """Its row is taken; a posted void takes its sale with it, and nothing else moves one."""
         chosen = data.draw(st.sampled_from(self.journal.undos("waiting")))
         row = data.draw(st.sampled_from(correction.TABLE))
+        is_booked = self.states[chosen.original] in attempt.BOOKED
+        if (chosen.kind, row.to) == ("void", "posted") and not is_booked:
+            with pytest.raises(WrongState):
+                self.journal.advance_undo(chosen.id, row.event)
+            return
         about, _, result = row.event.partition("_")
         answer = None
         if about == "undo":
@@ -395,6 +463,8 @@ class JournalMachine(RuleBasedStateMachine):
         for an_id, state in self.states.items():
             if state in ("open", "unknown", "interrupted"):
                 self.states[an_id] = "interrupted"
+            elif state == "accepted":
+                self.states[an_id] = "accept_asked"
 
     @rule()
     def recover_twice(self) -> None:
@@ -440,6 +510,14 @@ class JournalMachine(RuleBasedStateMachine):
         undoing = {"reversing", "filling", "review"}
         assert {i for i, s in self.states.items() if s in undoing} <= set(undone)
         assert not set(undone) & {i for i, s in self.states.items() if s in LIVE | {"refused"}}
+        accepted = [record.id for record in self.journal.records("accept_offline")]
+        assert len(accepted) == len(set(accepted)) and not set(undone) & set(accepted)
+
+    @invariant()
+    def evidence_is_kept_until_it_has_served(self) -> None:
+        """The sealed token of each acceptance without a final outcome, and of no other."""
+        sealed = {i for i in self.states if self.journal.evidence_of(i) is not None}
+        assert sealed == {i for i, s in self.states.items() if s in attempt.STORED}
 
     @invariant()
     def one_live_attempt_per_sale(self) -> None:
@@ -452,10 +530,12 @@ class JournalMachine(RuleBasedStateMachine):
 
     @invariant()
     def confirmed_is_printed_once(self) -> None:
-        """Each confirmed sale, and no other, has queued one receipt; each posted undo one slip."""
+        """Each sale that was confirmed or accepted, and no other, has queued one receipt; each
+        posted undo one slip."""
         jobs = self.journal.print_jobs()
         originals = [job.receipt_no for job in jobs if "kind" not in job.slip]
-        confirmed = [a for a in self.known() if a.state in ("confirmed", "voided")]
+        left = attempt.STORED | {"confirmed", "voided", "short", "exception"}
+        confirmed = [a for a in self.known() if a.state in left]
         assert sorted(originals) == sorted(a.slip["receipt_no"] for a in confirmed)
         undone = [(job.receipt_no, job.slip["kind"]) for job in jobs if "kind" in job.slip]
         posted = self.journal.undos("posted")

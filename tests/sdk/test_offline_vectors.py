@@ -10,7 +10,7 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from carepos import clock, jws, outcome, record, strict_json
+from carepos import clock, jws, outcome, pack, record, strict_json
 from carepos.errors import Malformed
 from carepos.evidence import EvidenceKey, open_sealed, seal
 from carepos.households import Household, HouseholdKey
@@ -150,3 +150,19 @@ def test_evidence_opens_for_its_ledger_terminal_and_attempt(case: Json) -> None:
     assert plain.split("\n")[0] == case["token"]
     with pytest.raises(InvalidTag):
         second_offline.open_evidence(again, PRIVATE, "another", VECTORS["attempt"])
+
+
+ALLOTTED: Json = json.loads(Path(build.__file__).with_name("allotted.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("case", ALLOTTED["cases"], ids=[c["name"] for c in ALLOTTED["cases"]])
+def test_what_a_pack_says_is_set_aside(case: Json) -> None:
+    """Sums by currency, in order, none twice; read strictly where it is told."""
+    told = strict_json.read_object(f'{{"allotted":{case["allotted"]}}}'.encode())["allotted"]
+    if case["sums"] is None:
+        with pytest.raises(Malformed):
+            pack.allotted_from_json(told)
+    else:
+        assert pack.allotted_from_json(told) == case["sums"]
+        assert pack.allotted_to_json(case["sums"]) == told
+    assert second_offline.read_allotted(json.loads(case["allotted"])) == case["sums"]

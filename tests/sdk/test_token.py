@@ -353,7 +353,7 @@ def test_nothing_else_is_taken_off(prefix: str) -> None:
 def test_nothing_of_a_token_is_shown() -> None:
     """INV-10: no repr of what holds a token shows any of it."""
     identity = VERIFIER.verify(GOOD, NOW)
-    holder = Holder(identity, GOOD, "B" * 22, 7, NOW, (), {}, pin_proved=False)
+    holder = Holder(identity, GOOD, "B" * 22, 7, NOW, (), {})
     for shown in (repr(identity), str(identity), repr(holder), f"{[identity, holder]}"):
         assert "canary" not in shown and GOOD[:20] not in shown and ISSUER not in shown
     assert identity.jti_sha256 not in repr(identity)

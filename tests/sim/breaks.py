@@ -58,7 +58,7 @@ def new_id_on_retry(stack: ExitStack) -> None:
 
     def retry(self: Till, checkout: str) -> Sale:
         latest = self._latest(checkout)
-        if latest.state != "unknown" or latest.id not in self._tokens:
+        if latest.state != "unknown" or latest.id not in self._offers:
             return before(self, checkout)  # type: ignore[no-any-return]
         old = self.journal.record_of(latest)
         with self.journal._transaction():
@@ -74,7 +74,7 @@ def new_id_on_retry(stack: ExitStack) -> None:
                 "receipt_no": ids.receipt_no(self.enrolment.terminal_no, r.sequence),
             },
         )
-        self._tokens[begun.id] = self._tokens[latest.id]
+        self._offers[begun.id] = self._offers[latest.id]
         return self._send_sale(begun, written)
 
     before = _patch(stack, Till, "retry", retry)
@@ -90,7 +90,7 @@ def unsigned_403_is_refused(stack: ExitStack) -> None:
 
     def send_sale(self: Till, sale: Attempt, written: Record) -> Sale:
         try:
-            self._client.send([envelope(written, self._tokens.get(sale.id))])
+            self._client.send([envelope(written, self._token_of(sale))])
         except NotDecided as error:
             with self.journal._transaction():
                 self.journal._db.execute(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.vectors import second
+from tests.vectors.allotted_vectors import allotted_file
 from tests.vectors.clock_reset_vectors import clock_reset_file
 from tests.vectors.key_change_vectors import key_change_file
 from tests.vectors.offline_vectors import offline_file
@@ -1395,6 +1396,7 @@ FILES = {
     "allocations.json": allocations_file,
     "tokens.json": tokens_file,
     "key_change.json": key_change_file,
+    "allotted.json": allotted_file,
     "offline.json": offline_file,
     "clock_reset.json": clock_reset_file,
     "undo.json": undo_file,

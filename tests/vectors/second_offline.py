@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import zlib
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -176,3 +177,13 @@ def open_evidence(evidence: str, private: bytes, terminal: str, attempt_id: str)
     key = _label(_SUITE, made, b"key", scheduled, 32)
     nonce = _label(_SUITE, made, b"base_nonce", scheduled, 12)
     return ChaCha20Poly1305(key).decrypt(nonce, raw[32:], b"").decode("ascii")
+
+
+def read_allotted(told: Any) -> dict[str, int] | None:
+    """A pack's `allotted` by currency; None for one that is malformed."""
+    if not many(named(currency=CURRENCY, amount_minor=whole(0, 2**53 - 1)), 0, 200)(told):
+        return None
+    listed = [each["currency"] for each in told]
+    if any(one >= other for one, other in pairwise(listed)):
+        return None
+    return {each["currency"]: each["amount_minor"] for each in told}

@@ -7,11 +7,13 @@
     GET  /api/checkouts/{checkout}            where a sale stands
     POST /api/checkouts/{checkout}/retry      ask and send again
     POST /api/checkouts/{checkout}/cancel     undo what is unknown
+    POST /api/checkouts/{checkout}/accept     let it leave without the ledger's word
     POST /api/checkouts/{checkout}/goods      were the goods handed over?
     POST /api/checkouts/{checkout}/void       take a confirmed sale back, whole
     POST /api/returns                         what of a sale can come back
     POST /api/refunds                         give lines of a sale back to its vouchers
     GET  /api/corrections/{receipt_no}        where a void or refund stands
+    POST /api/allotments/return               give back what is set aside here for a holder
     GET  /api/receipts/{receipt_no}           as JSON, or as text/plain
     POST /api/receipts/{receipt_no}/print     once more on paper, marked COPY
 
@@ -73,7 +75,7 @@ def blueprint(counter: Counter) -> Blueprint:
         if names["offer"] is None:
             raise Problem("nothing_offered")
         offer_id = ids.reference(names["offer"], "offer")
-        return json_response(counter.redeem(offer_id, checkout, cashier))
+        return _told(counter, checkout, counter.redeem(offer_id, checkout, cashier))
 
     @routes.get("/checkouts/<checkout>")
     def checkout_state(checkout: str) -> Response:
@@ -88,6 +90,11 @@ def blueprint(counter: Counter) -> Blueprint:
     def cancel(checkout: str) -> Response:
         empty_body(request)
         return json_response(counter.cancel(checkout))
+
+    @routes.post("/checkouts/<checkout>/accept")
+    def accept(checkout: str) -> Response:
+        empty_body(request)
+        return _told(counter, checkout, counter.accept(checkout))
 
     @routes.post("/checkouts/<checkout>/goods")
     def goods(checkout: str) -> Response:
@@ -111,6 +118,21 @@ def blueprint(counter: Counter) -> Blueprint:
     def read_correction(receipt_no: str) -> Response:
         return json_response(counter.correction(receipt_no))
 
+    @routes.post("/allotments/return")
+    def give_back() -> Response:
+        names = strict_json.names_within(
+            json_body(request), required=frozenset(), optional={"code", "pin_request"}, where="body"
+        )
+        if ("code" in names) == ("pin_request" in names):
+            raise Malformed("needs code or pin_request, one of them", field="body")
+        if "pin_request" in names:
+            pin_request = ids.reference(names["pin_request"], "pin_request")
+            return json_response(counter.give_back(None, pin_request))
+        code = _code(names["code"])
+        if code is None:
+            raise Malformed("must be what was scanned", field="code")
+        return json_response(counter.give_back(code, None))
+
     @routes.get("/receipts/<receipt_no>")
     def read_receipt(receipt_no: str) -> Response:
         found = counter.receipt(receipt_no)
@@ -125,6 +147,15 @@ def blueprint(counter: Counter) -> Blueprint:
         return json_response(counter.reprint(receipt_no), 202)
 
     return routes
+
+
+def _told(counter: Counter, checkout: str, sale: dict[str, Any]) -> Response:
+    """The answer; once it is out, the goods of a sale accepted without the ledger have left. One
+    that never got out is asked about after a restart."""
+    answer = json_response(sale)
+    if sale["state"] == "accepted":
+        answer.call_on_close(lambda: counter.seen(checkout))
+    return answer
 
 
 def _code(value: object) -> str | None:

@@ -1,0 +1,92 @@
+"""Store and forward: what waits in the journal goes up in sequence order, an outcome each.
+
+A batch that is cut anywhere is sent again whole; that is harmless, for each record is decided once.
+What belongs together (a sale accepted offline and its acceptance) travels in one request. One that
+is not decided keeps nothing else back; the ledger says itself what must wait for what.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from carepos import strict_json
+from carepos.client import Client
+from carepos.errors import NotDecided, Unreachable
+from carepos.record import Record
+
+MAX_ITEMS: Final = 200
+MAX_BODY_BYTES: Final = 1_900_000
+"""A request may have 500 items and 2 MiB (docs/protocol.md §9); a slow line has 8 seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """Records that travel together, as their envelopes.
+
+    `opened` takes their results and says why one is not decided, else None; `missed` is told why
+    no answer came.
+    """
+
+    records: tuple[Record, ...]
+    envelopes: tuple[Mapping[str, Any], ...]
+    opened: Callable[[Sequence[Mapping[str, Any]]], str | None]
+    missed: Callable[[str], None] = lambda problem: None
+
+    @property
+    def sequence(self) -> int:
+        """The number of its first record, by which parcels are sorted."""
+        return self.records[0].sequence
+
+
+class Forwarder:
+    """One till's. `reached` names crash points; safe to call from several threads."""
+
+    def __init__(self, client: Client, *, reached: Callable[[str], None]) -> None:
+        self._client = client
+        self._reached = reached
+        # Two at once would send the same records and both apply the answers.
+        self._sending = threading.Lock()
+
+    def forward(self, waiting: Callable[[], Iterable[Parcel]]) -> dict[int, str]:
+        """Send what waits, in order; by number of a parcel, why it is not decided.
+
+        `waiting` is asked once nothing else is being sent. After the first batch without an answer
+        nothing more is sent.
+        """
+        with self._sending:
+            problems: dict[int, str] = {}
+            batches = batched(sorted(waiting(), key=lambda each: each.sequence))
+            for batch in batches:
+                self._reached("before_send")
+                try:
+                    results = self._client.send([e for each in batch for e in each.envelopes])
+                except (Unreachable, NotDecided) as error:
+                    for rest in (batch, *batches):
+                        for parcel in rest:
+                            parcel.missed(str(error))
+                            problems[parcel.sequence] = str(error)
+                    break
+                for parcel in batch:
+                    own, results = results[: len(parcel.records)], results[len(parcel.records) :]
+                    problem = parcel.opened(own)
+                    if problem is not None:
+                        problems[parcel.sequence] = problem
+            return problems
+
+
+def batched(parcels: Iterable[Parcel]) -> Iterator[list[Parcel]]:
+    """Parcels in requests of at most `MAX_ITEMS` records and `MAX_BODY_BYTES`."""
+    batch: list[Parcel] = []
+    items = length = 0
+    for parcel in parcels:
+        more = sum(len(strict_json.canonical(each)) + 1 for each in parcel.envelopes)
+        if batch and (items + len(parcel.records) > MAX_ITEMS or length + more > MAX_BODY_BYTES):
+            yield batch
+            batch, items, length = [], 0, 0
+        batch.append(parcel)
+        items, length = items + len(parcel.records), length + more
+    if batch:
+        yield batch
