@@ -28,16 +28,21 @@ elif u.find_spec("venv") is None or u.find_spec("ensurepip") is None:
 endef
 export REMEDY
 
-# What `make sim` plays: SEEDS from FIRST on, in JOBS processes; or one SEED, all of it told.
+# What `make sim` plays: SEEDS from FIRST on, in JOBS processes; or one SEED, all of it told. Of
+# `make sim-breaks` SEEDS is how many each of the BREAKS may take (all of them without any).
 SEEDS ?= 1000
 FIRST ?= 0
+BREAKS ?=
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: help venv demo test check bench attacks fuzz sim format lock clean
+# Which runs `make faults` plays: those with these words in their names, like "sqlite cancel till:".
+ONLY ?=
+
+.PHONY: help venv demo test check bench attacks fuzz sim sim-breaks faults breaks format lock clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r name text; do \
-		printf '%-14s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r name text; do \
+		printf '%-15s %s\n' "$$name" "$$text"; done
 
 venv: $(VENV)/.installed  ## the virtual environment in .venv, with the locked dependencies
 
@@ -81,6 +86,15 @@ fuzz: venv  ## mutated tokens, cards and key sets; N=1000000 of them, with ather
 
 sim: venv  ## tills, network and ledger simulated under seeds; SEEDS=10000, or SEED=123 to replay one
 	@$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED) --skip "$(SKIP)",--seeds $(SEEDS) --first $(FIRST) --jobs $(JOBS))
+
+sim-breaks: venv  ## the product broken on purpose, way by way: which seed of the simulation sees it
+	@$(BIN)/python -m tests.sim.breaks --seeds $(SEEDS) --jobs $(JOBS) $(BREAKS)
+
+faults: venv  ## till and ledger killed at every point while the network lies; ONLY="sqlite cancel" picks some
+	@$(BIN)/python -m tests.faults --only "$(ONLY)" --jobs $(JOBS)
+
+breaks: venv  ## the product broken on purpose, way by way: which ordinary test sees it
+	@$(BIN)/python -m tests.breaks --jobs $(JOBS)
 
 format: venv  ## mend what ruff can mend, and format
 	@$(BIN)/python -m ruff check --fix .

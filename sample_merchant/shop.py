@@ -34,7 +34,7 @@ class PluginGone(CareposError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the plugin said about a sale; goods leave only when `confirmed`."""
+    """What the plugin said about a sale; goods leave only when `goods_may_leave`."""
 
     document: dict[str, Any]
 
@@ -45,6 +45,11 @@ class Answer:
     @property
     def confirmed(self) -> bool:
         return self.state == "confirmed"
+
+    @property
+    def goods_may_leave(self) -> bool:
+        """Confirmed, or accepted without the ledger's word as the programme allows."""
+        return self.document["goods_may_leave"] is True
 
     @property
     def amount_minor(self) -> int:
@@ -89,6 +94,25 @@ class Plugin:
 
     def checkout(self, checkout: str) -> Answer:
         return Answer(self._call("GET", f"/api/checkouts/{checkout}"))
+
+    def void(self, sale: Answer, cashier: str, reason: str) -> dict[str, Any]:
+        """Take a whole sale back, soon after it; nothing is given back before `taken_back`."""
+        checkout = sale.document["checkout"]
+        body = {"receipt_no": sale.receipt_no, "cashier": cashier, "reason": reason}
+        return self._call("POST", f"/api/checkouts/{checkout}/void", body)
+
+    def refund(
+        self, number: str, receipt: str, lines: dict[int, int], cashier: str, reason: str
+    ) -> dict[str, Any]:
+        """Give so much of these lines back to the vouchers; harmless to repeat by `number`."""
+        body = {
+            "refund": number,
+            "receipt": receipt,
+            "lines": [{"line": line, "quantity": lines[line]} for line in sorted(lines)],
+            "cashier": cashier,
+            "reason": reason,
+        }
+        return self._call("POST", "/api/refunds", body)
 
     def status(self) -> dict[str, Any]:
         return self._call("GET", "/api/status")

@@ -11,7 +11,8 @@ from urllib.parse import quote
 from carepos import pin, token
 from carepos.keys import SigningKey, b64, digest
 from carepos.other_codes import look
-from tests.canary_stage import AUDIENCE, ISSUER, Json, Stage
+from tests.canary_stage import AUDIENCE, ISSUER, PROGRAMME, Json, Stage
+from tests.stories.offline_shop import OFFLINE
 
 ID_NUMBER = next(
     n for n in (f"52263219751103421{d}" for d in "0123456789X") if look(n) == "id_number"
@@ -213,3 +214,61 @@ def other_codes_of(stage: Stage) -> list[str]:
         f"\x1b[31m{name}\x00{phone}",
         name * 2_000,
     ]
+
+
+# ── without a network ──────────────────────────────────────────────────────────────────────────
+
+
+def without_a_network(stage: Stage) -> None:
+    """An outage played and one that comes: drills with codes of every kind and a card's PIN, sales
+    and what waits of them, giving back; what a person looks at afterwards."""
+    stage.forward(TOO_LATE_S)  # nobody stands at the pad
+    _connect_pad(stage)
+    address = f"/programmes/{PROGRAMME}"
+    told = stage.operate("GET", address)
+    rules = {name: told[name] for name in told.keys() - {"programme", "rules_version", "stores"}}
+    stage.operate("PUT", address, {**rules, "offline": OFFLINE})
+    for n in (12, 14):  # their home is this shop
+        assert stage.sell(stage.token(stage.subs[n]))["state"] == "confirmed"
+    card = _card(stage, stage.subs[12], "canary.offline~card")
+    stage.register("POST", "/api/settle", {})  # brings a pack with them
+    good, other = (stage.token(stage.subs[n]) for n in (14, 12))
+    played = stage.register("POST", "/api/drill", {"code": good, "print": True})
+    assert played["passed"], played
+    codes = [card, stage.token(stage.subs[1]), good[:-4], *other_codes_of(stage)]
+    for code in codes:
+        assert not stage.register("POST", "/api/drill", {"code": code}).get("passed")
+        stage.register("POST", "/api/allotments/return", {"code": code})
+    for spoilt in ({"code": good, "pin": PIN}, {"code": [good]}, {"print": good}, {"code": None}):
+        stage.register("POST", "/api/drill", spoilt)
+        stage.register("POST", "/api/allotments/return", spoilt)
+    with stage.without_ledger():
+        assert stage.sell(good)["state"] == "accepted"
+        checkout, asked = stage.offer(card)
+        assert _enter(stage, WRONG_PIN)["state"] == "waiting"
+        assert _enter(stage, PIN)["state"] == "proved"
+        assert stage.redeem(checkout, stage.after_pin(checkout, asked))["state"] == "accepted"
+        for code in codes:
+            stage.sell(code)
+        stage.register("POST", "/api/drill", {"code": other, "print": True})
+        stage.register("POST", "/api/allotments/return", {"code": other})
+        stage.over("plugin")
+        _at_the_command_line(stage, card, codes)
+        stage.start_plugin()
+        assert stage.register("GET", "/api/status")["stored"][0]["count"] == 2
+        stage.register("GET", "/api/exceptions")
+    assert stage.register("POST", "/api/settle", {})["stored"] == []
+    stage.operate("PUT", address, rules)
+    stage.register("POST", "/api/settle", {})
+
+
+def _at_the_command_line(stage: Stage, card: str, codes: list[str]) -> None:
+    folder = ("--folder", "till")
+    for code in codes:
+        stage.command("till", "drill", "--code-stdin", *folder, stdin=f"{code}\n", codes=(1, 2))
+    with_pin = ("--print", "--code-stdin", "--pin-stdin", *folder)
+    for number in (WRONG_PIN, NO_PIN, PIN):
+        stage.command("till", "drill", *with_pin, stdin=f"{card}\n{number}\n", codes=(0, 1))
+    stage.command("till", "status", *folder)
+    stage.command("till", "status", "--json", *folder)
+    stage.command("till", "exceptions", "--json", *folder)

@@ -35,6 +35,7 @@ Mode = Literal[
     "duplicate",  # the ledger gets it twice; the second answer is heard
     "stale_answer",  # the ledger gets it; heard is the answer before, to the same path
     "silence",  # the ledger answers; the connection stays open and nothing comes
+    "half_open",  # the connection stays open, nothing reaches the ledger and nothing comes
     "drip",  # the ledger answers; it comes whole, but a byte every fiftieth of a second
     "hold",  # dropped, but kept: it reaches the ledger when `deliver_held` is called
 ]
@@ -70,6 +71,8 @@ class FaultyProxy:
     upstream: tuple[str, int]
     elsewhere: str
     seen: list[Seen] = field(default_factory=list)
+    is_away: bool = False
+    """Nothing gets through, whatever is due."""
     strangers: list[bytes] = field(default_factory=list)
     _due: list[tuple[str, Mode]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -94,6 +97,8 @@ class FaultyProxy:
         return self._forward(held.raw)
 
     def _fault(self, method: str, target: str) -> Mode | None:
+        if self.is_away:
+            return "drop_before"
         with self._lock:
             for n, (wanted, mode) in enumerate(self._due):
                 if f"{method} {target}".startswith(wanted):
@@ -115,7 +120,7 @@ class FaultyProxy:
             with suppress(OSError):
                 seen.answer = self._play(seen)
             seen.played.set()
-            if seen.fault == "silence":
+            if seen.fault in ("silence", "half_open"):
                 self._open.append(client)
                 return
             with client:
@@ -133,7 +138,10 @@ class FaultyProxy:
     def _play(self, seen: Seen) -> bytes:
         """What reaches the ledger, and what it says."""
         match seen.fault:
-            case "drop_before" | "html_200" | "redirect" | "redirect_to_nowhere" | "hold":
+            case (
+                "drop_before" | "html_200" | "redirect" | "redirect_to_nowhere" | "hold"
+                | "half_open"
+            ):  # fmt: skip
                 return b""
             case "cut_request":
                 head, _, body = seen.raw.partition(b"\r\n\r\n")

@@ -27,6 +27,7 @@ LOGGED = {
 # What a person at a terminal is told besides: names that they typed or that name no person, and
 # our own errors' sentences.
 SAID = {
+    "_EARLY",
     "_missing(error)",
     "_refusal(error)",
     "_sentence(error, args)",
@@ -35,6 +36,7 @@ SAID = {
     "args.store",
     "document.get('en')",
     "document.get('zh')",
+    "done",  # a count
     "entry.name",
     "error",  # in handlers of CareposError, sqlite3 and RuntimeError only, see below
     "error.detail or error.code",
@@ -46,12 +48,14 @@ SAID = {
     "extra",
     "folder",
     "iss",  # of an issuer, which is a service
+    "left",  # how many answers wait
     "left_out",
     "len(dark)",
     "level",
     "line",  # of traceback.format_tb: places, no texts
     "more",
     "needs",
+    "of",  # a count
     "path",
     "place",
     "settings.devices_url",

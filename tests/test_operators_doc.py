@@ -14,6 +14,7 @@ from carepos.token_commands import read_programme
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "operators.md"
+RESTORING = "<!-- restoring, executed by tests/test_operators_doc.py -->"
 MARK = "<!-- executed by tests/test_operators_doc.py -->"
 SERVES = "until carepos ledger alarms --folder my-ledger 2>/dev/null; do sleep 0.1; done\n"
 
@@ -28,13 +29,22 @@ def test_from_nothing_to_an_enrolled_till(tmp_path: Path) -> None:
     """Every step works in the order in which the page has them; only the port is another."""
     page = DOCS.read_text("utf-8")
     blocks = re.findall(rf"{MARK}\n```sh\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
+    (restoring,) = re.findall(rf"{RESTORING}\n```sh\n(.*?)```", page, re.DOTALL)
+    assert restoring.count("carepos ledger serve &\n") == 1
     (rules,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     (tmp_path / "programme.toml").write_text(rules, "utf-8")
     (tmp_path / "sample_merchant").symlink_to(ROOT / "sample_merchant")
     port = _free_port()
     first = blocks[0].replace("--folder my-ledger ", f"--folder my-ledger --port {port} ", 1)
-    text = "".join([first, SERVES, *blocks[1:]]).replace("127.0.0.1:8440", f"127.0.0.1:{port}")
+    # A till reports its day; then the server dies with its book.
+    lost = "carepos till close-day --folder ../my-till\nkill -9 %1\nwait %1 || true\n"
+    again = restoring.replace(
+        "serve &\n", f"serve --port {port} &\n" + SERVES.replace("my-ledger", ".")
+    )
+    text = "".join([first, SERVES, *blocks[1:], lost, again]).replace(
+        "127.0.0.1:8440", f"127.0.0.1:{port}"
+    )
     binaries = str(Path(sys.executable).parent)
     ended = subprocess.run(
         ["bash", "-e", "-c", f"trap 'kill $(jobs -p)' EXIT\n{text}"],
@@ -49,7 +59,8 @@ def test_from_nothing_to_an_enrolled_till(tmp_path: Path) -> None:
     for said in (
         "flood-dairy, rules version 1", "150000.00 CNY of red-cross", "Both sums hold",
         "636 vouchers for 142,740.00 CNY would be", "636 issued, 0 issued before",
-        "Enrolled as till 0001 of 古州店", "active",
+        "Enrolled as till 0001 of 古州店", "active", "1 of 1 tills have reported",
+        "1 × day_report posted", "No open exception",
     ):  # fmt: skip
         assert said in ended.stdout, said
     assert (tmp_path / "enrolment.csv").exists() and (

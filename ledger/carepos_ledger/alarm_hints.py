@@ -22,6 +22,22 @@ HINTS: Final[Mapping[str, str]] = {
     "id_content_mismatch": (
         "One number was used for two sales; the second was refused. Ask the shop what happened."
     ),
+    "data_lost": (
+        "Tills hold answers of this ledger that are not in its book: stop the server and run "
+        "`carepos ledger heal begin`."
+    ),
+    "store_missing": (
+        "A till comes back from what was lost, and its store is not here (the digest is its name): "
+        "make it again with `carepos ledger store` and `admit`."
+    ),
+    "number_taken": (
+        "A till comes back from what was lost, and another has its number: its shop's receipts are "
+        "settled by hand; enrol it anew with `carepos ledger activate`."
+    ),
+    "paid_differently": (
+        "A restored settlement batch paid another amount for this sale than is booked: settle the "
+        "difference with the shop."
+    ),
     "disputed": "Somebody says they did not buy this: `carepos ledger disputes`.",
     "voucher_stopped": "A holder stopped a voucher: `carepos ledger stops`.",
 }

@@ -18,7 +18,7 @@ from carepos.clock import Clock
 from carepos.keys import digest
 from carepos.offline_rule import OfflineRule
 from carepos.voucher import Programme
-from carepos_ledger import accounts, allotments, schema
+from carepos_ledger import accounts, allotments, epochs, schema
 from carepos_ledger.accounts import Entry
 from carepos_ledger.allotments import Allotment
 from carepos_ledger.book import entry_rows, holding_from, read_programmes
@@ -90,9 +90,9 @@ class _Chunk:
             buckets[row["voucher"]] = row["bucket"]
         places = [(bucket, voucher) for voucher, bucket in buckets.items()]
         shelf.allotments = allotments.read_open(connection, places)
-        last = allotments.last_numbers(connection, places)
+        last, epoch = allotments.last_numbers(connection, places), epochs.read(connection)
         for voucher, bucket in sorted(buckets.items()):
-            self._one(bucket, voucher, last.get(voucher, 0))
+            self._one(bucket, voucher, epochs.after_allotments(epoch, last.get(voucher, 0)))
         self._write(buckets)
 
     def _one(self, bucket: int, voucher: str, last: int) -> None:
@@ -122,42 +122,47 @@ class _Chunk:
         )  # fmt: skip
         entries = accounts.set_aside(held.balance, minor, quantity, terminal=made.terminal)
         shelf.apply(entries)
-        name = f"carepos/allot/v1|{voucher}|{made.number}"
-        programme = held.voucher.programme
-        shelf.new_postings.append(
-            Posting(digest(name.encode("ascii")), "allot", programme, bucket, None, entries)
-        )
+        shelf.new_postings.append(allot_posting(made, held.voucher.programme, entries))
         self._made.append(made)
 
     def _write(self, buckets: Mapping[str, int]) -> None:
         shelf, connection = self._shelf, self._connection
         allotments.write_new(connection, self._made)
         allotments.write_changed(connection, shelf.changed_allotments.values())
-        _write_postings(connection, shelf.new_postings, clock.to_text(self._now))
-        if not shelf.touched:
-            return
-        table = schema.vouchers
-        connection.execute(
-            update(table)
-            .where(
-                table.c.bucket == bindparam("b_bucket"), table.c.voucher == bindparam("b_voucher")
-            )
-            .values(
-                available_minor=bindparam("b_available"),
-                saved_minor=bindparam("b_saved"),
-                available_quantity=bindparam("b_quantity"),
-            ),
-            [
-                {
-                    "b_bucket": buckets[voucher],
-                    "b_voucher": voucher,
-                    "b_available": shelf.holdings[voucher].balance.available_minor,
-                    "b_saved": shelf.holdings[voucher].balance.saved_minor,
-                    "b_quantity": shelf.holdings[voucher].balance.available_quantity,
-                }
-                for voucher in sorted(shelf.touched)
-            ],
-        )
+        write_postings(connection, shelf.new_postings, clock.to_text(self._now))
+        write_balances(connection, shelf, buckets)
+
+
+def write_balances(connection: Connection, shelf: Shelf, buckets: Mapping[str, int]) -> None:
+    """What the vouchers that were touched hold now; `buckets` by voucher."""
+    if not shelf.touched:
+        return
+    table = schema.vouchers
+    connection.execute(
+        update(table)
+        .where(table.c.bucket == bindparam("b_bucket"), table.c.voucher == bindparam("b_voucher"))
+        .values(
+            available_minor=bindparam("b_available"),
+            saved_minor=bindparam("b_saved"),
+            available_quantity=bindparam("b_quantity"),
+        ),
+        [
+            {
+                "b_bucket": buckets[voucher],
+                "b_voucher": voucher,
+                "b_available": shelf.holdings[voucher].balance.available_minor,
+                "b_saved": shelf.holdings[voucher].balance.saved_minor,
+                "b_quantity": shelf.holdings[voucher].balance.available_quantity,
+            }
+            for voucher in sorted(shelf.touched)
+        ],
+    )
+
+
+def allot_posting(made: Allotment, programme: str, entries: list[Entry]) -> Posting:
+    """The posting by which an allotment is made: one for each number, whoever makes it."""
+    name = f"carepos/allot/v1|{made.voucher}|{made.number}"
+    return Posting(digest(name.encode("ascii")), "allot", programme, made.bucket, None, entries)
 
 
 def release_all(
@@ -175,7 +180,7 @@ def release_all(
             shelf.release(allotment)
     if not dry_run:
         allotments.write_changed(connection, shelf.changed_allotments.values())
-        _write_postings(connection, shelf.new_postings, clock.to_text(now))
+        write_postings(connection, shelf.new_postings, clock.to_text(now))
     released = []
     for row in rows:
         balance = shelf.holdings[row["voucher"]].balance
@@ -229,7 +234,7 @@ def _locked(
     )
 
 
-def _write_postings(connection: Connection, postings: Sequence[Posting], recorded_at: str) -> None:
+def write_postings(connection: Connection, postings: Sequence[Posting], recorded_at: str) -> None:
     if not postings:
         return
     connection.execute(

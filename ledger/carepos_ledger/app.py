@@ -16,6 +16,7 @@ from carepos import clock
 from carepos.clock import Clock
 from carepos.ids import RandomBytes
 from carepos_ledger import (
+    heal_routes,
     held_routes,
     holder_pages,
     identity_routes,
@@ -35,6 +36,8 @@ from carepos_ledger.database import Database
 from carepos_ledger.desk import Desk
 from carepos_ledger.disputes import Disputes
 from carepos_ledger.erasure import Erasure
+from carepos_ledger.heal_status import HealStatus
+from carepos_ledger.healing import Healing
 from carepos_ledger.held_list import HeldList
 from carepos_ledger.held_rulings import HeldRulings
 from carepos_ledger.holder_pages import HolderPages
@@ -42,8 +45,11 @@ from carepos_ledger.http import MAX_BODY_BYTES, answer_problems, json_response, 
 from carepos_ledger.intake import Intake
 from carepos_ledger.issuers import Issuers
 from carepos_ledger.keyring import Keyring, refuse_keys
+from carepos_ledger.lost_batches import LostBatches
+from carepos_ledger.offering import Offering
 from carepos_ledger.office import Office
 from carepos_ledger.offline_exceptions import OfflineExceptions
+from carepos_ledger.opening import Opening
 from carepos_ledger.operators import Operators
 from carepos_ledger.packs import Packs
 from carepos_ledger.privacy_routes import People
@@ -55,6 +61,7 @@ from carepos_ledger.sales import Sales
 from carepos_ledger.settings import Settings
 from carepos_ledger.settlement import Settlement
 from carepos_ledger.terminals import Terminals
+from carepos_ledger.told_allotments import ToldAllotments
 from carepos_ledger.uses import Uses
 from carepos_ledger.voucher_stops import VoucherStops
 
@@ -94,7 +101,8 @@ def build(
     reached: Reached = pass_by,
     make_desk: Callable[[Book], Desk] = Desk,
 ) -> Ledger:
-    """Wire a ledger over a migrated database. Raises RuntimeError when it is not migrated.
+    """Wire a ledger over a migrated database. Raises RuntimeError when it is not migrated, and when
+    it is of another epoch than its keys.
 
     `reached` is told the name of each point that a posting passes (`book.POINTS`); `make_desk`
     puts a desk in front of the book.
@@ -104,6 +112,8 @@ def build(
         if not migrations.is_current(database):
             raise RuntimeError("the database has another schema: run `carepos ledger migrate`")
         keyring = Keyring.load(settings.folder)
+        healing = Healing(database, keyring)
+        healing.check()
     except BaseException:
         database.close()
         raise
@@ -138,6 +148,15 @@ def build(
             authenticate=authenticate,
         )
     )
+    opening = Opening(database, keyring, now, reached)
+    offering = Offering(database, keyring, now, opening.place_late)
+    told = ToldAllotments(database, keyring, now)
+    app.register_blueprint(heal_routes.terminal_blueprint(offering, told, opening, authenticate))
+    batches = LostBatches(database, keyring)
+    app.register_blueprint(
+        heal_routes.operator_blueprint(operators, HealStatus(database, now), opening, batches)
+    )
+    heal_routes.guard(app, healing)
     app.register_blueprint(
         settlement_routes.terminal_blueprint(
             settlement, lambda: routes.caller(authenticate).terminal

@@ -44,15 +44,21 @@ class Authenticator:
         self._now = now
 
     def __call__(
-        self, authorization: str | None, method: str, target: str, body: bytes | None
+        self,
+        authorization: str | None,
+        method: str,
+        target: str,
+        body: bytes | None,
+        find: Callable[[str], Terminal] | None = None,
     ) -> Caller:
-        """The terminal that made this read. Raises Problem unauthorised or clock_skew."""
+        """The terminal that made this read, which `find` brings by the kid; without one, those
+        that may read. Raises Problem unauthorised or clock_skew, and what `find` raises."""
         match = _BEARER.fullmatch(authorization or "")
         if match is None or len(match[1]) > MAX_CHARACTERS:
             raise Problem("unauthorised", "send a read token as Authorization: Bearer")
         try:
             header, claims = _form(match[1])
-            terminal = self._terminal(header["kid"])
+            terminal = (find or self._terminal)(header["kid"])
             key = PublicKey(unb64(terminal.x))
             jwt.decode(
                 match[1],

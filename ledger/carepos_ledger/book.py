@@ -92,12 +92,18 @@ class Book:
     """Posts batches of verified commands."""
 
     def __init__(
-        self, database: Database, keyring: Keyring, now: Clock, reached: Reached = pass_by
+        self,
+        database: Database,
+        keyring: Keyring,
+        now: Clock,
+        reached: Reached = pass_by,
+        decider: Callable[[Shelf, Keyring, datetime], Decider] = Decider,
     ) -> None:
         self._database = database
         self._keyring = keyring
         self._now = now
         self._reached = reached
+        self._decider = decider
         self._lists: dict[tuple[str, int], ProductList] = {}
 
     def post(self, commands: Sequence[Command]) -> dict[str, Decided | Problem]:
@@ -175,7 +181,7 @@ class Book:
         self._read_drawing(connection, shelf, batch)
         shelf.homes |= homes.read(connection, shelf, batch)
         acceptance_rows.read(connection, shelf, batch)
-        decider = Decider(shelf, self._keyring, now)
+        decider = self._decider(shelf, self._keyring, now)
         answers = {command.record.digest: decider.decide(command) for command in batch}
         self._write(connection, shelf, clock.to_text(now))
         held_intake.write(connection, shelf.new_held, shelf=shelf, keyring=self._keyring, now=now)

@@ -31,7 +31,11 @@ def waits(command: Command) -> bool:
 
 def advance(connection: Connection, commands: Sequence[Command]) -> None:
     """Note how far the chains of these commands are decided. Repeating it changes nothing."""
-    chains = sorted({_chain(command) for command in commands})
+    advance_chains(connection, sorted({_chain(command) for command in commands}))
+
+
+def advance_chains(connection: Connection, chains: Sequence[Chain]) -> dict[Chain, int]:
+    """As `advance`; up to which number of each chain every record is decided then."""
     reached = _decided_to(connection, chains)
     rows = []
     for chain in chains:
@@ -40,8 +44,10 @@ def advance(connection: Connection, commands: Sequence[Command]) -> None:
             after = step
         if after > before:
             rows.append({"terminal": chain[0], "incarnation": chain[1], "decided_to": after})
+            reached[chain] = after
     if rows:
         connection.execute(_upsert(connection), rows)
+    return reached
 
 
 def _decided_behind(connection: Connection, chain: Chain, after: int) -> int:

@@ -28,8 +28,10 @@ from carepos.money import MAX_AMOUNT_MINOR, format_amount, minor_unit_digits
 from carepos.product import normalise_gtin, parse_category, parse_product_key
 from carepos_ledger import (
     alarm_hints,
+    heal_commands,
     held_commands,
     identity_commands,
+    import_records,
     issue_command,
     operator_screen,
     privacy_commands,
@@ -61,6 +63,8 @@ _HINTS = {
     "leaves_spent": "name --leave-spent if you are sure",
     "sequence_gap": "decide those that are held before it first",
     "try_again": "try again in a moment",
+    "ledger_healing": "open it first: carepos ledger heal open",
+    "out_of_order": "name the files before it too, or their folder",
 }
 
 _MADE_BY_COMMANDS = ("funder", "issuer", "merchant", "product list", "programme", "store")
@@ -81,6 +85,7 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     privacy_commands.add(lambda *named: _remote(commands, *named))
     held_commands.add(lambda *named: _remote(commands, *named))
     _what_beneficiaries_say(commands)
+    _after_a_loss(commands)
 
 
 # ── on this machine ────────────────────────────────────────────────────────────────────────────
@@ -118,6 +123,15 @@ def _here(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         _in_the_ledger("migrate"),
     )
     migrate.add_argument("--folder", type=Path, default=Path(), metavar="FOLDER")
+
+    backup = _leaf(
+        commands,
+        "backup",
+        "copy an SQLite book, also while it is served 备份",
+        _in_the_ledger("backup", "backup"),
+    )
+    backup.add_argument("file", type=Path, metavar="FILE", help="a new one")
+    backup.add_argument("--folder", type=Path, default=Path(), metavar="FOLDER")
 
     keys = _leaf(commands, "keys", "the ledger's own keys", _in_the_ledger("keys", "key_commands"))
     keys.add_argument("--folder", type=Path, default=Path(), metavar="FOLDER")
@@ -167,6 +181,24 @@ def _in_the_ledger(name: str, module: str = "founding") -> _Work:
         return int(getattr(found, name)(args))
 
     return work
+
+
+def _after_a_loss(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    summary = "bring back what the ledger lost, after a backup was restored 恢复丢失数据"
+    heal = commands.add_parser("heal", help=summary, description=summary).add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    begin = _leaf(
+        heal,
+        "begin",
+        "once a backup is restored, the server stopped: tills wait from then 开始恢复",
+        _in_the_ledger("begin", "heal_begin"),
+    )
+    begin.add_argument("--folder", type=Path, default=Path(), metavar="FOLDER")
+    begin.add_argument(
+        "--root", type=Path, metavar="FILE", help="the root key; default: root.key in the folder"
+    )
+    heal_commands.add(lambda *named: _remote(heal, *named))
 
 
 # ── who takes part ─────────────────────────────────────────────────────────────────────────────
@@ -437,6 +469,21 @@ def _tills(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     activate.add_argument("--no-qr", action="store_true", help="the code as text only")
 
     _remote(commands, "terminals", "every till", _terminals)
+
+    carried = _leaf(
+        commands,
+        "import-records",
+        "post what a till exported, for it 导入终端记录文件",
+        import_records.run,
+    )
+    _address(carried)
+    carried.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    carried.add_argument(
+        "--answers",
+        type=Path,
+        metavar="ANSWERS",
+        help="the file that goes back to the till; a folder, where the files are of several tills",
+    )
 
     suspend = _remote(commands, "suspend", "suspend a till", _suspend)
     suspend.add_argument("terminal", metavar="TERMINAL")

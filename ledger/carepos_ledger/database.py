@@ -96,6 +96,20 @@ class Database:
             [busy, _, _] = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return not busy
 
+    def others(self) -> int:
+        """How many other connections there are to a PostgreSQL database: servers, or people. Of an
+        SQLite file none: it has one process that writes."""
+        if self.is_sqlite:
+            return 0
+        with self.read() as connection:
+            found = connection.exec_driver_sql(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            ).scalar()
+        # The pool of this very object may hold some.
+        own = self._writer.pool.checkedin()  # type: ignore[attr-defined]
+        return max(0, int(found or 0) - int(own))
+
     @property
     def engine(self) -> Engine:
         """The writing engine, for migrations."""

@@ -203,7 +203,9 @@ class Decider:
         if known.state == "refused":
             earlier = self._shelf.outcomes[known.record_sha256]
             return self._sign("refused", command, refusal=self._refusal_of(earlier))
-        posted = self._shelf.posted[known.posting or ""]
+        posted = self._shelf.posted.get(known.posting or "")
+        if posted is None:
+            raise Problem("try_again", "what this sale booked was lost; a person looks at it")
         if not posted.left():
             # Voided since, or refunded to the last line: nothing of it stands.
             return self._sign("reversed", command)
@@ -393,7 +395,11 @@ class Decider:
             return self._sign("refused", command, refusal=Refusal("id_content_mismatch"))
         if known.state != "posted":
             return self._sign("reversed", command)
-        posted = self._shelf.posted[known.posting or ""]
+        posted = self._shelf.posted.get(known.posting or "")
+        if posted is None:
+            # What it booked was lost and could not be booked again: nothing goes back.
+            self._move(key, command, replace(known, state="reversed"))
+            return self._sign("reversed", command)
         if posted.kind != "redeem":
             self._shelf.alarms.append(("id_content_mismatch", command))
             return self._sign("refused", command, refusal=Refusal("id_content_mismatch"))

@@ -29,7 +29,7 @@ DONE, NO = 0, 1
 _Work = Callable[[argparse.Namespace], int]
 
 
-def _plain_failures(work: _Work) -> _Work:
+def plain_failures(work: _Work) -> _Work:
     """What the database says becomes one sentence; its own text may show a password or a row."""
 
     @functools.wraps(work)
@@ -50,7 +50,7 @@ def _plain_failures(work: _Work) -> _Work:
     return run
 
 
-@_plain_failures
+@plain_failures
 def init(args: argparse.Namespace) -> int:
     folder: Path = args.folder
     ids.name(args.operator, "--operator")
@@ -88,9 +88,9 @@ def _database_url(given: str | None) -> str | None:
     return sys.stdin.readline().strip() if given == "-" else given
 
 
-@_plain_failures
+@plain_failures
 def serve(args: argparse.Namespace) -> int:
-    settings = _settings(args.folder)
+    settings = settings_of(args.folder)
     if args.host is not None:
         settings = replace(settings, host=args.host)
     if args.port is not None:
@@ -102,20 +102,20 @@ def serve(args: argparse.Namespace) -> int:
     return DONE
 
 
-@_plain_failures
+@plain_failures
 def migrate(args: argparse.Namespace) -> int:
-    with closing(Database(_settings(args.folder).database)) as database:
+    with closing(Database(settings_of(args.folder).database)) as database:
         applied = migrations.upgrade(database)
     print(f"Applied: {', '.join(applied)}" if applied else "Nothing to do: the schema is current.")
     return DONE
 
 
-@_plain_failures
+@plain_failures
 def operator(args: argparse.Namespace) -> int:
     path = args.to or args.folder / SECRET_FILE
     if path.exists():
         raise CommandStopped(f"{path} is there already: name another file with --to.")
-    _new_operator(_settings(args.folder), args.name, path)
+    _new_operator(settings_of(args.folder), args.name, path)
     print(f"The secret of {args.name} is in {path}. Hand it over on a safe way.")
     return DONE
 
@@ -133,7 +133,8 @@ def _new_operator(settings: Settings, name: str, path: Path) -> Path:
     return path
 
 
-def _settings(folder: Path) -> Settings:
+def settings_of(folder: Path) -> Settings:
+    """Of the ledger in a folder. Raises CommandStopped."""
     try:
         return Settings.load(folder)
     except FileNotFoundError:

@@ -59,6 +59,7 @@ _SENTENCE_OF: Final[Mapping[str, str]] = {
     "try_again": "problem_busy",
     "in_flight": "problem_busy",
     "internal": "problem_busy",
+    "ledger_healing": "problem_restored",
     "not_found": "problem_not_here",
 }
 

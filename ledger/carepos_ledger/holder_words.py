@@ -164,6 +164,10 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "系统忙，请稍后再试。没有做任何更改。",
             "Try again in a moment. Nothing was changed.",
         ),
+        "problem_restored": (
+            "系统正在恢复数据，请过几小时再来。没有做任何更改。",
+            "The records are being restored. Come back in a few hours. Nothing was changed.",
+        ),
         "problem_title": ("没有成功", "That did not work"),
     }
 )

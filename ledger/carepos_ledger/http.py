@@ -35,7 +35,8 @@ def problem_response(problem: Problem | Malformed) -> Response:
     if problem.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 §11.6.1 asks for it
     if problem.status == 503:
-        response.headers["Retry-After"] = "1"
+        # A restore takes hours: whoever asks every second would only be in its way.
+        response.headers["Retry-After"] = "60" if problem.code == "ledger_healing" else "1"
     return response
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Connection, insert, select, update
@@ -26,6 +26,10 @@ from carepos_ledger.programmes import raise_rules
 
 ASK_DEADLINE_S: Final = 4.0
 """For an unknown key in front of a till, which itself waits 8 s for its answer."""
+
+REMEMBERED: Final = timedelta(days=62)
+"""For so long after its time a key still judges codes that were held up within it: a sale made
+without the ledger comes up weeks later."""
 
 Fetch = Callable[[str, float], bytes]
 """(address, deadline in seconds) → the document there. Raises Unreachable."""
@@ -231,7 +235,7 @@ def _replace(
     another one. Raises SetRefused."""
     table = schema.issuers
     held = IssuerKeys.from_json(json.loads(row.keys))
-    made = held.replaced_by(wanted, confirmed=confirmed, now=now)
+    made = held.replaced_by(wanted, confirmed=confirmed, now=now, remembered=REMEMBERED)
     changed = (dict(made.keys), made.retiring) != (dict(held.keys), held.retiring)
     connection.execute(
         update(table).where(table.c.iss == row.iss).values(keys=_text(made), problem=None)

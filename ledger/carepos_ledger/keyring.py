@@ -95,9 +95,7 @@ class Keyring:
         """
         with closing(durable.lock(folder / _LOCK)):
             held = cls.load(folder)
-            root = SigningKey.load(root_file or folder / _ROOT)
-            if root.public != held.root:
-                raise Malformed("is not the root key of this ledger", field="root key")
+            root = cls.check_root(folder, root_file)
             following = folder / _NEXT
             if not following.exists():
                 if len(held.keys.keys) >= MAX_KEYS:
@@ -121,6 +119,33 @@ class Keyring:
             reached("old_overwritten")
             following.replace(folder / _SIGNING)
             durable.sync_folder(folder)
+            return cls.load(folder)
+
+    @classmethod
+    def check_root(cls, folder: Path, root_file: Path | None = None) -> SigningKey:
+        """This ledger's root key. Raises FileNotFoundError, Malformed for another's."""
+        root = SigningKey.load(root_file or folder / _ROOT)
+        if root.public != cls.load(folder).root:
+            raise Malformed("is not the root key of this ledger", field="root key")
+        return root
+
+    @classmethod
+    def start_epoch(cls, folder: Path, epoch: int, root_file: Path | None = None) -> Keyring:
+        """The same keys in a key set of the next version and of this epoch.
+
+        Repeating it changes nothing. Raises as `rotate`.
+        """
+        with closing(durable.lock(folder / _LOCK)):
+            held = cls.load(folder)
+            if held.epoch < epoch:
+                payload: dict[str, object] = {
+                    "v": 1,
+                    "ledger": held.ledger,
+                    "version": held.keys.version + 1,
+                    "epoch": epoch,
+                    "keys": [key.to_jwk() for key in held.keys.keys],
+                }
+                _write_key_set(folder, cls.check_root(folder, root_file), payload)
             return cls.load(folder)
 
     @classmethod

@@ -311,6 +311,27 @@ def _or_null(schema: Schema) -> Schema:
 
 _SETTLEMENT: Final[Schema] = _object(programme=_NAME, batch_no=_whole(1), manifest=_JWS)
 
+_INCARNATION: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
+_RANGES: Final[Schema] = _list(_list(_whole(1, 2**53 - 1), 2, 2), 0, 200)
+_CERTIFICATES: Final[Schema] = _list(_object(key=_ref("Jwk"), certificate=_JWS), 1, 40)
+_BY_STATE: Final[Schema] = {"type": "object", "additionalProperties": _whole()}
+_COUNTED: Final[dict[str, Schema]] = {
+    "currency": {"anyOf": [_CURRENCY, {"type": "null"}]},
+    "count": _whole(),
+    "amount_minor": _SUM,
+}
+_HEAL_REPORT: Final[Schema] = _object(
+    epoch=_whole(1),
+    since=_TIME,
+    opened_at=_TIME,
+    early=_FLAG,
+    restored=_list(_object(kind=_TEXT, result=_TEXT, **_COUNTED)),
+    excepted=_list(_object(reason=_TEXT, **_COUNTED)),
+    allotments=_object(placed=_whole(), excepted=_whole()),
+    not_reported=_list(_NAME),
+    paid_not_booked=_whole(),
+)
+
 _PATHS: Final[dict[str, Schema]] = {
     "/openapi.json": {"get": _operation("This description", {"type": "object"}, who="anyone")},
     "/.well-known/jwks.json": {
@@ -385,6 +406,47 @@ _PATHS: Final[dict[str, Schema]] = {
     },
     "/v1/offline-pack/{sha256}": {
         "get": _operation("A file of the offline pack", {"type": "object"}, who="terminal")
+    },
+    "/v1/heal": {
+        "post": _operation(
+            "Ask what the ledger holds of the caller's records, and offer what it lost",
+            _object(
+                epoch=_whole(1),
+                state={"enum": ["open", "healing"]},
+                held=_RANGES,
+                more=_FLAG,
+                results=_list(
+                    {
+                        "oneOf": [
+                            _object(result={"enum": ["held", "staged", "placed", "exception"]}),
+                            _object(problem=_ref("Problem")),
+                        ]
+                    },
+                    0,
+                    500,
+                ),
+            ),
+            body=_object(
+                incarnation=_INCARNATION,
+                certificates=_CERTIFICATES,
+                items=_list(_object(record=_JWS, outcome=_JWS), 0, 500),
+                complete=_FLAG,
+            ),
+            who="terminal",
+        )
+    },
+    "/v1/heal/pack": {
+        "post": _operation(
+            "The pack that the caller holds, for what it says is set aside",
+            _object(missing=_list(_DIGEST)),
+            body=_object(
+                incarnation=_INCARNATION,
+                certificates=_CERTIFICATES,
+                manifest=_JWS,
+                files=_list(_TEXT, 0, 65),
+            ),
+            who="terminal",
+        )
     },
     "/v1/settlements": {
         "get": _operation(
@@ -762,6 +824,86 @@ _PATHS: Final[dict[str, Schema]] = {
                 reference={"type": "string", "pattern": "^[A-Za-z0-9._-]{1,40}$"},
             ),
         )
+    },
+    "/v1/operators/heal": {
+        "get": _operator(
+            "How far the ledger is healed of a loss",
+            _object(
+                state={"enum": ["open", "healing", "opening"]},
+                epoch=_whole(1),
+                since={"anyOf": [_TIME, {"type": "null"}]},
+                terminals=_list(
+                    _object(
+                        terminal=_NAME,
+                        terminal_no=_whole(1),
+                        store=_NAME,
+                        status=_TEXT,
+                        heard_at={"anyOf": [_TIME, {"type": "null"}]},
+                        complete=_FLAG,
+                        offered=_whole(),
+                        missing=_list(_object(incarnation=_INCARNATION, numbers=_RANGES)),
+                    )
+                ),
+                evidence=_BY_STATE,
+                allotments=_BY_STATE,
+                lost=_whole(),
+                paid_not_booked=_list(
+                    _object(
+                        merchant=_NAME,
+                        programme=_NAME,
+                        batch_no=_whole(1),
+                        terminal=_NAME,
+                        sequence=_whole(1, 2**53 - 1),
+                        kind=_TEXT,
+                        amount_minor=_SUM,
+                    )
+                ),
+                report={"anyOf": [_HEAL_REPORT, {"type": "null"}]},
+            ),
+        )
+    },
+    "/v1/operators/heal/open": {
+        "post": _operator(
+            "Go on with the opening: some of what was offered is booked again",
+            _object(open=_FLAG, left=_whole()),
+            body=_object(early=_FLAG),
+        )
+    },
+    "/v1/operators/heal/settlements": {
+        "post": _operator(
+            "A settlement batch that was closed in what is lost; `file` is deflated (RFC 1951)",
+            _object(result={"enum": ["created", "exists"]}, name=_TEXT),
+            body=_object(manifest=_JWS, file=_TEXT),
+            status=(200, 201),
+        )
+    },
+    "/v1/operators/heal/exceptions": {
+        "get": _operator(
+            "What was decided, proved and can't be booked again; at most 500",
+            _object(
+                exceptions=_list(
+                    _object(
+                        exception=_whole(1),
+                        state={"enum": ["open", "closed"]},
+                        reason=_OR_NULL,
+                        kind=_TEXT,
+                        result=_TEXT,
+                        terminal=_NAME,
+                        incarnation=_INCARNATION,
+                        sequence=_whole(1, 2**53 - 1),
+                        recorded_at=_TIME,
+                        amount_minor=_whole(),
+                        currency={"anyOf": [_CURRENCY, {"type": "null"}]},
+                        closed_at={"anyOf": [_TIME, {"type": "null"}]},
+                        note=_OR_NULL,
+                    )
+                )
+            ),
+            query=("after",),
+        )
+    },
+    "/v1/operators/heal/exceptions/{exception}": {
+        "put": _put("Dealt with, for good; moves no money", _object(note=_REASON))
     },
     "/v1/operators/exceptions": {
         "get": _operator(

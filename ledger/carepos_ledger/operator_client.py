@@ -47,7 +47,7 @@ class OperatorClient:
                 f"{folder / SECRET_FILE} holds no operator's secret: "
                 "make one with `carepos ledger operator`"
             ) from None
-        return cls(Transport(url or _own_url(folder), answer_timeout_s=ANSWER_TIMEOUT_S), secret)
+        return cls(Transport(url or own_url(folder), answer_timeout_s=ANSWER_TIMEOUT_S), secret)
 
     def close(self) -> None:
         self._transport.close()
@@ -92,7 +92,8 @@ class OperatorClient:
         return f"OperatorClient({self._transport.url})"
 
 
-def _own_url(folder: Path) -> str:
+def own_url(folder: Path) -> str:
+    """The address in the folder's ledger.toml. Raises OfficeUnreachable."""
     try:
         settings = Settings.load(folder)
     except FileNotFoundError:

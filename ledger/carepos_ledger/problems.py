@@ -39,6 +39,10 @@ STATUS: Final[dict[str, int]] = {
     "internal": 500,
     "issuer_unavailable": 502,
     "try_again": 503,
+    "ledger_healing": 503,
+    "not_reported": 409,
+    "not_enrolled": 409,
+    "out_of_order": 409,
 }
 
 _TITLES: Final[dict[str, str]] = {
@@ -63,6 +67,10 @@ _TITLES: Final[dict[str, str]] = {
     "internal": "The ledger failed. Nothing was decided by this answer.",
     "issuer_unavailable": "The issuer's keys could not be had from its address.",
     "try_again": "The ledger could not decide now. Try again.",
+    "ledger_healing": "The ledger is being restored. Nothing is decided until it is open again.",
+    "out_of_order": "It is not the one that comes next.",
+    "not_enrolled": "This till was enrolled in what is lost and can't be enrolled anew yet.",
+    "not_reported": "Not every till has said that it has offered all that it has.",
 }
 
 

@@ -691,6 +691,111 @@ batch_shares = Table(
     **_KEYED,
 )
 
+# ── what a ledger that lost data is brought back (docs/offline.md §12) ──────────────────────────
+
+# Outcomes that this ledger signed and did not hold, as tills offered them. The bytes go when one is
+# placed; what does not fit stays until a person has closed it.
+heal_evidence = Table(
+    "heal_evidence",
+    metadata,
+    Column("n", Integer, primary_key=True),
+    _bucket(),
+    _text("digest"),
+    _text("terminal"),
+    _text("incarnation"),
+    _number("sequence"),
+    _text("id"),
+    _text("kind"),
+    _text("result"),
+    _text("recorded_at"),
+    _number("epoch"),
+    _number("amount_minor"),  # what it says was booked or put back
+    _text("currency", null=True),
+    Column("record", LargeBinary),
+    _text("outcome", null=True),
+    Column(
+        "state",
+        Text,
+        CheckConstraint("state IN ('staged', 'placed', 'excepted', 'closed')", "known"),
+        nullable=False,
+    ),
+    _number("tried"),  # in which pass of the opening it was tried last
+    _text("reason", null=True),  # why it did not fit then
+    _text("offered_at"),
+    _text("closed_at", null=True),
+    _text("closed_by", null=True),
+    _text("note", null=True),
+    UniqueConstraint("digest", "result"),
+    Index(None, "terminal", "incarnation", "sequence"),
+    Index(None, "state", "tried", "recorded_at"),
+    **_STRICT,
+)
+
+# Which till has said in which epoch that it has offered all that it has.
+heal_reports = Table(
+    "heal_reports",
+    metadata,
+    _text("terminal"),
+    _number("epoch"),
+    _text("incarnation"),
+    Column("complete", Integer, CheckConstraint("complete IN (0, 1)", "flag"), nullable=False),
+    _text("heard_at"),
+    PrimaryKeyConstraint("terminal", "epoch"),
+    **_KEYED,
+)
+
+# The pack that a till holds, until its households are read out of it.
+heal_files = Table(
+    "heal_files",
+    metadata,
+    _text("terminal"),
+    _text("sha256"),
+    Column("data", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("terminal", "sha256"),
+    **_KEYED,
+)
+
+# What packs say is set aside.
+heal_allotments = Table(
+    "heal_allotments",
+    metadata,
+    _bucket(),
+    _text("voucher"),
+    _number("allotment"),
+    _text("terminal"),
+    _text("incarnation"),
+    _number("amount_minor"),
+    _number("quantity"),
+    _text("spend_until"),
+    _text("reclaim_after"),
+    Column(
+        "state",
+        Text,
+        CheckConstraint("state IN ('staged', 'placed', 'excepted')", "known"),
+        nullable=False,
+    ),
+    PrimaryKeyConstraint("bucket", "voucher", "allotment"),
+    **_KEYED,
+)
+
+# Rows of a settlement batch that was restored, of bookings that this ledger does not hold yet: they
+# belong to that batch as soon as it does.
+heal_rows = Table(
+    "heal_rows",
+    metadata,
+    _text("terminal"),
+    _text("incarnation"),
+    _number("sequence"),
+    _text("kind"),
+    _text("merchant"),
+    _text("programme"),
+    _number("batch_no"),
+    _number("amount_minor"),
+    PrimaryKeyConstraint("terminal", "incarnation", "sequence", "kind"),
+    Index(None, "merchant", "programme"),
+    **_KEYED,
+)
+
 # ── what beneficiaries see and say ─────────────────────────────────────────────────────────────
 
 # A number for each committed use (a redeem, or what takes one back), without gaps: what a feed

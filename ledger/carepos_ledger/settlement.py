@@ -20,7 +20,7 @@ from carepos.clock import Clock
 from carepos.errors import Malformed
 from carepos.keys import digest
 from carepos.settlement import Manifest, SettlementLine
-from carepos_ledger import accounts, schema
+from carepos_ledger import accounts, restored_rows, schema
 from carepos_ledger.book import TRIES, Reached, pass_by
 from carepos_ledger.database import Database, is_conflict
 from carepos_ledger.keyring import Keyring
@@ -145,6 +145,7 @@ class Settlement:
         self, connection: Connection, merchant: str, programme: str
     ) -> ClosedBatch | None:
         currency = self._lock(connection, programme)
+        restored_rows.place(connection, merchant, programme)
         # Before the sweep: what is booked later and not in the file is then after it by its time.
         closed_at = self._now()
         lines, keys = self._sweep(connection, merchant, programme, currency)
@@ -158,7 +159,7 @@ class Settlement:
         except Malformed as error:
             # What a till would refuse is not stored; the text names places, never values.
             raise Problem("internal", f"the batch can't be closed: {error}") from error
-        _store(connection, manifest, signed, file, keys)
+        store(connection, manifest, signed, file, keys)
         return ClosedBatch(
             merchant, programme, manifest.batch_no, manifest.rows, manifest.net_minor, currency
         )
@@ -173,7 +174,7 @@ class Settlement:
         lines: list[SettlementLine],
     ) -> tuple[Manifest, str, bytes]:
         """The next batch's manifest, the same signed, and its file; both were read back."""
-        batch_no, previous = _follows(connection, merchant, programme)
+        batch_no, previous = follows(connection, merchant, programme)
         file = settlement.render_csv(lines)
         redeemed, undone = settlement.totals(lines)
         net_minor = redeemed.amount_minor + undone.amount_minor
@@ -405,7 +406,7 @@ def _line(row: Any, currency: str) -> SettlementLine:
     )
 
 
-def _follows(connection: Connection, merchant: str, programme: str) -> tuple[int, str]:
+def follows(connection: Connection, merchant: str, programme: str) -> tuple[int, str]:
     """The next batch's number, and the digest of the manifest before it."""
     table = schema.batches.c
     last = connection.execute(
@@ -419,7 +420,7 @@ def _follows(connection: Connection, merchant: str, programme: str) -> tuple[int
     return last.batch_no + 1, jws.digest_of(last.manifest)
 
 
-def _store(
+def store(
     connection: Connection,
     manifest: Manifest,
     signed: str,
@@ -442,10 +443,11 @@ def _store(
             }
         ],
     )
-    connection.execute(
-        insert(schema.batch_postings),
-        [{**of, "bucket": bucket, "posting": posting} for bucket, posting in keys],
-    )
+    if keys:
+        connection.execute(
+            insert(schema.batch_postings),
+            [{**of, "bucket": bucket, "posting": posting} for bucket, posting in keys],
+        )
     if manifest.funders:
         connection.execute(
             insert(schema.batch_shares),

@@ -15,7 +15,7 @@ from carepos.clock import Clock
 from carepos.errors import Malformed
 from carepos.ids import RandomBytes
 from carepos.keys import KeySet, PublicKey, b64, digest
-from carepos_ledger import alarm_hints, schema, terminal_keys
+from carepos_ledger import alarm_hints, epochs, schema, terminal_keys
 from carepos_ledger.actions import Done, act, find, need
 from carepos_ledger.database import Database
 from carepos_ledger.key_rules import ENROLLED
@@ -136,7 +136,8 @@ class Terminals:
             # Terminal numbers are handed out one after another; a room full of tills that enrol
             # at once must wait for each other instead of losing races.
             connection.execute(text("LOCK TABLE terminals IN SHARE ROW EXCLUSIVE MODE"))
-        terminal_no = 1 + (connection.scalar(select(func.max(terminals.c.terminal_no))) or 0)
+        last = connection.scalar(select(func.max(terminals.c.terminal_no))) or 0
+        terminal_no = 1 + epochs.after_terminals(connection, last)
         merchant = connection.scalars(
             select(schema.stores.c.merchant).where(schema.stores.c.store == code.store)
         ).one()

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, text, tuple_
 
 from carepos import ids, strict_json
-from carepos_ledger import accounts, schema
+from carepos_ledger import accounts, epochs, schema
 from carepos_ledger.actions import act
 from carepos_ledger.database import Database
 
@@ -99,6 +99,7 @@ def give_numbers(connection: Connection, keys: Sequence[Key]) -> None:
         )
     )
     last = connection.scalar(select(func.max(table.n))) or 0
+    last = epochs.after_uses(epochs.read(connection), last)
     rows = [
         {"n": n, "bucket": bucket, "posting": posting}
         for n, (bucket, posting) in enumerate((k for k in keys if k not in held), last + 1)

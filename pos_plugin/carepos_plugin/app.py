@@ -263,6 +263,7 @@ def opened(
         software=f"carepos-plugin/{version('carepos')}",
         paper=Paper(settings.language, settings.zone),
         answer_timeout_s=settings.answer_timeout_s,
+        mirror=settings.mirror,
     ) as till:
         plugin = build(till, settings, secret, reached=reached)
         try:

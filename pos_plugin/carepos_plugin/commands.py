@@ -43,7 +43,16 @@ from carepos.receipt import Receipt
 from carepos.signers import Signers
 from carepos.till import clock_of
 from carepos.undo import REFUND_REASONS, VOID_REASONS
-from carepos_plugin import app, drill, exceptions, held_code, pairing, print_queue, status
+from carepos_plugin import (
+    app,
+    drill,
+    exceptions,
+    held_code,
+    pairing,
+    print_queue,
+    status,
+    upload_commands,
+)
 from carepos_plugin.client import PluginClient, PluginProblem, is_running
 from carepos_plugin.print_queue import Slip
 from carepos_plugin.problems import Problem, problem_of
@@ -118,6 +127,21 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "clock-reset", "take the office's word that the ledger's time is right 重置时钟校验", _reset
     )
     reset.add_argument("file", type=Path, metavar="FILE", help="what the office sent")
+    export = add(
+        "export", "what is not uploaded, as a file to carry 导出待上传记录", upload_commands.export
+    )
+    export.add_argument("file", type=Path, metavar="FILE", help="made anew, for example on a stick")
+    what = export.add_mutually_exclusive_group()
+    what.add_argument("--all", action="store_true", help="the whole journal, decided or not")
+    what.add_argument(
+        "--mirror", type=Path, metavar="FOLDER", help="from the second disk: the till's own is dead"
+    )
+    back = add(
+        "import-answers",
+        "take the ledger's answers from a file 导入回执",
+        upload_commands.import_answers,
+    )
+    back.add_argument("file", type=Path, metavar="ANSWERS", help="what the office sent back")
     add("retain", "delete what is past its time, as the plugin does daily 清理到期数据", _retain)
     reprint = add("reprint", "print a receipt again, marked COPY 补打小票", _reprint)
     reprint.add_argument("receipt_no", metavar="RECEIPT_NO")
@@ -382,8 +406,12 @@ def _print_status(found: dict[str, Any]) -> None:
         print(f"Ledger 账本: {ledger['url']}, last heard 最近联系 {heard}")
         if ledger["problem"]:
             print(f"  {ledger['problem']}")
+    if found["healing"] is not None:
+        print(f"{found['healing']['en']} {found['healing']['zh']}")
     print(f"Clock 时钟: {found['clock']['en']} {found['clock']['zh']}")
     print(f"Disk 磁盘: {found['disk']['en']} {found['disk']['zh']}")
+    if mirrored := found.get("mirror"):
+        print(f"Second disk 第二块磁盘: {mirrored['en']} {mirrored['zh']}")
     print(f"Pack 离线包: {_pack_text(found['pack'])}")
     print(f"Without a network 断网: {found['offline']['en']} {found['offline']['zh']}")
     print(f"Not uploaded 未上传: {found['not_uploaded']}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any, TypeVar
@@ -298,15 +298,16 @@ class Counter:
 
     def _shown(self, sale: Sale) -> dict[str, Any]:
         text = None
+        newest = self._till.journal.of_checkout(sale.checkout)[-1]
         if sale.state in _LEFT:
-            slip = self._till.journal.of_checkout(sale.checkout)[-1].slip
-            text = self._text(slip)
+            text = self._text(newest.slip)
         return shown.sold(
             sale,
             text,
             self._now(),
             self._till.void_until(sale.checkout),
             can_accept=self._till.can_accept(sale.checkout),
+            is_being_voided=self._till.journal.is_being_voided(newest.id),
         )
 
     def _text(self, slip: dict[str, Any]) -> str | None:
@@ -506,6 +507,17 @@ class Counter:
     def reset_clock(self, text: str) -> dict[str, Any]:
         """Take an operator's reset. Raises Malformed, SignatureInvalid, OSError."""
         return {"time": clock.to_text(self._till.reset_clock(text))}
+
+    # ── what was carried here ──────────────────────────────────────────────────────────────────
+
+    def take_answers(self, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Outcomes from a file: `{"taken", "problems": [{"sequence", "problem"}]}`."""
+        done = self._till.take_answers(answers)
+        self._after_sale()
+        return {
+            "taken": done.taken,
+            "problems": [{"sequence": n, "problem": why} for n, why in done.problems.items()],
+        }
 
     # ── the day ────────────────────────────────────────────────────────────────────────────────
 

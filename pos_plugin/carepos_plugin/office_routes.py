@@ -6,6 +6,7 @@ POST /api/drill        play an outage: what would work, what not
 POST /api/settle       do the next thing for everything that is open, now
 POST /api/day-close    write the till's Z and send it
 POST /api/retain       delete what is past its time
+POST /api/answers      take the ledger's answers from a file that was carried here
 POST /api/clock-reset  take the office's word that the ledger's time is right
 """
 
@@ -16,7 +17,7 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from carepos import Malformed, jws, strict_json
+from carepos import Malformed, jws, strict_json, upload_file
 from carepos.presentation import MAX_SCANNED
 from carepos.receipt import Receipt
 from carepos_plugin.counter import Counter
@@ -75,6 +76,14 @@ def blueprint(
         empty_body(request)
         visits, receipts = chores.forget()
         return json_response({"visits": visits, "receipts": receipts})
+
+    @routes.post("/answers")
+    def take_answers() -> Response:
+        names = strict_json.exact_names(json_body(request), {"answers"}, where="body")
+        found = strict_json.array(names["answers"], "answers", low=1, high=500)
+        for each in found:
+            upload_file.check_answer(each)
+        return json_response(counter.take_answers(found))
 
     @routes.post("/clock-reset")
     def reset_clock() -> Response:

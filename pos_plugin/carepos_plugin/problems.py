@@ -157,6 +157,11 @@ KINDS: Final[dict[str, Kind]] = {
     "unreachable": Kind(
         503, f"No connection to the ledger. {_AGAIN_EN}", f"连不上账本，{_AGAIN_ZH}"
     ),
+    "ledger_healing": Kind(
+        503,
+        "The ledger is being restored. Nothing was taken. Sales wait until it is open again.",
+        "账本正在恢复，未扣款。请等待账本恢复后再办理。",
+    ),
     "clock_skew": Kind(
         503,
         "This computer's clock is wrong. Set it right, then try again. Nothing was taken.",
@@ -242,6 +247,8 @@ def _of_ledger(error: NotDecided) -> Problem:
         return Problem(code, "the ledger said so", kind=_of_list(code, 403))
     if isinstance(error, ClockSkew):
         return Problem(code, "" if error.ahead_s is None else str(error))
+    if code == "ledger_healing":
+        return Problem(code)
     return Problem("ledger_problem", f"the ledger said {code}")
 
 

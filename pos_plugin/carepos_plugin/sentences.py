@@ -6,12 +6,13 @@ import math
 from datetime import datetime
 from typing import Any, Final, overload
 
-from carepos import clock, correction, elapsed
+from carepos import clock, correction, elapsed, mirror
 from carepos.attempt import MEANING, State
 from carepos.claims import Acting
 from carepos.clock_ratchet import Standing
 from carepos.disk_room import MIB, Room
 from carepos.errors import Refused, TokenRefused
+from carepos.healing import HealState
 from carepos.refusals import Refusal
 
 NEXT: Final[dict[State, tuple[str, str]]] = {
@@ -131,6 +132,15 @@ def length_zh(seconds: int) -> str:
     return "0秒"
 
 
+def healing_said(state: HealState) -> dict[str, Any] | None:
+    """`{"sent", "of", "complete", "en", "zh"}` while the ledger is being restored, else null."""
+    en, zh = state.message("en"), state.message("zh")
+    if en is None or zh is None:
+        return None
+    told = {"sent": state.sent, "of": state.of, "complete": state.complete}
+    return {**told, **said(en, zh)}
+
+
 def clock_said(standing: Standing) -> dict[str, Any]:
     """`{"state", "off_s", "en", "zh"}`: how the computer's clock stands, in one sentence."""
     off = abs(standing.off_s)
@@ -187,6 +197,40 @@ def disk_said(room: Room) -> dict[str, Any]:
     else:
         told = said(*DISK_FULL)
     return {"state": room.state, "free_bytes": room.free_bytes, **told}
+
+
+MIRROR: Final[dict[mirror.State, tuple[str, str]]] = {
+    "fine": (
+        "The second disk holds what is not uploaded.",
+        "第二块磁盘已保存待上传的记录。",
+    ),
+    "same_disk": (
+        "The mirror's folder is on the till's own disk: connect the second disk.",
+        "镜像文件夹与终端在同一磁盘上，请连接第二块磁盘。",
+    ),
+    "full": (
+        "The second disk is full: make room on it. Sales go on.",
+        "第二块磁盘已满，请清理；不影响核销。",
+    ),
+    "gone": (
+        "The second disk is not there: connect it. Sales go on.",
+        "未找到第二块磁盘，请连接；不影响核销。",
+    ),
+    "slow": (
+        "The second disk does not answer: look at it. Sales go on.",
+        "第二块磁盘没有响应，请检查；不影响核销。",
+    ),
+    "failing": (
+        "The second disk can't be written: look at it. Sales go on.",
+        "第二块磁盘无法写入，请检查；不影响核销。",
+    ),
+}
+
+
+def mirror_said(standing: mirror.Standing) -> dict[str, Any]:
+    """`{"state", "waiting", "en", "zh"}`: whether the second disk holds what is not uploaded."""
+    told = said(*MIRROR[standing.state])
+    return {"state": standing.state, "waiting": standing.waiting, **told}
 
 
 def refusal_said(error: Refused) -> dict[str, Any]:

@@ -64,6 +64,11 @@ settle_every_s = 30
 # 3650). The signed record of the sale stays.
 receipts_days = 180
 
+# A folder on a second disk (a stick that stays in): what is not uploaded is kept there too, in case
+# this computer dies. It must be there already; sales go on when it is not. Empty: none.
+# 第二块磁盘上的文件夹：另存尚未上传的记录；留空表示不用。
+mirror = ""
+
 # Seconds to wait for the ledger's answer at the counter (2 to 60).
 answer_timeout_s = 8
 """
@@ -99,6 +104,7 @@ class Settings:
     settle_every_s: int
     receipts_days: int
     answer_timeout_s: int
+    mirror: Path | None
 
     @property
     def url(self) -> str:
@@ -151,6 +157,7 @@ class Settings:
             settle_every_s=whole("settle_every_s", 5, 3600),
             receipts_days=whole("receipts_days", 1, 3650),
             answer_timeout_s=whole("answer_timeout_s", 2, 60),
+            mirror=_mirror(given["mirror"], folder),
         )
 
     @classmethod
@@ -219,6 +226,16 @@ def _font(value: object, folder: Path) -> Path | None:
     path = folder / text
     if not path.is_file():
         raise Malformed("is no file", field=_place("font"))
+    return path
+
+
+def _mirror(value: object, folder: Path) -> Path | None:
+    text = strict_json.text(value, _place("mirror"), low=0, high=500)
+    if not text:
+        return None
+    path = folder / text
+    if path.resolve().is_relative_to(folder.resolve()):
+        raise Malformed("must not lie in the till's own folder", field=_place("mirror"))
     return path
 
 

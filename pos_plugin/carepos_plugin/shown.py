@@ -217,8 +217,10 @@ def sold(
     void_until: datetime | None = None,
     *,
     can_accept: bool = False,
+    is_being_voided: bool = False,
 ) -> dict[str, Any]:
-    """Where one attempt of a sale stands. Goods may leave only when `goods_may_leave` is true.
+    """Where one attempt of a sale stands. Goods may leave only when `goods_may_leave` is true: no
+    more once a void of it waits.
 
     Of a sale without the ledger's word `liability` says who bears the loss if it turns out bad;
     `can_accept`: one whose outcome is unknown may leave so too.
@@ -226,7 +228,14 @@ def sold(
     sale can be voided, null where it can't.
     """
     return {
-        **_standing(sale.checkout, sale.receipt_no, sale.state, sale.currency, sale.amount_minor),
+        **_standing(
+            sale.checkout,
+            sale.receipt_no,
+            sale.state,
+            sale.currency,
+            sale.amount_minor,
+            is_being_voided=is_being_voided,
+        ),
         "presentment": "online" if sale.liability is None else "offline",
         "liability": sale.liability,
         "can_accept": can_accept,
@@ -349,30 +358,42 @@ def open_sales(
     """
     listed = [*journal.attempts(*OPEN), *journal.attempts("review")]
     return [
-        {**_of_attempt(each, terminal_no), "next_try": next_try(each)}
+        {**_of_attempt(journal, each, terminal_no), "next_try": next_try(each)}
         for each in sorted(listed, key=lambda each: each.sequence)
     ]
 
 
 def attempts_of(journal: JournalView, checkout: str, terminal_no: int) -> list[dict[str, Any]]:
     """Every attempt of a sale, oldest first."""
-    return [_of_attempt(each, terminal_no) for each in journal.of_checkout(checkout)]
+    return [_of_attempt(journal, each, terminal_no) for each in journal.of_checkout(checkout)]
 
 
-def _of_attempt(each: Attempt, terminal_no: int) -> dict[str, Any]:
-    number = ids.receipt_no(terminal_no, each.sequence)
-    return _standing(each.checkout, number, each.state, each.currency, each.amount_minor)
+def _of_attempt(journal: JournalView, each: Attempt, terminal_no: int) -> dict[str, Any]:
+    return _standing(
+        each.checkout,
+        ids.receipt_no(terminal_no, each.sequence),
+        each.state,
+        each.currency,
+        each.amount_minor,
+        is_being_voided=journal.is_being_voided(each.id),
+    )
 
 
 def _standing(
-    checkout: str, receipt_no: str | None, state: State, currency: str, amount_minor: int
+    checkout: str,
+    receipt_no: str | None,
+    state: State,
+    currency: str,
+    amount_minor: int,
+    *,
+    is_being_voided: bool = False,
 ) -> dict[str, Any]:
     return {
         "checkout": checkout,
         "receipt_no": receipt_no,
         "state": state,
         "final": state in attempt.FINAL,
-        "goods_may_leave": state in attempt.GOODS_MAY_LEAVE,
+        "goods_may_leave": state in attempt.GOODS_MAY_LEAVE and not is_being_voided,
         "currency": currency,
         "amount_minor": amount_minor,
         "message": message_of(state),

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from carepos import Till, backoff, clock, pack, readiness, record
+from carepos import Till, backoff, clock, healing, pack, readiness, record
 from carepos.clock import Clock
 from carepos.clock_ratchet import ClockRatchet
 from carepos.disk_room import DiskRoom
@@ -59,10 +59,11 @@ def of_journal(
         "offline": offline_words.readiness_said(ready, now()),
         "stored": _stored(ready, journal),
         "exceptions": offline_words.exceptions_said(exceptions.count(journal)),
+        "healing": sentences.healing_said(healing.state_of(journal)),
         "open": shown.open_sales(journal, enrolled.terminal_no, tries),
         "corrections": shown.waiting_undos(journal, enrolled),
         "not_uploaded": len(
-            journal.unanswered("redeem", "reversal", "void", "refund", *record.PLAIN)
+            journal.unanswered("redeem", "reversal", "void", "refund", *record.ALONE)
         ),
         "pack": _pack(held, now),
     }
@@ -108,6 +109,7 @@ def of_plugin(
             **found["pack"],
             "checked_at": None if checked_at is None else clock.to_text(checked_at),
         },
+        "mirror": None if till.mirror is None else sentences.mirror_said(till.mirror.standing()),
         "pin_pad": {"paired": link.paired, "answering": pad.answering()},
         "device": {"code_waiting": held.waiting()},
         "printer": {

@@ -91,6 +91,8 @@ class Chores:
                 or self._monotonic() >= self._pack_due
                 or self._till.journal.unanswered("void", "refund", *record.PLAIN)
             ):
+                # Before the pack is another: a ledger that was restored is told what is in it.
+                self._till.heal()
                 # Also when only a record waits: nothing else tells why it could not go up.
                 self._till.refresh_pack()
                 self._pack_due = self._monotonic() + PACK_EVERY_S

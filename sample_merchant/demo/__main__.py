@@ -84,6 +84,8 @@ class Demo:
         )  # fmt: skip
         self.figures: dict[str, str] = {}
         self.checkout_no = 0
+        self.slips_beside = 0
+        self.left_minor: dict[int, int] = {}
 
     # ── one: the charity's office ──────────────────────────────────────────────────────────────
 
@@ -126,6 +128,7 @@ class Demo:
         console.print(indented(shown))
         again = self.office(*wanted, codes=(0, 1), quiet=True)
         self.families = township.families(enrolment)
+        self.by_line = {family.line: family for family in self.families}
         sums = json.loads(self.office("status", township.PROGRAMME, "--json", quiet=True))
         expect(sums["vouchers"] == 636, "636 households hold a voucher; 23 rows were refused")
         expect(sums["issued_minor"] == 14_274_000, "¥142,740.00 is set aside for them")
@@ -180,6 +183,7 @@ class Demo:
         for family, basket in customers:
             began = time.perf_counter()
             _, offer, answer = self.serve_family(family, basket)
+            self.left_minor[family.line] = offer["vouchers"][0]["after"]
             seconds.append(time.perf_counter() - began)
             if not answer.confirmed:
                 raise DemoFailed(f"a sale ended {answer.state}")
@@ -220,16 +224,16 @@ class Demo:
         act("6 · A double scan and a double click 重复扫码: nothing changes")
         family = next(self.next_family())
         checkout, offer, first = self.serve_family(family, township.one_carton(self.catalogue))
-        before = self.available()
+        before = self.booked()
         second = self.shop.redeem(offer, checkout, CASHIER)
         expect(second.receipt_no == first.receipt_no, f"the same sale, {first.receipt_no}")
-        expect(self.available() == before, "the ledger moved nothing")
+        expect(self.booked() == before, "the ledger moved nothing")
 
     # ── three: the power goes ──────────────────────────────────────────────────────────────────
 
     def kill_the_ledger(self) -> None:
         act("7 · The ledger is killed between COMMIT and answer 账本断电")
-        before = self.available()
+        before = self.booked()
         checkout = self.new_checkout()
         offer = self.offer_one_carton(checkout)
         self.ledger_plug.pull_at("committed")
@@ -240,17 +244,17 @@ class Demo:
         self.ledger.start()
         answer = self.shop.retry(checkout)
         expect(answer.confirmed, f"asked again: it had been booked. {answer.receipt_no} REDEEMED")
-        expect(self.available() == before - answer.amount_minor, "taken once")
+        expect(self.booked() == before + answer.amount_minor, "taken once")
 
     def kill_the_till(self) -> None:
         act("8 · The till is killed between intent and answer 收银机断电")
-        before = self.available()
+        before = self.booked()
         checkout = self.new_checkout()
         self.pull_the_tills_plug(checkout, "before_send")
         self.shop.settle()
         answer = self.shop.checkout(checkout)
         expect(answer.state == "reversed", "its intent was never sent: looked up, then cancelled")
-        expect(self.available() == before, "nothing was taken")
+        expect(self.booked() == before, "nothing was taken")
 
         checkout = self.new_checkout()
         self.pull_the_tills_plug(checkout, "answer_read")
@@ -259,7 +263,7 @@ class Demo:
         expect(answer.state == "goods_asked", "the ledger had booked it: the cashier is asked")
         answer = self.shop.goods(checkout, handed_over=True)
         expect(answer.confirmed, f"the goods had been handed over: {answer.receipt_no} REDEEMED")
-        expect(self.available() == before - answer.amount_minor, "taken once")
+        expect(self.booked() == before + answer.amount_minor, "taken once")
 
     def pull_the_tills_plug(self, checkout: str, point: str) -> None:
         offer = self.offer_one_carton(checkout)
@@ -273,10 +277,74 @@ class Demo:
         console.print(f"   the till died at '{point}' (signal {-code}) and is started again")
         self.plugin.start()
 
-    # ── four: the day's end ────────────────────────────────────────────────────────────────────
+    # ── four: the network goes ─────────────────────────────────────────────────────────────────
+
+    def drill(self) -> None:
+        act("9 · Ready for an outage? 断网演练: the till says so before there is one")
+        self.shop.settle()  # brings a pack with the families that shop here by now
+        shown = self.command("till", "drill", "--print", "--folder", str(self.till_folder))
+        console.print(indented(shown))
+        ready = self.shop.status()["offline"]
+        expect(ready["ready"], "it is, for so long, so many families and so much as it says")
+        self.slips_beside = 1  # the drill's
+
+    def sell_through_an_outage(self) -> None:
+        act("10 · The network goes 断网: the shop sells on, from what was set aside for it")
+        before = self.booked()
+        self.ledger.stop()
+        carton = township.one_carton(self.catalogue)
+        sold = [self.sell_offline(family, carton) for family in self.well_off(2)]
+        amount = sum(each.amount_minor for each in sold)
+        [stored] = self.shop.status()["stored"]
+        console.print(f"   {stored['en']}\n   {stored['zh']}")
+        expect(stored["count"] == len(sold), "both went out of the door with a PROVISIONAL slip")
+        self.ledger.start()
+        expect(self.shop.settle()["stored"] == [], "the network is back: both went up")
+        states = {self.shop.checkout(each.document["checkout"]).state for each in sold}
+        expect(states == {"confirmed"}, "both are booked as they were sold")
+        expect(self.booked() == before + amount, f"{yuan(amount)}, taken once")
+
+    def sell_offline(self, family: township.Family, basket: dict[str, Any]) -> Answer:
+        _, offer, answer = self.serve_family(family, basket)
+        expect(
+            (offer["presentment"], offer["liability"]) == ("offline", "programme"),
+            f"offered without a ledger at the programme's risk: {answer.receipt_no}, "
+            f"{yuan(answer.amount_minor)}",
+        )
+        if not answer.goods_may_leave:
+            raise DemoFailed(f"a sale without a network ended {answer.state}")
+        console.print(indented(answer.document["receipt_text"]))
+        return answer
+
+    def take_back(self) -> None:
+        act("11 · Taken back 撤销与退货: a void at once, one carton of two later")
+        [family] = self.well_off(1)
+        _, _, wrong = self.serve_family(family, township.one_carton(self.catalogue))
+        voided = self.shop.void(wrong, CASHIER, "wrong_goods")
+        expect(voided["taken_back"], f"{wrong.receipt_no} is VOIDED, the voucher has it back")
+        _, offer, sale = self.serve_family(family, township.two_cartons(self.catalogue))
+        if not sale.confirmed or offer["totals"]["rest_minor"]:
+            raise DemoFailed(f"a sale ended {sale.state}")
+        refunded = self.shop.refund("R1", str(sale.receipt_no), {1: 1}, CASHIER, "returned")
+        expect(
+            refunded["taken_back"],
+            f"of {yuan(sale.amount_minor)} one carton came back: {yuan(refunded['amount_minor'])} "
+            f"to the voucher, REFUND {refunded['receipt_no']}",
+        )
+        self.slips_beside += 2  # VOIDED and REFUND
+
+    def well_off(self, count: int) -> list[township.Family]:
+        """Families that bought here and have most left."""
+        left = sorted(self.left_minor, key=lambda line: self.left_minor[line], reverse=True)
+        chosen = left[:count]
+        for line in chosen:
+            del self.left_minor[line]
+        return [self.by_line[line] for line in chosen]
+
+    # ── five: the day's end ────────────────────────────────────────────────────────────────────
 
     def close_the_day(self) -> None:
-        act("9 · Day close 日结: the till's Z, the ledger's batch, the settlement file")
+        act("12 · Day close 日结: the till's Z, the ledger's batch, the settlement file")
         report = self.shop.close_day()
         sold = report["sums"][0]
         console.print(
@@ -294,7 +362,7 @@ class Demo:
         console.print(indented(fetched))
 
     def reconcile(self) -> None:
-        act("10 · Reconciliation 对账: journal × settlement file")
+        act("13 · Reconciliation 对账: journal × settlement file")
         found = self.reconciled(self.settlements, code=0)
         (self.out / "reconciliation.txt").write_text(found, "utf-8")
         console.print(indented(found))
@@ -324,7 +392,7 @@ class Demo:
     def show_receipts(self) -> None:
         folder = self.out / "receipts"
         folder.mkdir()
-        self.printer.wait_for_jobs(self.confirmed)
+        self.printer.wait_for_jobs(self.confirmed + self.slips_beside)
         jobs = self.printer.jobs
         for number, job in enumerate(jobs, 1):
             render_png(bytes(job)).save(folder / f"{number:03d}.png")
@@ -337,7 +405,7 @@ class Demo:
             "funded 两家资助方": yuan(sums["funded_minor"]),
             "issued 发放": self.figures["issued"],
             "redeemed 核销": f"{yuan(sums['redeemed_minor'])} in {self.checkout_no} checkouts",
-            "still with families 未用": yuan(sums["available_minor"]),
+            "still with families 未用": yuan(sums["available_minor"] + sums["allotted_minor"]),
             "paid by families besides 自付": yuan(self.own_minor),
             "receipts 小票": self.figures["receipts printed"],
             "median checkout 每单": self.figures["median checkout"],
@@ -374,9 +442,10 @@ class Demo:
         offer = self.shop.offer(checkout, self.issuer.care_code(family), basket)
         return checkout, offer, self.shop.redeem(offer, checkout, CASHIER)
 
-    def available(self) -> int:
+    def booked(self) -> int:
+        """What shops are owed and were paid; what is set aside for a till is not in it."""
         sums = json.loads(self.office("status", township.PROGRAMME, "--json", quiet=True))
-        return int(sums["available_minor"])
+        return int(sums["redeemed_minor"])
 
     def office(self, *words: str, codes: tuple[int, ...] = (0,), quiet: bool = False) -> str:
         return self.command(
@@ -431,6 +500,9 @@ def play(out: Path, serve: bool) -> None:
         demo.scan_twice()
         demo.kill_the_ledger()
         demo.kill_the_till()
+        demo.drill()
+        demo.sell_through_an_outage()
+        demo.take_back()
         demo.close_the_day()
         demo.reconcile()
         demo.show_receipts()

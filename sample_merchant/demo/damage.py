@@ -16,7 +16,7 @@ def tamper(settlements: Path, copy: Path) -> Path:
     shutil.copytree(settlements, copy)
     file = next(copy.glob("*.csv"))
     text = file.read_text("ascii")
-    at = text.rindex(",", 0, text.rindex(",CNY")) + 1
+    at = text.rindex(",", 0, text.index(",CNY")) + 1
     file.write_text(text[:at] + ("1" if text[at] != "1" else "2") + text[at + 1 :], "ascii")
     return copy
 

@@ -52,6 +52,17 @@ def programme() -> dict[str, Any]:
         "undo_window_s": 3600,
         "quotas": [],
         "refunds": {"window_s": 14 * 86_400, "grace_s": 3 * 86_400},
+        # Half of a voucher is set aside for the shop where its family buys, for three days.
+        "offline": {
+            "allotment_permille": 500,
+            "spend_s": 3 * 86_400,
+            "upload_s": 4 * 86_400,
+            "pack_age_s": 3 * 86_400,
+            "floor": None,
+            "stored_sum_minor": 1_000_000,
+            "stored_count": 200,
+            "online_permille": 0,
+        },
     }
 
 
@@ -113,6 +124,13 @@ def without_cover(catalogue: Catalogue) -> dict[str, Any]:
     register = Register(catalogue)
     for barcode in NOT_COVERED[:3]:
         register.scan(barcode)
+    return register.to_basket()
+
+
+def two_cartons(catalogue: Catalogue) -> dict[str, Any]:
+    register = Register(catalogue)
+    register.press_quantity(2)
+    register.scan(COVERED[2])
     return register.to_basket()
 
 

@@ -240,6 +240,16 @@ NOT_UPLOADED: Final[frozenset[State]] = frozenset({"accepted", "accept_asked", "
 """States of a sale that left without the ledger's word, and that the ledger may not have."""
 STORED: Final[frozenset[State]] = NOT_UPLOADED | {"held"}
 """States of an acceptance that has no final outcome."""
+NOT_DECIDED: Final[frozenset[State]] = STORED | {
+    "open",
+    "unknown",
+    "interrupted",
+    "reversing",
+    "filling",
+}
+"""States of a sale that has a record the ledger may not have decided."""
+GOES_UP: Final[frozenset[State]] = NOT_DECIDED - {"accepted", "accept_asked"}
+"""Those of them whose records may go up: of the others it is not known whether the goods left."""
 GOODS_MAY_LEAVE: Final[frozenset[State]] = frozenset({"confirmed", "accepted", "provisional"})
 """States in which the cashier may hand over, or has handed over, what was sold."""
 FOR_A_PERSON: Final[frozenset[State]] = frozenset({"held", "short", "exception", "review"})

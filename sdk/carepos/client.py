@@ -193,6 +193,20 @@ class Transport:
         return error
 
 
+def send_records(
+    transport: Transport, items: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """POST /v1/records; one result per item, `{"outcome"}` or `{"problem"}`, unverified. Anybody
+    may send them: the envelopes say who signed. Raises Unreachable, NotDecided."""
+    answer, _ = transport.json("POST", "/v1/records", body={"items": list(items)})
+    results = answer.get("results")
+    if not isinstance(results, list) or len(results) != len(items):
+        raise Unreachable("not an answer of a ledger (results do not match the items)")
+    if not all(isinstance(result, dict) for result in results):
+        raise Unreachable("not an answer of a ledger (a result is no object)")
+    return results
+
+
 class Client:
     """One terminal's calls. Answers come back unread: their signatures are for the caller."""
 
@@ -229,14 +243,8 @@ class Client:
         return self._transport.answered
 
     def send(self, items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """POST /v1/records; one result per item, `{"outcome"}` or `{"problem"}`, unverified."""
-        answer, _ = self._transport.json("POST", "/v1/records", body={"items": list(items)})
-        results = answer.get("results")
-        if not isinstance(results, list) or len(results) != len(items):
-            raise Unreachable("not an answer of a ledger (results do not match the items)")
-        if not all(isinstance(result, dict) for result in results):
-            raise Unreachable("not an answer of a ledger (a result is no object)")
-        return results
+        """As `send_records`."""
+        return send_records(self._transport, items)
 
     def ask(self, attempt_id: str) -> tuple[list[Any], str]:
         """GET /v1/records/{id}: (outcomes unverified, jti of the read)."""
@@ -281,6 +289,14 @@ class Client:
     def certificate(self, key: SigningKey) -> object:
         """GET /v1/terminal, signed with `key`: the terminal's certificate for it, unverified."""
         return self._read("GET", "/v1/terminal", key=key)[0].get("certificate")
+
+    def heal(self, body: Mapping[str, object]) -> dict[str, Any]:
+        """POST /v1/heal: what the ledger holds, and what became of what is offered; unverified."""
+        return self._read("POST", "/v1/heal", body=body)[0]
+
+    def heal_pack(self, body: Mapping[str, object]) -> object:
+        """POST /v1/heal/pack: which files of the pack the ledger still lacks, unverified."""
+        return self._read("POST", "/v1/heal/pack", body=body)[0].get("missing")
 
     def pack_manifest(self) -> object:
         answer, _ = self._read("GET", "/v1/offline-pack")

@@ -32,15 +32,6 @@ from carepos.undo import Refund, RefundReason, ReturnedLine, Sold, Void, VoidRea
 from carepos.voucher import Programme
 
 _STANDING: frozenset[State] = attempt.BOOKED | {"voided"}
-_NOT_DECIDED: frozenset[State] = attempt.STORED | {
-    "open",
-    "unknown",
-    "interrupted",
-    "reversing",
-    "filling",
-}
-"""States of a sale that has a record the ledger may not have decided."""
-
 _ANEW = frozenset({"proposal_changed", "already_undone", "refund_exceeds"})
 """Refusals by which another till has taken something of a sale back: the journal isn't enough."""
 
@@ -433,6 +424,6 @@ def standing(
 def _first_open(journal: JournalView, of: Undo, enrolled: Enrolment) -> str | None:
     """The receipt number of the first sale before it that the ledger may not have decided."""
     for each in journal.unfinished():
-        if each.sequence < of.sequence and each.state in _NOT_DECIDED:
+        if each.sequence < of.sequence and each.state in attempt.NOT_DECIDED:
             return ids.receipt_no(enrolled.terminal_no, each.sequence)
     return None

@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
+
+_MADE_WITH: Final = 0o600
+"""The mode that `tempfile` gives a file."""
 
 _HELD: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK})
 """What systems answer when another process holds a lock."""
@@ -25,10 +28,10 @@ def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     sync_folder(path.parent)
 
 
-def create(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+def create(path: Path, data: bytes | Iterable[bytes], *, mode: int = 0o600) -> None:
     """Make `path`, whole and durable, unless it is there: of two processes one makes it.
 
-    Raises FileExistsError, OSError; a crash leaves no part of it.
+    `data` may come in parts. Raises FileExistsError, OSError; a crash leaves no part of it.
     """
     with _aside(path, data, mode) as written:
         try:
@@ -45,17 +48,18 @@ def create(path: Path, data: bytes, *, mode: int = 0o600) -> None:
 
 
 @contextmanager
-def _aside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
+def _aside(path: Path, data: bytes | Iterable[bytes], mode: int) -> Iterator[Path]:
     """`data` in a file beside `path`, on the disk; it is gone at the end unless it was renamed."""
     # A name of its own for every write: two threads may write the same file at once.
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     aside = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
-        aside.chmod(mode)
+        if mode != _MADE_WITH:  # which file systems without modes (a USB stick's) may refuse
+            aside.chmod(mode)
         yield aside
     finally:
         aside.unlink(missing_ok=True)

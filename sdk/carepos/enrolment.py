@@ -68,7 +68,7 @@ class Enrolment:
         if len(self.former) >= MAX_FORMER:
             # What can't be read again must not be written: the till would never open again.
             raise Malformed(f"had {MAX_FORMER} keys before: enrol a new till", field="former")
-        fresh = _read_certificate(certificate, self.url, self.ledger_keys, [key], believed)
+        fresh = read_certificate(certificate, self.url, self.ledger_keys, [key], believed)
         if fresh.terminal != self.terminal:
             raise Malformed("is another terminal's", field="certificate")
         return replace(fresh, former=(*self.former, FormerKey(self.key, self.certificate)))
@@ -99,7 +99,7 @@ class Enrolment:
             root = PublicKey.from_jwk(document["root"])
             keys = LedgerKeys.read(document, root.kid)
             url = strict_json.text(document["url"], "url", high=500)
-            found = _read_certificate(document["certificate"], url, keys, own, keys.keys)
+            found = read_certificate(document["certificate"], url, keys, own, keys.keys)
             former = strict_json.array(document.get("former", []), "former", high=MAX_FORMER)
             return replace(found, former=tuple(_former(each, found) for each in former))
         except FileNotFoundError:
@@ -134,7 +134,7 @@ def enrol(url: str, activation: str, key: SigningKey, transport: Transport) -> E
             expected=(200, 201),
         )
         own = [key.public]
-        return _read_certificate(answer.get("certificate"), url, keys, own, keys.keys)
+        return read_certificate(answer.get("certificate"), url, keys, own, keys.keys)
     except SignatureInvalid as error:
         raise EnrolmentFailed(
             f"{url} is not the ledger this code is for, or something stands between: {error}"
@@ -153,13 +153,13 @@ def _former(value: object, of: Enrolment) -> FormerKey:
     names = strict_json.exact_names(value, {"key", "certificate"}, where="former")
     key = PublicKey.from_jwk(names["key"])
     keys = of.ledger_keys
-    told = _read_certificate(names["certificate"], of.url, keys, [key], keys.keys)
+    told = read_certificate(names["certificate"], of.url, keys, [key], keys.keys)
     if told.terminal != of.terminal:
         raise Malformed("is another terminal's", field="former")
     return FormerKey(key, told.certificate)
 
 
-def _read_certificate(
+def read_certificate(
     text: object, url: str, keys: LedgerKeys, own: Sequence[PublicKey], believed: Keys
 ) -> Enrolment:
     """The certificate of one of the keys in `own`; `believed` finds the key that signed it."""
@@ -203,6 +203,10 @@ class EnrolmentFile:
         self._path = path
         self._changing = threading.Lock()
         self.enrolled = enrolled
+
+    @property
+    def folder(self) -> Path:
+        return self._path.parent
 
     def change(self, make: Callable[[Enrolment], Enrolment]) -> None:
         """Keep what `make` makes of the present one. Raises what it raises, and OSError."""

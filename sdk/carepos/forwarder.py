@@ -10,9 +10,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
-from carepos import strict_json
+from carepos import strict_json, upload_file
 from carepos.client import Client
 from carepos.errors import NotDecided, Unreachable
 from carepos.record import Record
@@ -76,17 +76,56 @@ class Forwarder:
                         problems[parcel.sequence] = problem
             return problems
 
+    def take(
+        self, waiting: Callable[[], Iterable[Parcel]], answers: Answers
+    ) -> dict[int, str | None]:
+        """As if `answers` had just come over the network, for the parcels that they answer whole;
+        by number of each of them why it is not decided, else None."""
+        with self._sending:
+            taken: dict[int, str | None] = {}
+            for parcel in sorted(waiting(), key=lambda each: each.sequence):
+                results = [answers.of(each) for each in parcel.records]
+                own = [each for each in results if each is not None]
+                if len(own) == len(parcel.records):
+                    taken[parcel.sequence] = parcel.opened(own)
+            return taken
 
-def batched(parcels: Iterable[Parcel]) -> Iterator[list[Parcel]]:
+
+class Answers:
+    """Outcomes that were carried here by hand, by the record that each says it answers."""
+
+    def __init__(self, found: Iterable[Mapping[str, Any]]) -> None:
+        self._by_digest: dict[str, Mapping[str, Any]] = {}
+        for each in found:
+            digest = upload_file.answered_digest(each)
+            if digest is not None:
+                self._by_digest[digest] = each
+
+    def of(self, record: Record) -> Mapping[str, Any] | None:
+        """Unverified: for `outcome.read_result`."""
+        return self._by_digest.get(record.digest)
+
+
+class Packed(Protocol):
+    """Envelopes that travel together."""
+
+    @property
+    def envelopes(self) -> Sequence[Mapping[str, Any]]: ...
+
+
+P = TypeVar("P", bound=Packed)
+
+
+def batched(parcels: Iterable[P]) -> Iterator[list[P]]:
     """Parcels in requests of at most `MAX_ITEMS` records and `MAX_BODY_BYTES`."""
-    batch: list[Parcel] = []
+    batch: list[P] = []
     items = length = 0
     for parcel in parcels:
         more = sum(len(strict_json.canonical(each)) + 1 for each in parcel.envelopes)
-        if batch and (items + len(parcel.records) > MAX_ITEMS or length + more > MAX_BODY_BYTES):
+        if batch and (items + len(parcel.envelopes) > MAX_ITEMS or length + more > MAX_BODY_BYTES):
             yield batch
             batch, items, length = [], 0, 0
         batch.append(parcel)
-        items, length = items + len(parcel.records), length + more
+        items, length = items + len(parcel.envelopes), length + more
     if batch:
         yield batch

@@ -267,12 +267,18 @@ class IssuerKeys:
         return None if until is not None and now >= until else self.keys.get(kid)
 
     def replaced_by(
-        self, newer: IssuerKeys, *, confirmed: bool = False, now: datetime | None = None
+        self,
+        newer: IssuerKeys,
+        *,
+        confirmed: bool = False,
+        now: datetime | None = None,
+        remembered: timedelta = timedelta(0),
     ) -> IssuerKeys:
         """What is held once `newer` has arrived: its keys, and for a day those it no longer has.
 
         `now` is for whoever dates sets by a clock of their own: a set that is held as of a later
-        instant was dated by a clock that went wrong, and makes no other one older.
+        instant was dated by a clock that went wrong, and makes no other one older. `remembered`:
+        how much longer than that day a key is kept for whoever asks `get` about an earlier time.
         Raises SetRefused when `newer` is older, when it shares with this one no key that is not
         retiring (unless a person `confirmed` it), or when it gives a known kid another key. Its
         message then names the thumbprints that a person would have to compare.
@@ -291,12 +297,17 @@ class IssuerKeys:
                     f"shares no key with the set that is held {newer._named()}", field="keys"
                 )
         until = newer.as_of + RETIRING
-        going = [] if confirmed else [kid for kid in held if kid not in newer.keys]
+        known = {
+            kid: key
+            for kid, key in self.keys.items()
+            if kid in held or self.retiring[kid] + remembered > newer.as_of
+        }
+        going = [] if confirmed else [kid for kid in known if kid not in newer.keys]
         # However often an issuer rotates: those that went last, and no more than a set may have.
         going.sort(key=lambda kid: self.retiring.get(kid, until))
         # Never longer than a day from now, whatever a wrong clock once promised.
         retiring = {kid: min(self.retiring.get(kid, until), until) for kid in going[-MAX_KEYS:]}
-        kept = {kid: held[kid] for kid in retiring}
+        kept = {kid: known[kid] for kid in retiring}
         return replace(newer, keys={**kept, **newer.keys}, retiring=retiring)
 
     def confirmed_by(self, thumbprints: Iterable[str]) -> None:

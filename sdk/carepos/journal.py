@@ -94,6 +94,8 @@ class Journal(JournalView):
         self._now = now
         self._random_bytes = random_bytes
         self._closed: str | None = None
+        self.on_written: Callable[[], None] = lambda: None
+        """Called after every write, once it is on the disk; must not wait, nor call back."""
         self.incarnation = ""
         self.sequence = 0  # the last number written
         self._head = ""
@@ -515,6 +517,11 @@ class Journal(JournalView):
         with self._transaction():
             return self._append(Start(software), self._own_id())
 
+    def note(self, name: str, value: str) -> None:
+        """Keep a value under a name beside what the journal is `about`. One fsync."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
     def keep_outcome(self, written: Record, outcome: Outcome) -> None:
         """Keep the outcome of a record that is no attempt's (`record.PLAIN`). One fsync."""
         with self._transaction():
@@ -588,6 +595,7 @@ class Journal(JournalView):
             except BaseException:
                 self._roll_back(head)
                 raise
+            self.on_written()
 
     def _roll_back(self, head: tuple[int, str]) -> None:
         self.sequence, self._head = head

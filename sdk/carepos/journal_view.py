@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -223,6 +224,12 @@ class JournalView:
         """What this till wrote to take one sale back, oldest first."""
         return self._undos("WHERE original_terminal = ? AND original = ?", terminal, attempt_id)
 
+    def is_being_voided(self, attempt_id: str) -> bool:
+        """Whether a void of this till's own sale waits for the ledger."""
+        return bool(
+            self._undos("WHERE original = ? AND kind = 'void' AND state = 'waiting'", attempt_id)
+        )
+
     def undo(self, undo_id: str) -> Undo:
         """Raises KeyError for an id that is none's here."""
         found = self._undos("WHERE id = ?", undo_id)
@@ -257,6 +264,48 @@ class JournalView:
             *kinds,
         )
 
+    def to_upload(self, states: Collection[State] | None) -> list[tuple[int, bool]]:
+        """(number, whether sealed evidence goes with it) of every record that goes up by file, in
+        sequence order: those of sales in these states, of voids and refunds that wait, and of no
+        sale and without an answer. None: the whole chain."""
+        names = [] if states is None else sorted(states)
+        # A journal that no till has opened since is looked at as it is.
+        known = self.about().get("schema")
+        undos = "SELECT id FROM corrections WHERE state = 'waiting'"
+        sealed = "SELECT id FROM acceptances WHERE evidence IS NOT NULL"
+        if known == journal_file.WITHOUT_CORRECTIONS:
+            undos = "SELECT NULL"
+        if known != journal_file.FORMAT:
+            sealed = "SELECT NULL"
+        waiting = (
+            f"""CASE
+            WHEN kind IN ('redeem', 'reversal', 'accept_offline') THEN id IN
+              (SELECT id FROM attempts WHERE state IN ({",".join("?" * len(names))}))
+            WHEN kind IN ('void', 'refund') THEN id IN ({undos})
+            ELSE sequence NOT IN (SELECT sequence FROM outcomes) END"""
+            if states is not None
+            else "1"
+        )
+        with self._mutex:
+            rows = self._db.execute(
+                f"SELECT sequence, kind IN ('redeem', 'accept_offline') AND id IN ({sealed}) "
+                f"FROM records WHERE {waiting} ORDER BY sequence",
+                names,
+            ).fetchall()
+        return [(sequence, bool(has)) for sequence, has in rows]
+
+    def envelope_at(self, sequence: int, *, sealed: bool) -> dict[str, Any]:
+        """A record as it travels, read without looking at its signature; with `sealed` its evidence
+        goes with it, unless that is gone by now. Raises KeyError."""
+        with self._mutex:
+            row = self._db.execute(
+                "SELECT jws, id FROM records WHERE sequence = ?", (sequence,)
+            ).fetchone()
+            if row is None:
+                raise KeyError(sequence)
+            evidence = self.evidence_of(row[1]) if sealed else None
+        return record.envelope(str(row[0]), evidence=evidence)
+
     def _records(self, where: str, *values: object) -> list[Record]:
         with self._mutex:
             rows = self._db.execute(
@@ -264,6 +313,25 @@ class JournalView:
                 values,
             ).fetchall()
         return [record.read(row[0], keys=self._keys) for row in rows]
+
+    def answered(self) -> list[int]:
+        """The numbers of records that have a final outcome, in order."""
+        with self._mutex:
+            return [
+                row[0]
+                for row in self._db.execute(
+                    "SELECT DISTINCT sequence FROM outcomes WHERE result <> 'held' ORDER BY 1"
+                )
+            ]
+
+    def evidence(self, sequence: int) -> list[tuple[str, str]]:
+        """The record with this number, with each final outcome of it, oldest first."""
+        with self._mutex:
+            return self._db.execute(
+                "SELECT records.jws, outcomes.jws FROM outcomes JOIN records USING (sequence) "
+                "WHERE sequence = ? AND result <> 'held' ORDER BY n",
+                (sequence,),
+            ).fetchall()
 
     def outcomes_of(self, sequence: int) -> list[str]:
         """The ledger's signed answers to one record, oldest first."""

@@ -88,6 +88,13 @@ def identified(jws: object, *, typ: str, sha256: str) -> Signed:
     return Signed(text, kid, sha256, strict_json.read_object(payload_bytes))
 
 
+def peek(jws: object, *, typ: str) -> tuple[str, dict[str, Any]]:
+    """(digest, payload) of what has the form of a signed thing, whoever signed it: to sort by and
+    to count, never to decide by. Raises Malformed for any other form."""
+    text, _, payload_bytes, _ = _parts(jws, typ)
+    return digest_of(text), strict_json.read_object(payload_bytes)
+
+
 def _parts(jws: object, typ: str) -> tuple[str, str, bytes, bytes]:
     """(text, kid, payload bytes, signature) of a JWS whose form and header are right."""
     if not isinstance(jws, str):

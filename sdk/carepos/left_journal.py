@@ -27,8 +27,8 @@ def refuse(folder: Path) -> None:
     told = "a journal that can't be read" if waiting is None else f"{waiting} records of a till"
     raise EnrolmentFailed(
         f"{folder} holds {told} that the ledger may not have yet. Put enrolment.json and "
-        "terminal.key back and upload them (carepos till settle), or keep the folder, enrol into "
-        "another one, and call the programme's office"
+        "terminal.key back and upload them (carepos till settle), or make a file of them for the "
+        "programme's office (carepos till export FILE); keep the folder and enrol into another one"
     )
 
 

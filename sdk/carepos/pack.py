@@ -273,6 +273,14 @@ def drop(folder: Path) -> None:
     durable.sync_folder(folder)
 
 
+def kept_manifest(folder: Path) -> str | None:
+    """The manifest as it is stored, unverified."""
+    try:
+        return (folder / "pack.manifest").read_text("ascii")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
 def kept(folder: Path, *, terminal: str, keys: KeySet) -> Pack | None:
     """The stored pack, verified anew. None when there is none that verifies: it is then fetched."""
     try:

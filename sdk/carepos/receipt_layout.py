@@ -70,6 +70,8 @@ _WORDS: dict[str, tuple[str, str]] = {
     "to_self": ("退您", "to you"),
     "before": ("用前", "Before"),
     "after": ("还剩", "Left"),
+    "offline_before": ("断网可用", "Offline before"),
+    "offline_after": ("断网还剩", "Offline left"),
     "was": ("退回前", "Before"),
     "restored": ("现有", "Now"),
     "provisional": (
@@ -206,8 +208,12 @@ class _Page:
                 yield from self._pair(f"  {self._word(word)}", self._amount(amount_minor))
 
     def _balance(self, balance: VoucherBalance) -> Iterator[Row]:
-        undone = self.receipt.takes_back
-        before, after = ("was", "restored") if undone else ("before", "after")
+        before, after = ("before", "after")
+        if self.receipt.takes_back:
+            before, after = ("was", "restored")
+        elif self.receipt.kind == "PROVISIONAL":
+            # What this till may give of it, not all that the voucher holds.
+            before, after = ("offline_before", "offline_after")
         yield from self._pair(
             balance.label, f"{self._word(before)} {self._held(balance.before, balance.unit)}"
         )

@@ -151,6 +151,8 @@ class Scanner:
             raise error
         household = self._packs.household(identity.iss, identity.sub)
         if household is None or held.households is None:
+            if isinstance(error, NotDecided):
+                raise error  # a ledger that says why it does not answer just now
             raise Refused(Refusal("holder_not_in_pack"))
         if proof is not None:
             self._check_pin(identity, household, proof)

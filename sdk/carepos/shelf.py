@@ -73,11 +73,18 @@ class Shelves:
     def situation(self, holder: Holder, programme: Programme, asked: Situation) -> Situation:
         """`asked` with the holder's vouchers as far as this till may give of them without the
         ledger. Raises Refused where it may not give at all."""
+        self.must_be_fresh(holder)
         shelf = self.of(holder, programme)
         refusal = offline.refusal(shelf.vouchers, (), shelf.state)
         if refusal is not None:
             raise Refused(refusal)
         return self.situated(shelf, asked)
+
+    def must_be_fresh(self, holder: Holder) -> None:
+        """Raises Refused (token_expired) for a code that was good when it was scanned and is not
+        any more: the ledger will judge it by the time of the sale."""
+        if self._ratchet.now() >= holder.identity.expires_at:
+            raise Refused(Refusal("token_expired"))
 
     def situated(self, shelf: Shelf, asked: Situation) -> Situation:
         """`asked` as of now, with what the shelf may give."""

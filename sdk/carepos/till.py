@@ -61,18 +61,20 @@ from carepos.errors import (
     Unreachable,
     WrongState,
 )
-from carepos.forwarder import Forwarder, Parcel
+from carepos.forwarder import Answers, Forwarder, Parcel
+from carepos.healing import Healer, HealState
 from carepos.ids import RandomBytes
 from carepos.journal import Accepting, Journal
 from carepos.journal_view import Attempt, JournalView, Undo, Visit
 from carepos.key_change import KeyChanger, KeyState
 from carepos.keys import Keys, SigningKey
 from carepos.ledger_keys import LedgerKeyKeeper
+from carepos.mirror import Mirror
 from carepos.offline_rule import Liability
 from carepos.outcome import HeldReason, Outcome
 from carepos.pack import Pack
 from carepos.pack_keeper import PackKeeper
-from carepos.record import ALONE, DayReport, Record, Redeem, envelope
+from carepos.record import ALONE, DayReport, Kind, Record, Redeem, envelope
 from carepos.refusals import Refusal
 from carepos.rules import Acted, Proposal, Situation
 from carepos.scan import Holder, Scanner, is_away
@@ -183,6 +185,25 @@ class DayClose:
     problem: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class AnswersTaken:
+    """What a file of answers brought: how many were news, and by a record's number why one was not
+    believed."""
+
+    taken: int
+    problems: Mapping[int, str]
+
+
+_ANSWERED_AS: Mapping[State, Kind] = {
+    "unknown": "redeem",
+    "interrupted": "redeem",
+    "reversing": "reversal",
+    "filling": "redeem",
+    "held": "accept_offline",
+}
+"""By the state of a sale that no parcel carries: the record whose outcome it waits for."""
+
+
 class Till:
     """One enrolled till. `Till.open(folder)`; safe to call from several threads.
 
@@ -204,8 +225,10 @@ class Till:
         paper: slip.Paper,
         random_bytes: RandomBytes = os.urandom,
         software: str = SOFTWARE,
+        mirror: Mirror | None = None,
     ) -> None:
         self.folder = folder
+        self.mirror = mirror
         self._enrolled = EnrolmentFile(folder / "enrolment.json", enrolled)
         self.journal = journal
         self._client = client
@@ -259,6 +282,9 @@ class Till:
             now=ratchet.now,
             heard=self._heard,
             learn_time=self._learn_time,
+        )
+        self._healer = Healer(
+            file=self._enrolled, journal=journal, client=client, held_pack=lambda: self._packs.held
         )
         self._corrector = Corrector(
             journal,
@@ -321,13 +347,15 @@ class Till:
         answer_timeout_s: float = 8.0,
         transport: Transport | None = None,
         disk: DiskRoom | None = None,
+        mirror: Path | None = None,
     ) -> Till:
         """Open an enrolled till and recover its journal; no network is needed.
 
         `now` is the computer's clock, which may be wrong (`clock_ratchet`), and `uptime` how long
         it has been running, by default its own with its own clock, and unknown with another.
         `transport`: the way to the ledger, instead of HTTP to the address it was enrolled at;
-        `disk`: the room in `folder`, instead of what the system says of it.
+        `disk`: the room in `folder`, instead of what the system says of it. `mirror`: a folder on a
+        second disk, which holds what is not uploaded (`mirror.Mirror`); it need not be there now.
         Raises EnrolmentFailed when the folder is not enrolled, JournalLocked when another process
         runs this till, JournalCorrupt.
         """
@@ -373,6 +401,11 @@ class Till:
             now=ratchet.now,
             random_bytes=random_bytes,
         )
+        kept = None
+        if mirror is not None:
+            kept = Mirror(mirror, journal, beside=folder)
+            journal.on_written = kept.wake
+            kept.start()
         return cls(
             folder,
             enrolled=enrolled,
@@ -384,6 +417,7 @@ class Till:
             paper=paper or slip.Paper(),
             random_bytes=random_bytes,
             software=software,
+            mirror=kept,
         )
 
     def now(self) -> datetime:
@@ -441,6 +475,8 @@ class Till:
 
     def close(self) -> None:
         self._client.close()
+        if self.mirror is not None:
+            self.mirror.close()
         self.journal.close()
 
     def __enter__(self) -> Till:
@@ -638,6 +674,8 @@ class Till:
     def _accepted(self, sale: Attempt) -> None:
         self._offers.pop(sale.id, None)
         self._reached("acceptance_written")
+        if self.mirror is not None:
+            self.mirror.settle()
 
     def _is_back(self, offer: Offer) -> bool:
         """Of some sales of a till without a network, drawn at random, the ledger is asked about the
@@ -1082,6 +1120,44 @@ class Till:
             self.journal.keep_outcome(written, found)
         return problem
 
+    # ── answers that were carried here ─────────────────────────────────────────────────────────
+
+    def take_answers(self, found: Sequence[Mapping[str, Any]]) -> AnswersTaken:
+        """Take outcomes that came in a file (docs/offline.md §10), verified and bound like those
+        that come over the network. What they do not answer stays open; again they change nothing.
+
+        `found`: `{"outcome"}` or `{"problem"}` each. Raises Malformed, JournalClosed.
+        """
+        answers = Answers(found)
+        taken = self._forwarder.take(self._waiting, answers)
+        for each in self.journal.attempts(*_ANSWERED_AS):
+            with self._one_at_a_time(each.checkout):
+                # Another thread may have moved it since the list was made.
+                taken |= self._take_answers_of(self.journal.attempt(each.id), answers)
+        problems = {number: why for number, why in taken.items() if why is not None}
+        return AnswersTaken(len(taken) - len(problems), problems)
+
+    def _take_answers_of(self, sale: Attempt, answers: Answers) -> dict[int, str | None]:
+        """Of a sale that is not just forwarded: unknown, being reversed, held."""
+        taken: dict[int, str | None] = {}
+        while (kind := _ANSWERED_AS.get(sale.state)) is not None:
+            before, written = sale.state, self.journal.record_of(sale, kind)
+            result = answers.of(written)
+            if result is None:
+                break
+            found, problem = self._read_result(written, result)
+            if found is None:
+                taken[written.sequence] = problem
+                break
+            is_old = found.jws in self.journal.outcomes_of(written.sequence)
+            if is_old and found.result == "held":
+                break
+            sale = self._advance(sale, found)
+            taken[written.sequence] = None
+            if sale.state == before:
+                break
+        return taken
+
     # ── the key ────────────────────────────────────────────────────────────────────────────────
 
     def change_key(self) -> KeyState:
@@ -1135,6 +1211,19 @@ class Till:
         Raises Unreachable, NotDecided, OSError; the pack held before stays.
         """
         return self._packs.refresh()
+
+    def heal(self) -> HealState:
+        """Ask the ledger what it holds of this till's records, and offer it what it lost: call it
+        every so often, and before `refresh_pack` when a ledger is heard again.
+
+        Raises Unreachable, NotDecided, JournalClosed.
+        """
+        return self._healer.report()
+
+    @property
+    def heal_state(self) -> HealState:
+        """Whether the ledger is being restored, and how much of it this till has sent."""
+        return self._healer.state()
 
     @property
     def held_pack(self) -> Pack | None:

@@ -16,6 +16,7 @@ from carepos_ledger.offline_exceptions import OfflineExceptions
 from carepos_ledger.problems import Problem
 from carepos_ledger.settlement import Settlement
 from tests.ledger.rig import MILK, PROGRAMME, RULES, Holder, Rig, code
+from tests.ledger.test_acting import RULE, acted_token
 from tests.ledger.test_allotments import DAY, OFFLINE, Shop
 
 FLOOR = {"redemption_minor": 5_000, "beneficiary_minor": 9_000, "window_s": DAY}
@@ -93,7 +94,7 @@ def test_within_floor_limits_it_is_paid_as_far_as_the_voucher_covers(shop: Shop)
 
 
 def test_what_the_merchant_risked_nobody_pays(shop: Shop) -> None:
-    """The covered part is posted, the rest is on the list that a person works through."""
+    """FD-4: the covered part is posted, the rest is on the list that a person works through."""
     rig, holder = shop.rig, shop.at_home()
     merchants_risk(shop)
     assert shop.pay(holder, 10_000).result == "posted"
@@ -226,6 +227,17 @@ def test_a_void_of_what_was_accepted_is_taken_after_its_settlement(shop: Shop) -
     assert (answer.result, answer.amount_minor) == ("posted", 1_000)
     sums = rig.office.programme_sums(PROGRAMME)
     assert (sums.loss_reserve_minor, sums.lost_minor) == (4_000, 0)
+
+
+def test_somebody_who_acts_for_another_is_not_served_offline(shop: Shop) -> None:
+    """Also where the programme lets them act: what limits them is known to the ledger alone, so the
+    till had to refuse. An exception; nothing is booked, and nothing counts against a limit."""
+    rig, holder = shop.rig, shop.at_home()
+    rule = {**OFFLINE, "floor": {**FLOOR, "liability": "programme"}}
+    rig.programmes.put_programme({**RULES, "offline": rule, "acting": RULE})
+    sold = rig.offline_sale(shop.till, holder, 1_000, token_text=acted_token(rig, holder))
+    assert [code(each) for each in sent(rig, sold)] == ["offline_not_allowed"] * 2
+    assert rig.balance(holder.voucher) == (12_000, 0, 0) and rig.counts().get("acted", 0) == 0
 
 
 def test_evidence_of_another_sale_opens_nothing(shop: Shop) -> None:

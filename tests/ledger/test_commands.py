@@ -391,7 +391,10 @@ COMMANDS = (
 )
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS.split()])
+HEALING = ("heal", *(f"heal {each}" for each in "begin status manifest open exceptions".split()))
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS.split(), "backup", *HEALING])
 def test_every_command_explains_itself(command: str, capsys: Said) -> None:
     """--help of every command names its arguments and ends with 0."""
     assert carepos(*command.split(), "--help") == DONE

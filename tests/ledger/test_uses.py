@@ -53,7 +53,7 @@ def test_a_use_is_told_with_the_papers_number(rig: Rig) -> None:
 
 
 def test_the_same_question_gets_the_same_uses(rig: Rig) -> None:
-    """At least once: whoever lost an answer asks again; later ones come behind."""
+    """FC-5: at least once: whoever lost an answer asks again; later ones come behind."""
     till, holder = rig.signer(), rig.holder()
     feed = Uses(rig.database)
     for n in range(3):

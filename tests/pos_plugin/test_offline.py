@@ -281,7 +281,7 @@ def test_a_drill_plays_an_outage_and_writes_nothing(shop: Rig) -> None:
     family = at_home(shop)
     shop.till.refresh_pack()
     before, kept = shop.written(), bytes_of(shop.till.folder)
-    asked = shop.world.rows("records")
+    asked = shop.world.rows("visits")  # a lookup opens one
     played = shop.post("/api/drill", {"code": family.token()})
     assert played["passed"] and failed(played) == []
     assert played["en"] == (
@@ -295,9 +295,9 @@ def test_a_drill_plays_an_outage_and_writes_nothing(shop: Rig) -> None:
     ]
     assert {each["check"]: each["ok"] for each in played["checks"]}["printer"] is None
     assert (shop.written(), bytes_of(shop.till.folder)) == (before, kept)
+    assert shop.world.rows("visits") == asked
     shop.cut_network()
     assert shop.post("/api/drill", {"code": family.token()}) == played
-    assert shop.world.rows("records") == asked
     # What was told is what can be sold.
     assert shop.offer("S-most", family.token(), milk(50_000))["totals"]["programme_minor"] == 6_000
 
@@ -414,6 +414,26 @@ def test_a_sale_that_is_held_says_why(shop: Rig) -> None:
     [stored] = shop.get("/api/status")["stored"]
     assert (stored["count"], stored["held"]) == (1, 1)  # against the limits until it is decided
     assert stored["en"].endswith("stored. The programme's office decides 1.")
+
+
+def test_goods_that_stayed_do_not_leave_any_more(shop: Rig) -> None:
+    """Once the cashier has said so, whoever looks at the sale is told so too: a void goes up behind
+    it, and until it is decided the sale is provisional, or booked, and its goods stay."""
+    family = at_home(shop)
+    shop.till.refresh_pack()
+    shop.cut_network()
+    offer = shop.till.propose(family.token(), [Line(MILK, 1, "piece", 3_000)])
+    path = "/api/checkouts/S-kept"
+    assert shop.till.redeem(offer, checkout="S-kept", cashier="c01").state == "accepted"
+    assert shop.get(path)["goods_may_leave"]
+    kept = shop.post(f"{path}/goods", {"handed_over": False})
+    assert (kept["state"], kept["goods_may_leave"]) == ("provisional", False)
+    looked = shop.get(path)
+    assert not looked["goods_may_leave"]
+    assert [each["goods_may_leave"] for each in looked["attempts"]] == [False]
+    shop.mend_network()
+    shop.post("/api/settle", {})
+    assert (shop.get(path)["state"], shop.get(path)["goods_may_leave"]) == ("voided", False)
 
 
 # ── giving back ────────────────────────────────────────────────────────────────────────────────

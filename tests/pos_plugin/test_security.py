@@ -24,6 +24,7 @@ POSTS = [
     "/api/checkouts/S1-000001/cancel",
     "/api/checkouts/S1-000001/goods",
     "/api/settle",
+    "/api/answers",
     "/api/day-close",
     "/api/receipts/0001-000002-1/print",
     "/api/pin-pad/link",

@@ -103,6 +103,20 @@ def test_the_day_of_a_retiring_key_ends() -> None:
     assert not keys.retiring and believed(keys, NOW) == {"b"}
 
 
+def test_a_key_is_remembered_for_codes_of_its_time() -> None:
+    """Who judges what was held up earlier keeps it for longer: good within its time and at no later
+    one, it holds no set together, and is gone in the end. Keys that a person replaced are not."""
+    keys = held("a", "b").replaced_by(held("b"))
+    for day in (1, 30, 60):
+        keys = keys.replaced_by(held("b", as_of=NOW + day * DAY), remembered=60 * DAY)
+        assert believed(keys, NOW) == {"a", "b"} and believed(keys, NOW + RETIRING) == {"b"}
+    with pytest.raises(SetRefused):
+        keys.replaced_by(held("a", as_of=NOW + 60 * DAY), remembered=60 * DAY)
+    assert not keys.replaced_by(held("b", as_of=NOW + 61 * DAY), remembered=60 * DAY).retiring
+    stopped = keys.replaced_by(held("c", as_of=NOW + 60 * DAY), confirmed=True, remembered=DAY)
+    assert believed(stopped, NOW) == {"c"}
+
+
 def test_a_restless_issuer_fills_nothing() -> None:
     """An issuer may exchange 19 keys an hour: what is held stays small and can be read back."""
     keys, stay = held("stay"), key("stay")

@@ -23,6 +23,7 @@ _TOLD = 5
 
 def many(first: int, seeds: int, jobs: int) -> int:
     """Play them all; the exit code."""
+    logging.disable(logging.CRITICAL)  # a ledger that is made to fail says so
     began, counts, steps, failed = time.monotonic(), Counter[str](), 0, list[Ended]()
     with (
         memory() as folder,
@@ -76,7 +77,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if args.seed is None:
         return many(args.first, args.seeds, args.jobs)
-    logging.disable(logging.CRITICAL)  # a ledger that is made to fail says so
+    logging.disable(logging.CRITICAL)
     with memory() as folder:
         here = Ground(folder)
         ended = here.play(args.seed, frozenset(map(int, filter(None, args.skip.split(",")))))

@@ -1,37 +1,51 @@
 """The product broken on purpose, in the ways that lose money: does the checker see it?
 
-Each break changes one promise of the running code, as a careless change would. `python -m
-tests.sim.breaks` says how many seeds it takes until each is found, and by which invariant; a test
-plays the seed that finds it.
+Each break changes one promise of the running code, as a careless change would. `make sim-breaks`
+says which is the first seed that finds each, and by which invariant.
 """
 
 from __future__ import annotations
 
-import logging
+import argparse
+import multiprocessing
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
-from carepos import attempt, ids, journal, jws, outcome, strict_json
+from carepos import (
+    attempt,
+    correction,
+    ids,
+    journal_file,
+    jws,
+    outcome,
+    set_aside,
+    strict_json,
+    undo,
+)
 from carepos.attempt import Event, State, Step
+from carepos.corrector import Corrector
 from carepos.errors import Malformed, NotDecided
 from carepos.journal import Journal
-from carepos.journal_view import Attempt
+from carepos.journal_view import Attempt, JournalView
 from carepos.keys import Keys, digest
 from carepos.outcome import Outcome
 from carepos.record import Record, envelope
 from carepos.refusals import Refusal
 from carepos.till import Sale, Till
-from carepos_ledger import database, decide
+from carepos_ledger import accounts, database, decide
 from carepos_ledger.book import Book
 from carepos_ledger.problems import Problem
 from carepos_ledger.shelf import AttemptState, Command, Decided
+from tests.sim import ground
 from tests.sim.ground import Ground, memory
-from tests.sim.ledger_host import quick_starts
 from tests.sim.witness import Violation
 
 Break = Callable[[ExitStack], None]
@@ -187,7 +201,31 @@ def journal_not_synced(stack: ExitStack) -> None:
         connection.execute("PRAGMA synchronous = OFF")
         return connection
 
-    before = _patch(stack, journal, "_connect", connect)
+    before = _patch(stack, journal_file, "connect", connect)
+
+
+def journal_not_locked(stack: ExitStack) -> None:
+    """Two processes may write one journal."""
+
+    def lock(path: Path) -> Any:
+        return path.open("ab")
+
+    _patch(stack, journal_file, "lock", lock)
+
+
+def hash_not_checked(stack: ExitStack) -> None:
+    """A till starts on a journal without holding each record against its digest."""
+
+    def check_chain(self: Journal) -> tuple[int, str]:
+        last = self._db.execute("SELECT max(sequence) FROM records").fetchone()[0] or 0
+        if not last:
+            return before(self)  # type: ignore[no-any-return]
+        [head] = self._db.execute(
+            "SELECT digest FROM records WHERE sequence = ?", (last,)
+        ).fetchone()
+        return last, head
+
+    before = _patch(stack, Journal, "_check_chain", check_chain)
 
 
 def printed_again(stack: ExitStack) -> None:
@@ -208,6 +246,58 @@ def copy_not_marked(stack: ExitStack) -> None:
         before(self, receipt_no, copy_no, {**slip, "is_copy": False})
 
     before = _patch(stack, Journal, "_queue", queue)
+
+
+def undo_without_answer(stack: ExitStack) -> None:
+    """A void or refund that nobody answered is shown as done."""
+    row = correction.Step("waiting", "no_answer", "posted")
+    stack.enter_context(mock.patch.dict(correction._STEPS, {("waiting", "no_answer"): row}))
+
+
+def undo_sent_anew(stack: ExitStack) -> None:
+    """A void that was not answered is written once more, with an id of its own."""
+
+    def newest_of(self: Corrector, attempt_id: str, kind: Any) -> Any:
+        found = before(self, attempt_id, kind)
+        if found is not None and found.state == "waiting":
+            with self._journal._transaction():
+                self._journal._db.execute(
+                    "UPDATE corrections SET state = 'refused' WHERE id = ?", (found.id,)
+                )
+            return None
+        return found
+
+    before = _patch(stack, Corrector, "_newest_of", newest_of)
+
+
+def allotment_not_subtracted(stack: ExitStack) -> None:
+    """What a till took of an allotment can be taken again."""
+
+    def left(vouchers: Any, dates: Any, taken: Any, *more: Any) -> Any:
+        return before(vouchers, dates, (), *more)
+
+    before = _patch(stack, set_aside, "left", left)
+
+
+def family_limit_forgotten(stack: ExitStack) -> None:
+    """What a family was given beyond allotments before does not count."""
+    _patch(stack, JournalView, "beyond_of", lambda self, *args: 0)
+
+
+def stored_limit_forgotten(stack: ExitStack) -> None:
+    """A till holds as many sales that are not decided as come."""
+    _patch(stack, JournalView, "stored", lambda self, programme: (0, 0))
+
+
+def acceptance_not_written(stack: ExitStack) -> None:
+    """A sale leaves without the ledger's word, and nothing says so but its state."""
+    _patch(stack, Journal, "_accept", lambda self, *args: None)
+
+
+def accepted_sale_cancelled(stack: ExitStack) -> None:
+    """A sale that left without the ledger's word is reversed when the till starts again."""
+    row = Step("accepted", "restart", "reversing", "not_found")
+    stack.enter_context(mock.patch.dict(attempt._STEPS, {("accepted", "restart"): row}))
 
 
 # ── the ledger ─────────────────────────────────────────────────────────────────────────────────
@@ -326,6 +416,34 @@ def balance_not_written(stack: ExitStack) -> None:
     before = _patch(stack, Book, "_write", write)
 
 
+def one_leg_forgotten(stack: ExitStack) -> None:
+    """A redemption takes from the voucher, and the merchant is not owed it."""
+
+    def redemption(*args: Any) -> list[Any]:
+        return [leg for leg in before(*args) if leg.account != accounts.PAYABLE]
+
+    before = _patch(stack, accounts, "redemption", redemption)
+
+
+def refund_limit_forgotten(stack: ExitStack) -> None:
+    """More of a line may come back than was sold."""
+    _patch(stack, undo, "excess_refusal", lambda sold, lines: None)
+
+
+def settled_sale_voided(stack: ExitStack) -> None:
+    """A sale that was paid already may be voided."""
+
+    def void_refusal(sold: Any, *args: Any, **more: Any) -> Refusal | None:
+        return before(replace(sold, settled=False), *args, **more)  # type: ignore[no-any-return]
+
+    before = _patch(stack, undo, "void_refusal", void_refusal)
+
+
+def loss_not_listed(stack: ExitStack) -> None:
+    """What no voucher paid of an offline sale stands in no list."""
+    _patch(stack, decide.Decider, "_list", lambda self, *args: None)
+
+
 BREAKS: Final[dict[str, Break]] = {
     each.__name__: each
     for each in (
@@ -340,8 +458,17 @@ BREAKS: Final[dict[str, Break]] = {
         number_not_filled,
         goods_before_the_write,
         journal_not_synced,
+        journal_not_locked,
+        hash_not_checked,
         printed_again,
         copy_not_marked,
+        allotment_not_subtracted,
+        family_limit_forgotten,
+        stored_limit_forgotten,
+        acceptance_not_written,
+        accepted_sale_cancelled,
+        undo_without_answer,
+        undo_sent_anew,
         no_tombstone,
         reversed_and_posted,
         reversal_gives_nothing_back,
@@ -350,6 +477,10 @@ BREAKS: Final[dict[str, Break]] = {
         answered_before_commit,
         ledger_not_synced,
         balance_not_written,
+        one_leg_forgotten,
+        refund_limit_forgotten,
+        settled_sale_voided,
+        loss_not_listed,
     )
 }
 
@@ -372,20 +503,38 @@ def first_found(here: Ground, name: str, seeds: int) -> tuple[int, Violation] | 
     return None
 
 
+def search(seeds: int, name: str) -> str:
+    """In a process of its own (`ground.begin`): the break's line of the table, after its name."""
+    assert ground.here is not None
+    found = first_found(ground.here, name, seeds)
+    if found is None:
+        return f"{MISSED} {seeds:,} seeds"
+    seed, violation = found
+    return f"{seed:>4}  {violation}"
+
+
+MISSED: Final = "not found in"
+
+
 def main() -> int:
-    """The table, for as many seeds as the argument says."""
-    seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 500
-    names = sys.argv[2:] or list(BREAKS)
-    logging.disable(logging.CRITICAL)
-    quick_starts()
-    missed = 0
-    with memory() as folder:
-        here = Ground(folder)
-        for name in names:
-            found = first_found(here, name, seeds)
-            missed += found is None
-            what = f"in {seeds} seeds not found" if found is None else f"{found[0]:>4}  {found[1]}"
-            print(f"{name:<28} {what}"[:170], flush=True)
+    parser = argparse.ArgumentParser(prog="python -m tests.sim.breaks", description=__doc__)
+    parser.add_argument("names", nargs="*", help="some of the breaks; all without any")
+    parser.add_argument("--seeds", type=int, default=1000)
+    parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count())
+    args = parser.parse_args()
+    names = args.names or list(BREAKS)
+    missed = []
+    with (
+        memory() as folder,
+        ProcessPoolExecutor(
+            args.jobs, multiprocessing.get_context("spawn"), ground.begin, (str(folder),)
+        ) as pool,
+    ):
+        lines = pool.map(partial(search, args.seeds), names)
+        for name, line in zip(names, lines, strict=True):
+            missed += [name] if line.startswith(MISSED) else []
+            print(f"{name:<28} {line}"[:150], flush=True)
+    print(f"{len(names) - len(missed)} of {len(names)} breaks found")
     return 1 if missed else 0
 
 

@@ -7,64 +7,32 @@ promise; INV numbers are those of ARCHITECTURE.md.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from tests.properties.ledger_model import Opened, Purse, sha256, unb64
+from tests.properties.ledger_model import Opened, sha256, unb64
+from tests.sim import books, offline
+from tests.sim.evidence import Evidence, need
 from tests.sim.files import Book, Journal
 from tests.sim.shop import Shop
-from tests.sim.township import CURRENCY, HOUSEHOLDS, STORES, Household
 from tests.sim.witness import Violation, Witness
 
 _BOTH_SIDES = {
     "confirmed": {"posted"},
+    "voided": {"posted"},
+    "short": {"posted"},
+    "exception": {"refused"},
     "refused": {"refused"},
     "reversed": {"reversed", "refused"},
 }
 """Where an attempt that is over stands at the till, and where it may then stand at the ledger: a
-till reverses also what was refused and it did not hear of."""
-
-
-def need(invariant: str, held: bool, what: str) -> None:
-    if not held:
-        raise Violation(invariant, what)
-
-
-@dataclass
-class Evidence:
-    """Everything that is looked at, with what each check needs again."""
-
-    witness: Witness
-    book: Book
-    journals: list[Journal]
-    in_order: bool
-
-    def __post_init__(self) -> None:
-        self.outcome = {
-            row["digest"]: Opened.of(row["outcome"]).payload for row in self.book["records"]
-        }
-        self.record = {
-            opened.digest: opened for journal in self.journals for opened in journal.opened
-        }
-        self.merchant = {row["terminal"]: row["merchant"] for row in self.book["terminals"]}
-
-    def decided(self, kind: str, *results: str) -> list[tuple[Opened, dict[str, Any]]]:
-        """Records of a kind with their outcomes, in the order in which they were recorded."""
-        found = [
-            (self.record[digest], outcome)
-            for digest, outcome in self.outcome.items()
-            if outcome.get("kind") == kind and outcome["result"] in results
-        ]
-        return sorted(found, key=lambda pair: str(pair[1]["recorded_at"]))
+till reverses also what was refused and it did not hear of; an attempt that was posted stays so, and
+what took it back is an attempt of its own."""
+_UNDO_BOTH_SIDES = {"posted": {"posted"}, "refused": {"refused"}}
 
 
 def check(witness: Witness, database: Path, shops: Sequence[Shop], *, in_order: bool) -> None:
@@ -79,10 +47,9 @@ def check(witness: Witness, database: Path, shops: Sequence[Shop], *, in_order: 
     _check_both_sides(evidence)
     _check_goods(evidence)
     _check_attempts_of_a_sale(evidence)
-    _check_postings(evidence)
-    _check_purses(evidence)
-    _check_sums(evidence)
-    _check_settlements(evidence)
+    _check_given_back(evidence)
+    offline.check(evidence)
+    books.check(evidence)
     _check_papers(evidence, shops)
     _check_day_reports(evidence)
     need("no alarm", not book["alarms"], f"honest tills raised {book['alarms']}")
@@ -137,14 +104,18 @@ def _check_same_records(book: Book, journals: Sequence[Journal]) -> None:
     here: dict[str, str] = {}
     for journal in journals:
         digests = {row["sequence"]: row["digest"] for row in journal.records}
+        accepted = {row["id"] for row in journal.records if row["kind"] == "accept_offline"}
+        late = {row["sequence"] for row in journal.records if row["id"] in accepted}
         for row in journal.outcomes:
             digest = digests[row["sequence"]]
-            need(
-                "INV-7",
-                digest not in here,
-                f"record {row['sequence']} has two outcomes at the till",
-            )
-            here[digest] = row["jws"]
+            held = here.setdefault(digest, row["jws"])
+            if held != row["jws"]:
+                # What was held is decided once, and a sale that was refused and left all the same
+                # is judged anew once.
+                result = Opened.of(held).payload["result"]
+                judged = result == "held" or (row["sequence"] in late and result == "refused")
+                need("INV-7", judged, f"record {row['sequence']} has two outcomes at the till")
+                here[digest] = row["jws"]
         missing = [row["sequence"] for row in journal.records if row["digest"] not in here]
         need("INV-7", not missing, f"{journal.terminal}: records {missing} have no outcome")
     need("INV-6", here.keys() == stored.keys(), "ledger and tills hold different records")
@@ -170,19 +141,20 @@ def _check_one_answer(evidence: Evidence) -> None:
 def _check_both_sides(evidence: Evidence) -> None:
     """INV-6: every attempt is over, and stands at the ledger where it stands at the till."""
     here = {
-        (journal.terminal, row["id"]): row["state"]
+        (journal.terminal, row["id"]): (row["state"], both_sides)
         for journal in evidence.journals
-        for row in journal.attempts
+        for rows, both_sides in ((journal.attempts, _BOTH_SIDES), (journal.undos, _UNDO_BOTH_SIDES))
+        for row in rows
     }
-    for key, state in here.items():
-        need("INV-7", state in _BOTH_SIDES, f"{key} is {state} and not over")
+    for key, (state, both_sides) in here.items():
+        need("INV-7", state in both_sides, f"{key} is {state} and not over")
     there = {(row["terminal"], row["id"]): row["state"] for row in evidence.book["attempts"]}
     need("INV-1", len(there) == len(evidence.book["attempts"]), "an id stands twice at the ledger")
     need("INV-6", here.keys() == there.keys(), "ledger and tills know different attempts")
-    for key, state in here.items():
+    for key, (state, both_sides) in here.items():
         need(
             "INV-6",
-            there[key] in _BOTH_SIDES[state],
+            there[key] in both_sides[state],
             f"{key} is {state} at the till and {there[key]} at the ledger",
         )
 
@@ -194,28 +166,81 @@ def _check_goods(evidence: Evidence) -> None:
         for row in evidence.book["attempts"]
         if row["state"] == "posted"
     }
-    paid: dict[tuple[str, str], int] = {}
-    for record, outcome in evidence.decided("redeem", "posted"):
-        if record.key in posted:
-            sale = (record.key[0], record.payload["content"]["checkout"])
-            need("INV-1", sale not in paid, f"{sale} is posted twice")
-            paid[sale] = outcome["amount_minor"]
-    goods = evidence.witness.goods
+    void = {
+        record.payload["content"]["record_sha256"]
+        for record, _ in evidence.decided("void", "posted")
+    }
+    paid: dict[tuple[str, int], tuple[str, int]] = {}
+    standing: set[tuple[str, str]] = set()
+    for record, outcome in evidence.booked():
+        if record.key not in posted:
+            continue
+        terminal, checkout = record.key[0], record.payload["content"]["checkout"]
+        if record.digest not in void:
+            need("INV-1", (terminal, checkout) not in standing, f"{checkout} is posted twice")
+            standing.add((terminal, checkout))
+        amount = outcome["amount_minor"] + outcome.get("shortfall_minor", 0)
+        paid[terminal, record.payload["sequence"]] = (checkout, amount)
+    for record, _ in evidence.decided("redeem", "exception"):
+        # It left, and a person decides who pays.
+        content = record.payload["content"]
+        amount = sum(entry["programme_minor"] for entry in content["allocation"])
+        paid[record.key[0], record.payload["sequence"]] = (content["checkout"], amount)
+    goods = {
+        (terminal, _sequence(number)): what
+        for (terminal, number), what in evidence.witness.goods.items()
+    }
     for sale in goods.keys() - paid.keys():
         raise Violation("INV-3", f"{sale}: goods were handed over and nothing is posted")
-    for sale in paid.keys() - goods.keys():
+    kept = {(terminal, _sequence(number)) for terminal, number in evidence.witness.kept}
+    for sale in paid.keys() - goods.keys() - kept:
         raise Violation("INV-6", f"{sale}: posted, and no goods were handed over")
-    need("INV-6", goods == paid, "goods were handed over for another amount than is posted")
+    need(
+        "INV-6",
+        goods.items() <= paid.items(),
+        "goods were handed over for another amount than is posted",
+    )
+
+
+def _check_given_back(evidence: Evidence) -> None:
+    """INV-1, INV-6: the cashier gave back what void and refund posted, once; and nothing else."""
+    there = {}
+    for kind in ("void", "refund"):
+        for record, outcome in evidence.decided(kind, "posted"):
+            content = record.payload["content"]
+            parts = content.get("parts")
+            if parts is None:
+                parts = evidence.record[content["record_sha256"]].payload["content"]["allocation"]
+            own = sum(part["beneficiary_minor"] for part in parts)
+            amount = outcome["amount_minor"]
+            if kind == "void":
+                # Of a sale that was booked in part the till tells what it sold.
+                sale = evidence.outcome[content["record_sha256"]]
+                amount += sale.get("shortfall_minor", 0)
+            there[record.key[0], record.payload["sequence"]] = (amount, own)
+    here = {
+        (terminal, _sequence(number)): amounts
+        for (terminal, number), amounts in evidence.witness.given_back.items()
+    }
+    need("INV-6", here == there, f"given back {here}, posted {there}")
+
+
+def _sequence(receipt_no: str) -> int:
+    return int(receipt_no.split("-")[1])
 
 
 def _check_attempts_of_a_sale(evidence: Evidence) -> None:
-    """INV-5: a sale made its next attempt only after the one before was refused, or its reversal
-    was written."""
+    """INV-5: a sale made its next attempt only after the one before was refused or voided, or its
+    reversal was written."""
     for journal in evidence.journals:
         undone = {
             record.payload["id"]: record.payload["sequence"]
             for record in journal.opened
             if record.payload["kind"] == "reversal"
+        } | {
+            record.payload["content"]["original"]["id"]: record.payload["sequence"]
+            for record, _ in evidence.decided("void", "posted")
+            if record.payload["terminal"] == journal.terminal
         }
         before: dict[str, Opened] = {}
         for record in journal.opened:
@@ -234,209 +259,57 @@ def _check_attempts_of_a_sale(evidence: Evidence) -> None:
             )
 
 
-# ── money ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def _check_postings(evidence: Evidence) -> None:
-    """INV-1, INV-2: a posting per booked record, each summing to zero in every unit."""
-    kinds: dict[str, set[str]] = defaultdict(set)
-    for row in evidence.book["postings"]:
-        need("INV-1", row["posting"] not in kinds[row["kind"]], "posted twice")
-        kinds[row["kind"]].add(row["posting"])
-    redeemed = {record.digest for record, _ in evidence.decided("redeem", "posted")}
-    need("INV-1", kinds["redeem"] == redeemed, "postings are not the posted redemptions")
-    undone = {r.digest for r, said in evidence.decided("reversal", "reversed") if said["vouchers"]}
-    need("INV-1", kinds["reversal"] == undone, "postings are not the reversals")
-    sums: Counter[tuple[str, str]] = Counter()
-    for row in evidence.book["entries"]:
-        need("INV-2", type(row["amount"]) is int, "an amount that is no integer")
-        sums[row["posting"], row["unit"]] += row["amount"]
-    need("INV-2", not any(sums.values()), "a posting does not sum to zero in each unit")
-
-
-def _issued(evidence: Evidence) -> dict[str, Purse]:
-    """Every voucher as the office gave it out."""
-    rows = {
-        (programme, row["ref"]): row
-        for household in HOUSEHOLDS
-        for programme, row in household.rows().items()
-    }
-    late = Household("new", dairy_minor=100).rows()["dairy"]
-    purses = {}
-    for issue in evidence.book["issues"]:
-        row = rows.get((issue["programme"], issue["ref"]), late)
-        terms = row.get("terms")
-        if terms is None:
-            money, expires_at = row["amount_minor"], row["expires_at"]
-            purse = Purse(issue["voucher"], None, 0, 0, 1, money, 0, expires_at)
-        else:
-            purse = Purse(
-                issue["voucher"],
-                terms["unit"],
-                terms["cap_minor"],
-                terms["fixed_minor"],
-                terms["cap_quantity"],
-                0,
-                row["quantity"],
-                row["expires_at"],
-            )
-            purse.money = purse.reserve()
-        purses[issue["voucher"]] = purse
-    return purses
-
-
-def _check_purses(evidence: Evidence) -> None:
-    """INV-2: every voucher holds what it was issued, less what is posted, and never less than
-    nothing; and each outcome said so at its time."""
-    purses = _issued(evidence)
-    moves = [(*pair, -1) for pair in evidence.decided("redeem", "posted")]
-    moves += [
-        (*pair, 1) for pair in evidence.decided("reversal", "reversed") if pair[1]["vouchers"]
-    ]
-    allocated: dict[tuple[str, str], dict[str, tuple[int, int]]] = {}
-    for record, outcome, sign in sorted(moves, key=lambda move: str(move[1]["recorded_at"])):
-        taken = allocated.setdefault(record.key, {})
-        if sign < 0:
-            taken |= _taken(record)
-        for state in outcome["vouchers"]:
-            minor, quantity = taken[state["voucher"]]
-            purse = purses[state["voucher"]]
-            purse.money += sign * minor
-            purse.quantity += sign * quantity
-            if evidence.in_order:
-                need("INV-2", min(purse.money, purse.quantity) >= 0, "more than the voucher held")
-                said = (state["available_minor"], state["available_quantity"])
-                need("INV-2", said == purse.shown(), f"said {said}, held {purse.shown()}")
-            need(
-                "INV-2", (state["amount_minor"], state["quantity"]) == (minor, quantity), "amounts"
-            )
-    held = {row["voucher"]: row for row in evidence.book["vouchers"]}
-    need("INV-2", held.keys() == purses.keys(), "other vouchers than were issued")
-    for voucher, row in held.items():
-        purse = purses[voucher]
-        balances = (row["available_minor"], row["saved_minor"], row["available_quantity"])
-        need("INV-2", min(balances) >= 0, "a balance below zero")
-        wanted = (purse.available, purse.saved, purse.quantity)
-        need("INV-2", balances == wanted, f"a voucher holds {balances}, should hold {wanted}")
-
-
-def _taken(record: Opened) -> dict[str, tuple[int, int]]:
-    taken: dict[str, tuple[int, int]] = {}
-    for entry in record.payload["content"]["allocation"]:
-        minor, quantity = taken.get(entry["voucher"], (0, 0))
-        taken[entry["voucher"]] = (
-            minor + entry["programme_minor"],
-            quantity + entry["quantity"],
-        )
-    return taken
-
-
-def _check_sums(evidence: Evidence) -> None:
-    """INV-2: balances are the sums of their entries, and merchants are owed what is posted."""
-    accounts: Counter[tuple[str, str, str]] = Counter()
-    for row in evidence.book["entries"]:
-        accounts[row["account"], row["holder"], row["unit"]] += row["amount"]
-    for row in evidence.book["vouchers"]:
-        unit = None if row["terms"] is None else json.loads(row["terms"])["unit"]
-        summed = (
-            accounts["available", row["voucher"], CURRENCY],
-            accounts["saved", row["voucher"], CURRENCY],
-            0 if unit is None else accounts["available", row["voucher"], unit],
-        )
-        stored = (row["available_minor"], row["saved_minor"], row["available_quantity"])
-        need("INV-2", summed == stored, "a balance is not the sum of its entries")
-    unreserved: Counter[str] = Counter()
-    for row in evidence.book["entries"]:
-        if row["account"] == "unreserved":
-            unreserved[row["programme"]] += row["amount"]
-    for row in evidence.book["programmes"]:
-        balance = row["unreserved_minor"]
-        need("INV-2", balance == unreserved[row["programme"]] >= 0, "issued more than funded")
-    for merchant in sorted(set(STORES.values())):
-        owed = sum(amount for _, _, amount in _owed(evidence, merchant))
-        booked = accounts["payable", merchant, CURRENCY]
-        need("INV-2", owed == booked, f"{merchant} is owed {booked}, should be {owed}")
-
-
-def _owed(evidence: Evidence, merchant: str) -> list[tuple[str, int, int]]:
-    """(kind, number of the sale, amount) of everything that a merchant is paid for or pays back."""
-    sales = {r.key: r for r, _ in evidence.decided("redeem", "posted")}
-    found = [
-        ("redeem", record.payload["sequence"], said["amount_minor"])
-        for record, said in evidence.decided("redeem", "posted")
-        if evidence.merchant[record.key[0]] == merchant
-    ]
-    found += [
-        ("reversal", sales[record.key].payload["sequence"], -said["amount_minor"])
-        for record, said in evidence.decided("reversal", "reversed")
-        if said["vouchers"] and evidence.merchant[record.key[0]] == merchant
-    ]
-    return found
-
-
-def _check_settlements(evidence: Evidence) -> None:
-    """Settlement files hold every posting once, chain without a gap, and sum to what is owed."""
-    listed: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
-    before: dict[tuple[str, str], tuple[int, str]] = {}
-    batches = sorted(
-        evidence.book["batches"], key=lambda r: (r["merchant"], r["programme"], r["batch_no"])
-    )
-    for batch in batches:
-        manifest = Opened.of(batch["manifest"])
-        evidence.witness.verify_ledger(batch["manifest"])
-        said, pair = manifest.payload, (batch["merchant"], batch["programme"])
-        first = sha256(f"carepos/settlement/v1|{'|'.join(pair)}".encode())
-        number, previous = before.get(pair, (0, first))
-        need("settlement", said["batch_no"] == number + 1, "batches have a gap")
-        need("settlement", said["previous"] == previous, "a batch does not follow the one before")
-        before[pair] = (said["batch_no"], manifest.digest)
-        file = bytes(batch["file"])
-        need("settlement", said["file"]["sha256"] == sha256(file), "a file is not its manifest's")
-        rows = list(csv.DictReader(io.StringIO(file.decode())))
-        net = sum(int(row["amount_minor"]) for row in rows)
-        need("settlement", net == said["net_minor"], "a file does not sum to its manifest")
-        parts = sum(part["amount_minor"] for part in said["funders"])
-        need("settlement", parts == net, "the funders' parts do not sum to the file")
-        for row in rows:
-            number = int(row["receipt_no"].split("-")[1])
-            listed[batch["merchant"]].append((row["kind"], number, int(row["amount_minor"])))
-    for merchant in sorted(set(STORES.values())):
-        wanted = Counter(_owed(evidence, merchant))
-        need(
-            "settlement", Counter(listed[merchant]) == wanted, f"{merchant}: files are not postings"
-        )
-
-
 # ── paper ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def _check_papers(evidence: Evidence, shops: Sequence[Shop]) -> None:
-    """INV-4: only what is redeemed was printed."""
+    """INV-4: only what is redeemed was printed, and only what was taken back says so."""
     for shop in shops:
         terminal = evidence.witness.terminals[shop.name]
         [journal] = [each for each in evidence.journals if each.terminal == terminal]
-        confirmed = {r["sequence"] for r in journal.attempts if r["state"] == "confirmed"}
-        printed = {
-            int(paper.receipt_no.split("-")[1])
-            for paper in evidence.witness.papers
-            if paper.till == shop.name
+        accepted = {row["id"] for row in journal.records if row["kind"] == "accept_offline"}
+        done = {
+            "REDEEMED": {
+                r["sequence"] for r in journal.attempts if r["state"] in ("confirmed", "voided")
+            },
+            "PROVISIONAL": {r["sequence"] for r in journal.attempts if r["id"] in accepted},
+            "VOIDED": {r["sequence"] for r in journal.attempts if r["state"] == "voided"},
+            "REFUND": {
+                r["sequence"]
+                for r in journal.undos
+                if (r["kind"], r["state"]) == ("refund", "posted")
+            },
         }
-        need("INV-4", printed <= confirmed, f"{shop.name} printed {printed - confirmed}")
+        for paper in evidence.witness.papers:
+            if paper.till == shop.name:
+                number = _sequence(paper.receipt_no)
+                need("INV-4", number in done[paper.kind], f"{shop.name} printed {paper.kind}")
 
 
 def _check_day_reports(evidence: Evidence) -> None:
-    """All Zs of a till together are its confirmed sales, and the last leaves nothing open."""
+    """All Zs of a till together are its confirmed sales and what was taken back, and the last
+    leaves nothing open."""
     for journal in evidence.journals:
         reports = [
             r.payload["content"] for r in journal.opened if r.payload["kind"] == "day_report"
         ]
-        counted = Counter({name: sum(r[name] for r in reports) for name in _BOTH_SIDES})
-        states = Counter(row["state"] for row in journal.attempts)
+        counted = Counter(
+            {name: sum(r[name] for r in reports) for name in ("confirmed", "refused", "reversed")}
+        )
+        # A sale that was voided stays one that was confirmed.
+        sold = [r for r in journal.attempts if r["state"] in ("confirmed", "voided", "short")]
+        states = Counter(r["state"] for r in journal.attempts if r not in sold)
+        states["confirmed"] = len(sold)
+        exceptions = states.pop("exception", 0)
         need("day close", +counted == +states, f"the Zs count {counted}, there are {states}")
-        need("day close", reports[-1]["open"] == 0, "the last Z leaves something open")
-        money = sum(part["amount_minor"] for r in reports for part in r["sums"])
-        sold = sum(r["amount_minor"] for r in journal.attempts if r["state"] == "confirmed")
-        need("day close", money == sold, f"the Zs sum to {money}, sold was {sold}")
+        need("day close", reports[-1]["open"] == exceptions, "the last Z leaves something open")
+        undone = [row for row in journal.undos if row["state"] == "posted"]
+        for name, rows in (("sums", sold), ("undone", undone)):
+            told = [part for r in reports for part in r.get(name, [])]
+            money = sum(part["amount_minor"] for part in told)
+            count = sum(part["count"] for part in told)
+            should = (len(rows), sum(row["amount_minor"] for row in rows))
+            need("day close", (count, money) == should, f"{name}: {count}, {money}, not {should}")
 
 
 # ── recovery ───────────────────────────────────────────────────────────────────────────────────
@@ -455,7 +328,7 @@ def state(database: Path, shops: Sequence[Shop]) -> dict[str, object]:
     }
     for shop in shops:
         journal = Journal.read(shop.database, shop.name)
-        found[shop.name] = [(r["id"], r["state"]) for r in journal.attempts]
+        found[shop.name] = [(r["id"], r["state"]) for r in (*journal.attempts, *journal.undos)]
         found[f"{shop.name}'s records"] = [
             record.digest
             for record in journal.opened

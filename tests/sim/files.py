@@ -24,6 +24,9 @@ def tables(path: Path, names: Iterable[str]) -> dict[str, list[Row]]:
         }
 
 
+_JOURNAL = ("records", "outcomes", "attempts", "corrections")
+
+
 @dataclass(frozen=True)
 class Journal:
     """One till's journal as it is on the disk."""
@@ -33,10 +36,13 @@ class Journal:
     opened: list[Opened]
     outcomes: list[Row]
     attempts: list[Row]
+    undos: list[Row]
+    events: list[Row]
+    """What happened to the attempts, in order."""
 
     @classmethod
     def read(cls, path: Path, terminal: str) -> Journal:
-        found = tables(path, ("records", "outcomes", "attempts"))
+        found = tables(path, (*_JOURNAL, "attempt_events"))
         records = sorted(found["records"], key=lambda row: row["sequence"])
         return cls(
             terminal,
@@ -44,12 +50,14 @@ class Journal:
             [Opened.of(row["jws"]) for row in records],
             found["outcomes"],
             sorted(found["attempts"], key=lambda row: row["sequence"]),
+            sorted(found["corrections"], key=lambda row: row["sequence"]),
+            sorted(found["attempt_events"], key=lambda row: row["n"]),
         )
 
 
 LEDGER = (
     "records attempts postings entries vouchers issues programmes alarms batches batch_postings"
-    " terminals terminal_keys"
+    " terminals terminal_keys allotments exceptions held_records"
 ).split()
 
 

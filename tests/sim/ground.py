@@ -49,15 +49,16 @@ def memory() -> Iterator[Path]:
 
 # ── one per process ────────────────────────────────────────────────────────────────────────────
 
-_here: Ground | None = None
+here: Ground | None = None
+"""This process's own."""
 
 
 def begin(folder: str) -> None:
     """In a process of its own: get ready to play many seeds quickly."""
-    global _here
+    global here
     logging.disable(logging.CRITICAL)  # a ledger that is made to fail says so
     quick_starts()
-    _here = Ground(Path(tempfile.mkdtemp(dir=folder)))
+    here = Ground(Path(tempfile.mkdtemp(dir=folder)))
     # A run leaves much garbage in cycles: collecting it now and then is enough.
     gc.freeze()
     gc.disable()
@@ -65,8 +66,8 @@ def begin(folder: str) -> None:
 
 def work(seed: int) -> Ended:
     """Play one seed here."""
-    assert _here is not None
-    ended = _here.play(seed)
+    assert here is not None
+    ended = here.play(seed)
     if seed % 20 == 0:
         gc.collect()
     violation = None if ended.violation is None else str(ended.violation)

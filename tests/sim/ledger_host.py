@@ -132,7 +132,7 @@ class LedgerHost(Process):
     ) -> None:
         super().__init__("the ledger", folder / "ledger.db", story)
         self.settings = Settings(folder / "ledger", f"sqlite:///{self.database}")
-        self._now = now
+        self.now = now
         self._ids = ids
         self.running: app.Ledger | None = None
         self.lingers = False
@@ -140,7 +140,7 @@ class LedgerHost(Process):
     def start(self) -> None:
         self.running = app.build(
             self.settings,
-            now=self._now,
+            now=self.now,
             random_bytes=self._ids,
             reached=self.reached,
             make_desk=lambda book: StraightDesk(book, lambda: self.lingers),

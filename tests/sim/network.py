@@ -137,8 +137,15 @@ class Network:
             else:
                 # By a key that nobody knows, or in the name of the ledger's.
                 kid = self.rng.choice((_STRANGER.kid, self.witness.ledger_kid))
-                results.append({"outcome": _forged(Opened.of(item["record"]), fault, kid)})
+                record = Opened.of(item["record"])
+                outcome = _forged(record, self._original(record), fault, kid)
+                results.append({"outcome": outcome})
         return _answer(200, "application/json", json.dumps({"results": results}).encode())
+
+    def _original(self, record: Opened) -> Opened:
+        """The sale that a record takes back; or the record itself, where nobody saw the sale."""
+        named = record.payload["content"].get("record_sha256")
+        return self.witness.left.get(named, record)
 
 
 class Line(Transport):
@@ -181,7 +188,7 @@ def _problem() -> bytes:
     return json.dumps(problem).encode()
 
 
-def _forged(record: Opened, fault: Fault, kid: str) -> str:
+def _forged(record: Opened, original: Opened, fault: Fault, kid: str) -> str:
     said = record.payload
     outcome: dict[str, Any] = {
         "v": 1,
@@ -194,16 +201,16 @@ def _forged(record: Opened, fault: Fault, kid: str) -> str:
     }
     if fault == "forged_refused":
         outcome |= {"result": "refused", "refusal": {"code": "voucher_expired", "at": None}}
-    elif said["kind"] == "redeem":
-        content = said["content"]
+    elif said["kind"] in ("redeem", "void", "refund"):
+        content = (said if said["kind"] == "refund" else original.payload)["content"]
         parts: dict[str, list[int]] = {}
-        for entry in content["allocation"]:
+        for entry in content.get("allocation", content.get("parts", [])):
             part = parts.setdefault(entry["voucher"], [0, 0])
             part[0] += entry["programme_minor"]
             part[1] += entry["quantity"]
         outcome |= {
             "result": "posted",
-            "currency": content["currency"],
+            "currency": content.get("currency", "CNY"),
             "amount_minor": sum(minor for minor, _ in parts.values()),
             "vouchers": [
                 {

@@ -9,6 +9,8 @@ from typing import Final
 from sqlalchemy.exc import OperationalError
 
 from carepos_ledger import app
+from carepos_ledger.held_list import HeldList
+from carepos_ledger.held_rulings import HeldRulings
 from carepos_ledger.problems import Problem
 from tests.sim.ledger_host import LedgerHost
 from tests.sim.process import Dead
@@ -94,6 +96,26 @@ class OperatorDesk:
         done = ledger.programmes.put_programme(rules_of(programme, paused=paused))
         self._say(f"puts {programme}{' on hold' if paused else ''}: {done.result}")
 
+    def rule(self, ledger: app.Ledger, rng: Random) -> None:
+        """Somebody looks at the records that are held, and decides each, once."""
+        desk = ledger.desk
+        rulings = HeldRulings(ledger.database, desk._book, self._host.now)
+        for held in HeldList(ledger.database).listed():
+            accepts = held["kind"] == "reversal" or rng.random() < 0.6
+            try:
+                if accepts:
+                    done = rulings.post(held["n"], operator="desk")
+                else:
+                    done = rulings.refuse(
+                        held["n"], "not_accepted", "looked at it", operator="desk"
+                    )
+            except Problem as problem:
+                self._say(f"can't decide {held['kind']} {held['n']}: {problem.code}")
+            else:
+                word = "posts" if accepts else "refuses"
+                self._story.count(f"held: {word} {held['kind']}, {held['reason']}")
+                self._say(f"{word} {held['kind']} {held['n']}, {held['reason']}: {done}")
+
     def restart(self, ledger: app.Ledger, rng: Random) -> None:
         self._host.stop()
         self._host.start()
@@ -115,4 +137,5 @@ ACTIONS: Final[tuple[tuple[Action, int], ...]] = (
     (OperatorDesk.issue, 1),
     (OperatorDesk.change_rules, 2),
     (OperatorDesk.restart, 2),
+    (OperatorDesk.rule, 3),
 )

@@ -1,26 +1,29 @@
 """A till and the cashier in front of it, with a printer beside it.
 
 The till is the product's own, over its own files; the cashier is honest and not patient: she sells,
-presses twice, asks again, cancels, goes to lunch, pulls the plug. Goods leave her hand once she
-reads "confirmed" and never before.
+presses twice, asks again, cancels, takes back, goes to lunch, pulls the plug. Goods leave her hand
+once she reads "confirmed", or "accepted" where there is no network, and never before; money and
+vouchers once she reads "taken back".
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Final, get_args
 
+from carepos import Correction, ReturnedLine, Sale, Till, disk_room, key_change, token
 from carepos import Line as Goods
-from carepos import Sale, Till, disk_room, key_change, token
 from carepos.attempt import FREES_CHECKOUT
 from carepos.disk_room import LEAST_BYTES, RESERVE_BYTES, WARN_BYTES, DiskRoom
 from carepos.errors import (
     DiskFull,
     JournalClosed,
     JournalError,
+    JournalLocked,
     NotDecided,
     Refused,
     Unreachable,
@@ -37,6 +40,7 @@ from tests.sim.network import Line, Network
 from tests.sim.process import Process
 from tests.sim.story import Story
 from tests.sim.township import Township
+from tests.sim.witness import Receipt, Violation
 from tests.world import AUDIENCE, FORMULA, ISSUER, MILK, RICE
 
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
@@ -45,9 +49,20 @@ DISKS: Final = (0, RESERVE_BYTES, RESERVE_BYTES + LEAST_BYTES // 2, PLENTY, PLEN
 """How large a till's disk may be beside what lies on it: none of it left, only what the reserve
 holds, a little more, enough."""
 _COLUMNS: Final = 42
+_ASKED: Final = ("goods_asked", "accepted", "accept_asked")
 _ERRORS: Final = (Refused, NotDecided, Unreachable, WrongState, DiskFull, KeyError)
 """What a till may say to a cashier; anything else is a fault of the product. KeyError: of a sale
 that it never began."""
+
+
+@dataclass(frozen=True)
+class Return:
+    """What a family brings back: a receipt, or only its number, and some of its goods; `reference`
+    is the register's own number of it, where the register has one."""
+
+    receipt: str
+    lines: tuple[ReturnedLine, ...]
+    reference: str | None
 
 
 @dataclass
@@ -78,6 +93,7 @@ class Shop(Process):
         self.folder = folder / name
         self.till: Till | None = None
         self.checkouts: list[Checkout] = []
+        self.returns: list[Return] = []
         self._network = network
         self._witness = network.witness
         self._township = township
@@ -85,10 +101,10 @@ class Shop(Process):
         self._time = time
         self._ids = ids
         self._queue: PrintQueue | None = None
-        self._tokens: list[tuple[int, str]] = []
         self._holders: dict[int, Holder] = {}
-        self._paper_rng = Random()
+        self._step_rng = Random()
         self.disk_bytes = PLENTY
+        self._wrong_paper: Violation | None = None
 
     # ── the process ────────────────────────────────────────────────────────────────────────────
 
@@ -97,16 +113,7 @@ class Shop(Process):
         return self.till is not None
 
     def start(self) -> None:
-        uptime = self._time.uptime_of(self.name)
-        till = Till.open(
-            self.folder,
-            now=self._time.clock_of(self.name),
-            random_bytes=self._ids,
-            uptime=uptime,
-            reached=self.reached,
-            transport=Line(self._network, self, uptime.seconds),
-            disk=DiskRoom(self.folder, free=lambda _: self._free_bytes()),
-        )
+        till = self._new_till()
         self.till = till
         self._witness.started(self.name, till.journal.sequence)
         self._queue = PrintQueue(
@@ -120,6 +127,18 @@ class Shop(Process):
         self._holders.clear()  # in memory only, like offers
         for each in self.checkouts:
             each.offer = None
+
+    def _new_till(self) -> Till:
+        uptime = self._time.uptime_of(self.name)
+        return Till.open(
+            self.folder,
+            now=self._time.clock_of(self.name),
+            random_bytes=self._ids,
+            uptime=uptime,
+            reached=self.reached,
+            transport=Line(self._network, self, uptime.seconds),
+            disk=DiskRoom(self.folder, free=lambda _: self._free_bytes()),
+        )
 
     def stop(self) -> None:
         if self.till is not None:
@@ -142,7 +161,7 @@ class Shop(Process):
 
     def act(self, rng: Random) -> None:
         """One thing that she might do now."""
-        self._paper_rng = rng
+        self._step_rng = rng
         if self.till is None:
             self._open()
             return
@@ -173,6 +192,8 @@ class Shop(Process):
         again = [each for each in self.checkouts if self._may_try_again(each)]
         if again and rng.random() < 0.4:
             checkout = rng.choice(again)
+            if self.till.journal.of_checkout(checkout.number):
+                self._read(self.till.status(checkout.number), "looks")
         else:
             family = rng.randrange(self._families)
             checkout = Checkout(f"S{len(self.checkouts) + 1:03d}", family)
@@ -200,13 +221,77 @@ class Shop(Process):
         assert self.till is not None
         self._read(self.till.cancel(self._some(rng)), "cancels")
 
-    def answer_goods(self, rng: Random) -> None:
-        """Whether the goods left; they didn't, or she had read "confirmed". She may still hand
-        them over now."""
+    def accept(self, rng: Random) -> None:
+        """Let a sale that nobody answered go, where the rules allow it."""
         assert self.till is not None
-        yes = rng.random() < 0.5
-        sale = self.till.answer_goods(self._some(rng), handed_over=yes)
-        self._read(sale, f"answers {'yes' if yes else 'no'}")
+        checkout = self._some(rng)
+        self.till.can_accept(checkout)
+        self._read(self.till.accept(checkout), "accepts")
+
+    def answer_goods(self, rng: Random) -> None:
+        """Whether the goods left, where she is asked."""
+        assert self.till is not None
+        sale = self.till.status(self._some(rng))
+        if sale.state in _ASKED:
+            self._answer(sale, rng)
+        else:
+            self.till.answer_goods(sale.checkout, handed_over=True)
+
+    def _answer(self, sale: Sale, rng: Random) -> None:
+        """If they did not, she may still hand them over now."""
+        assert self.till is not None
+        has_left = self._witness.has_goods(self.name, sale)
+        waits = self._witness.is_waited_for(self.name, sale)
+        yes = has_left or (waits and rng.random() < 0.5)
+        if not has_left:
+            if yes:
+                self._witness.handed_over(self.name, sale, self._receipt(sale))
+            else:
+                self._witness.keeps(self.name, sale)
+        now = self.till.answer_goods(sale.checkout, handed_over=yes)
+        self._read(now, f"answers {'yes' if yes else 'no'}")
+
+    def void(self, rng: Random) -> None:
+        """A whole sale is taken back; she looks at it first."""
+        assert self.till is not None
+        checkout = rng.choice(self.checkouts).number
+        self._read(self.till.status(checkout), "looks")
+        done = self.till.void(checkout, cashier="c01", reason="wrong_goods", approved_by="c02")
+        self._read_undo(done, "voids")
+
+    def refund(self, rng: Random) -> None:
+        """A family brings goods back, here or to another till than it bought them at; or the same
+        return is typed in once more."""
+        assert self.till is not None
+        if self.returns and rng.random() < 0.35:
+            wish = rng.choice(self.returns)
+        elif not self._witness.receipts:
+            return
+        else:
+            wish = self._return(rng)
+            self.returns.append(wish)
+        if rng.random() < 0.2:
+            self.till.returnable(wish.receipt)
+        done = self.till.refund(
+            wish.receipt,
+            wish.lines,
+            cashier="c01",
+            reason="returned",
+            approved_by="c02",
+            reference=wish.reference,
+        )
+        self._read_undo(done, "refunds")
+
+    def _return(self, rng: Random) -> Return:
+        """Anything that somebody may bring, also more than is left of it."""
+        receipt = rng.choice(self._witness.receipts)
+        bought = list(enumerate(receipt.quantities, 1))
+        brought = sorted(rng.sample(bought, rng.randint(1, len(bought))))
+        return Return(
+            receipt.qr if rng.random() < 0.5 else receipt.receipt_no,
+            tuple(ReturnedLine(n, rng.choice((1, -(-of // 2), of))) for n, of in brought),
+            f"R{len(self.returns) + 1:03d}" if rng.random() < 0.7 else None,
+        )
 
     def look(self, rng: Random) -> None:
         assert self.till is not None
@@ -218,6 +303,8 @@ class Shop(Process):
         self._say(f"settles {len(sales)}")
         for sale in sales:
             self._read(sale, "settles")
+        for undo in self.till.corrections():
+            self._read_undo(undo, "settles")
 
     def settle_due(self, rng: Random) -> None:
         """As the plugin does by itself: only what may be asked about by now."""
@@ -234,10 +321,22 @@ class Shop(Process):
         self.stop()
         self._open()
 
+    def start_twice(self, rng: Random) -> None:
+        """The icon is clicked once more: a second process must not touch the journal."""
+        try:
+            second = self._new_till()
+        except JournalLocked:
+            self._say("is started twice, and the second process ends")
+        else:
+            second.close()
+            raise Violation("FA-6", f"two processes of {self.name} have one journal")
+
     def print_waiting(self, rng: Random) -> None:
         assert self._queue is not None
         for slip in self._queue.print_waiting():
             self._say(f"prints {slip.receipt_no} copy {slip.copy_no}: {slip.state}")
+        if self._wrong_paper is not None:
+            raise self._wrong_paper
 
     def reprint(self, rng: Random) -> None:
         assert self.till is not None
@@ -262,19 +361,35 @@ class Shop(Process):
         state = self.till.change_key()
         self._say(f"changes its key{', not yet' if state.changing else ''}")
 
+    def open_shop(self, rng: Random) -> None:
+        """Before the storm: families that shop here, and a pack that knows them."""
+        assert self.till is not None
+        for family in range(self._families):
+            # Little, so that something is left for the storm.
+            with suppress(*_ERRORS):
+                offer = self.till.propose(self._holder(family, rng), [Goods(MILK, 1, "piece", 120)])
+                checkout = Checkout(f"S{len(self.checkouts) + 1:03d}", family)
+                self.checkouts.append(checkout)
+                self._read(
+                    self.till.redeem(offer, checkout=checkout.number, cashier="c01"), "sells"
+                )
+        self.till.refresh_pack()
+
     # ── after the storm ────────────────────────────────────────────────────────────────────────
 
     def finish(self, rng: Random, *, last: bool) -> bool:
         """Do what is left to do, with a network that works; whether nothing is open any more. The
         day is closed at the `last` time."""
         assert self.till is not None
-        self._paper_rng = rng
+        self._step_rng = rng
         for sale in self.till.settle():
             self._read(sale, "settles")
         for sale in self.open_sales():
             self._end(sale, rng)
-        if self.open_sales():
+        if self.open_sales() or self.till.corrections(waiting=True):
             return False
+        for undo in self.till.corrections():
+            self._read_undo(undo, "looks at")
         for checkout in self.checkouts:
             # Also one that was booked just before the till stopped: she looks, and hands over.
             if self.till.journal.of_checkout(checkout.number):
@@ -290,7 +405,8 @@ class Shop(Process):
         assert self.till is not None
         waiting = [f"{r.kind} {r.sequence}" for r in self.till.journal.unanswered(*KINDS)]
         sales = [f"{sale.checkout} {sale.state}" for sale in self.open_sales()]
-        return ", ".join([*sales, *(f"no outcome of {each}" for each in waiting)])
+        undos = [f"{e.kind} of {e.sale_receipt_no}" for e in self.till.corrections(waiting=True)]
+        return ", ".join([*sales, *undos, *(f"no outcome of {each}" for each in waiting)])
 
     def open_sales(self) -> list[Sale]:
         assert self.till is not None
@@ -299,9 +415,8 @@ class Shop(Process):
 
     def _end(self, sale: Sale, rng: Random) -> None:
         assert self.till is not None
-        if sale.state == "goods_asked":
-            yes = rng.random() < 0.5
-            self._read(self.till.answer_goods(sale.checkout, handed_over=yes), f"answers {yes}")
+        if sale.state in _ASKED:
+            self._answer(sale, rng)
         elif sale.state == "unknown" and rng.random() < 0.5:
             self._read(self.till.retry(sale.checkout), "asks again")
         elif sale.state in ("unknown", "interrupted"):
@@ -311,11 +426,15 @@ class Shop(Process):
 
     def print_job(self, job: printers.PrintJob) -> printers.PrintResult:
         """The printer (`printing.printers.Printer`): paper, no paper, or nobody knows."""
-        state = self._paper_rng.choice(
+        state = self._step_rng.choice(
             (printers.PrintState.PRINTED,) * 3 + tuple(printers.PrintState)
         )
         if state != printers.PrintState.FAILED:
-            self._witness.printed(self.name, job.name.split("-copy")[0], job.text)
+            try:
+                self._witness.printed(self.name, job.name.split("-copy")[0], job.text)
+            except Violation as violation:
+                # The queue takes whatever a printer raises for a printer that failed.
+                self._wrong_paper = violation
         return printers.PrintResult(state, "simulated")
 
     def _read(self, sale: Sale, doing: str) -> None:
@@ -325,8 +444,27 @@ class Shop(Process):
         self._say(f"{doing} {sale.checkout}: {sale.state}{code}{problem}")
         self._story.count(f"read: {sale.state}")
         self._witness.saw(self.name, sale)
-        if sale.state == "confirmed" and not self._witness.has_goods(self.name, sale.checkout):
-            self._witness.handed_over(self.name, sale)
+        may_leave = sale.state in ("confirmed", "accepted")
+        if may_leave and self._witness.is_waited_for(self.name, sale):
+            self._witness.handed_over(self.name, sale, self._receipt(sale))
+        if sale.state == "accepted" and self._step_rng.random() < 0.8:
+            # The register says so by itself, once it has shown it.
+            assert self.till is not None
+            self._read(self.till.answer_goods(sale.checkout, handed_over=True), "handed over")
+
+    def _receipt(self, sale: Sale) -> Receipt:
+        assert self.till is not None
+        shown = self.till.journal.of_checkout(sale.checkout)[-1].slip
+        quantities = tuple(int(line["quantity"]) for line in shown["lines"])
+        return Receipt(sale.receipt_no, shown["qr_text"], quantities)
+
+    def _read_undo(self, done: Correction, doing: str) -> None:
+        code = "" if done.refusal is None else f" {done.refusal.code}"
+        self._say(
+            f"{doing} {done.kind} {done.receipt_no} of {done.sale_receipt_no}: {done.state}{code}"
+        )
+        self._story.count(f"read: {done.kind} {done.state}")
+        self._witness.saw_undo(self.name, done)
 
     def _holder(self, family: int, rng: Random) -> Holder:
         """Scanned now, or a while ago: what they hold may have changed since."""
@@ -336,10 +474,10 @@ class Shop(Process):
         return self._holders[family]
 
     def _token(self, family: int, rng: Random) -> str:
-        """A family shows a fresh code, or one that it showed before."""
-        before = [text for of, text in self._tokens if of == family]
-        if before and rng.random() < 0.1:
-            return before[-1]
+        """A family shows a fresh code, or somebody one that was shown before, here or elsewhere."""
+        before = [text for of, text in self._witness.codes if of == family]
+        if before and rng.random() < 0.15:
+            return rng.choice(before)
         text = token.mint(
             self._township.issuer_key,
             iss=ISSUER,
@@ -348,7 +486,7 @@ class Shop(Process):
             jti=self._ids(8).hex(),
             issued_at=self._time.at,
         )
-        self._tokens.append((family, text))
+        self._witness.codes.append((family, text))
         return text
 
     def _may_try_again(self, checkout: Checkout) -> bool:
@@ -376,26 +514,29 @@ ACTIONS: Final[tuple[tuple[Action, int], ...]] = (
     (Shop.retry, 10),
     (Shop.cancel, 7),
     (Shop.answer_goods, 6),
+    (Shop.accept, 8),
+    (Shop.void, 7),
+    (Shop.refund, 10),
     (Shop.look, 3),
     (Shop.settle, 6),
     (Shop.settle_due, 6),
     (Shop.close_day, 3),
     (Shop.restart, 4),
+    (Shop.start_twice, 1),
     (Shop.print_waiting, 3),
     (Shop.reprint, 3),
-    (Shop.refresh_pack, 1),
+    (Shop.refresh_pack, 4),
     (Shop.forget, 1),
     (Shop.change_key, 2),
 )
-"""What a cashier does, and how often. Whatever a till learns to do (void, refund, selling offline,
-forwarding) becomes one more row here."""
+"""What a cashier does, and how often. Whatever a till learns to do becomes one more row here."""
 
 
 def _basket(rng: Random) -> list[Goods]:
     kinds = rng.sample(("milk", "rice", "formula"), rng.randint(1, 2))
     lines = []
     for kind in kinds:
-        n = rng.randint(1, 3)
+        n = rng.choice((1, 1, 1, 2, 3))
         if kind == "milk":
             lines.append(Goods(MILK, n, "piece", rng.choice((120, 650, 999, 2490)) * n))
         elif kind == "rice":

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from random import Random
 
-from tests.sim import checker
+from tests.sim import checker, tampering
 from tests.sim.clock import Time
 from tests.sim.ledger_host import LedgerHost
 from tests.sim.network import Network
@@ -62,6 +62,17 @@ class Simulation:
     _rng: Random = field(default_factory=Random)
     _busy: set[str] = field(default_factory=set)
 
+    def open_shops(self) -> None:
+        """A quiet morning: every shop sells a little and gets its pack."""
+        rng = self._use(f"{self.seed}/morning")
+        self.story.say("morning")
+        weather, self.network.weather = self.network.weather, None
+        with self.story.inside():
+            for shop in self.shops:
+                shop.start()
+                shop.open_shop(rng)
+        self.network.weather = weather
+
     # ── a step ─────────────────────────────────────────────────────────────────────────────────
 
     def step(self, n: int) -> None:
@@ -70,7 +81,7 @@ class Simulation:
         self.time.forward(_pause_s(rng))
         self.story.say(f"{n:>3} {self.time.at:%d %H:%M:%S}")
         with self.story.inside():
-            self._change_weather(rng)
+            self._change_weather(rng, n)
             if self.host.running is None and rng.random() < 0.5:
                 self.desk.act(rng)
             self._arm(rng)
@@ -115,13 +126,19 @@ class Simulation:
             else:
                 self.desk.act(self._rng)
 
-    def _change_weather(self, rng: Random) -> None:
-        if rng.random() < self.weather.outage:
-            name = rng.choice(self.shops).name
-            self.network.cut_off ^= {name}
-            self.story.say(
-                f"~ {name} {'loses' if name in self.network.cut_off else 'has'} the line"
-            )
+    def _change_weather(self, rng: Random, n: int) -> None:
+        if self.weather.is_dark(n) != self.weather.is_dark(n - 1):
+            everybody = {shop.name for shop in self.shops}
+            self.network.cut_off = everybody if self.weather.is_dark(n) else set()
+            self.story.say(f"~ nobody has a line: {self.weather.is_dark(n)}")
+        elif rng.random() < self.weather.outage:
+            all_of_them = {shop.name for shop in self.shops}
+            if rng.random() < 0.4:
+                # The whole township at once, and again when it is repaired.
+                self.network.cut_off = set() if self.network.cut_off else all_of_them
+            else:
+                self.network.cut_off ^= {rng.choice(self.shops).name}
+            self.story.say(f"~ without a line: {sorted(self.network.cut_off)}")
         if rng.random() < self.weather.clock_step:
             name = rng.choice([self.host.name, *(each.name for each in self.shops)])
             wrong = timedelta(seconds=rng.choice(_WRONG_S))
@@ -173,6 +190,8 @@ class Simulation:
         for _ in range(_ROUNDS):
             if shop.finish(rng, last=last):
                 return
+            assert self.host.running is not None
+            self.desk.rule(self.host.running, rng)
         raise Violation("INV-5", f"{shop.name}: this stays open: {shop.what_is_open()}")
 
     def restart_all(self) -> None:
@@ -201,6 +220,8 @@ def run(seed: int, township: Township, folder: Path, skip: frozenset[int] = froz
 
 def _play(sim: Simulation, skip: frozenset[int]) -> None:
     with _no_surprise():
+        if sim.weather.morning:
+            sim.open_shops()
         for n in range(1, sim.weather.steps + 1):
             if n not in skip:
                 sim.step(n)
@@ -222,6 +243,7 @@ def _play(sim: Simulation, skip: frozenset[int]) -> None:
             sim.shops,
             in_order=not sim.weather.clock_step,
         )
+        tampering.check(rng.choice(sim.shops), rng)
     sim.story.say(checker.summary(sim.host.database))
 
 

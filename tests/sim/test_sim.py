@@ -59,7 +59,7 @@ def test_a_seed_replays_byte_for_byte(ground: Ground) -> None:
 @pytest.mark.parametrize("name", ["unknown_is_refused", "balance_not_written"])
 def test_a_break_is_found(ground: Ground, name: str) -> None:
     """The checker is not blind: these breaks of the product show within few seeds (all of them:
-    `python -m tests.sim.breaks`)."""
+    `make sim-breaks`)."""
     assert first_found(ground, name, 20) is not None
 
 

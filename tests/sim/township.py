@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -28,9 +28,59 @@ from tests.world import FORMULA, IMPORT_KEY_ID, ISSUER, MILK, PROGRAMME, RICE
 
 CURRENCY: Final = "CNY"
 STORES: Final = {"zhou-shop": "zhou", "zhou-far": "zhou", "li-shop": "li"}
-TILLS: Final = ("zhou-shop", "li-shop", "zhou-far")
-"""The store of till 1, 2, …: the first two are of two merchants."""
+TILLS: Final = ("zhou-shop", "li-shop", "zhou-shop", "zhou-far")
+"""The store of till 1, 2, …: of two merchants, and the third stands beside the first."""
 PROGRAMMES: Final = ("dairy", "grain", "formula")
+UNDO_WINDOW_S: Final = 3600
+GRACE_S: Final = {"dairy": 3 * 86_400, "grain": 0, "formula": 600}
+"""How long what is refunded into an expired voucher can be used."""
+
+LOSS_RESERVE: Final = {"dairy": 4_000, "grain": 1_000, "formula": 0}
+_HOUR: Final = 3600
+OFFLINE: Final[dict[str, dict[str, Any]]] = {
+    "dairy": {
+        "allotment_permille": 500,
+        "spend_s": 6 * _HOUR,
+        "upload_s": 2 * _HOUR,
+        "pack_age_s": 24 * _HOUR,
+        "floor": {
+            "redemption_minor": 2_500,
+            "beneficiary_minor": 4_000,
+            "window_s": 24 * _HOUR,
+            "liability": "programme",
+        },
+        "stored_sum_minor": 9_000,
+        "stored_count": 5,
+        "online_permille": 100,
+    },
+    "grain": {
+        "allotment_permille": 400,
+        "spend_s": 2 * _HOUR,
+        "upload_s": _HOUR,
+        "pack_age_s": 24 * _HOUR,
+        "floor": None,
+        "stored_sum_minor": 5_000,
+        "stored_count": 3,
+        "online_permille": 0,
+    },
+    "formula": {
+        "allotment_permille": 300,
+        "spend_s": 6 * _HOUR,
+        "upload_s": 2 * _HOUR,
+        "pack_age_s": 12 * _HOUR,
+        "floor": {
+            "redemption_minor": 9_000,
+            "beneficiary_minor": 18_000,
+            "window_s": 12 * _HOUR,
+            "liability": "merchant",
+        },
+        "stored_sum_minor": 40_000,
+        "stored_count": 4,
+        "online_permille": 500,
+    },
+}
+"""What each programme lets a till do without the ledger: money and floor limits at the programme's
+risk, rice within allotments only, formula at the shop's."""
 
 _STARTS, _ENDS = "2026-08-01T00:00:00.000Z", "2027-08-01T00:00:00.000Z"
 _ITEM: Final = {"unit": "g", "cap_minor": 500, "fixed_minor": 0, "cap_quantity": 500}
@@ -45,6 +95,8 @@ class Household:
     dairy_minor: int = 0
     rice_g: int = 0
     formula: int = 0
+    ends: Mapping[str, str] = field(default_factory=dict)
+    """By programme, when its voucher expires, where it is before the relief ends."""
     sub: str = ""
 
     def rows(self) -> dict[str, dict[str, Any]]:
@@ -54,7 +106,6 @@ class Household:
             "label": "援助卡",
             "categories": [],
             "starts_at": _STARTS,
-            "expires_at": _ENDS,
         }
         rows: dict[str, dict[str, Any]] = {}
         if self.dairy_minor:
@@ -65,14 +116,18 @@ class Household:
             rows["formula"] = {
                 **base, "kind": "fixed_price", "quantity": self.formula, "terms": _FIXED
             }  # fmt: skip
-        return rows
+        return {
+            name: {**row, "expires_at": self.ends.get(name, _ENDS)} for name, row in rows.items()
+        }
 
 
 HOUSEHOLDS: Final = (
-    Household("family-1", dairy_minor=12_000),
-    Household("family-2", dairy_minor=6_000, rice_g=4_000),
-    Household("family-3", formula=6, rice_g=2_000),
-    Household("family-4", dairy_minor=1_500),
+    Household("family-1", dairy_minor=5_000, rice_g=6_000),
+    Household("family-2", dairy_minor=12_000, rice_g=4_000),
+    Household("family-3", formula=6, rice_g=2_000, ends={"grain": "2026-11-22T08:20:00.000Z"}),
+    Household("family-4", dairy_minor=3_000, ends={"dairy": "2026-11-22T08:30:00.000Z"}),
+    Household("family-5", dairy_minor=9_000, rice_g=3_000, formula=2),
+    Household("family-6", dairy_minor=30_000),
 )
 
 
@@ -144,6 +199,8 @@ def _open_office(ledger: app.Ledger, issuer_key: SigningKey) -> tuple[Household,
         ledger.programmes.put_programme(rules_of(programme))
         office.fund(programme, "red-cross", 70_001, f"grant-1-{programme}")
         office.fund(programme, "dairy-fund", 30_002, f"grant-2-{programme}")
+        if LOSS_RESERVE[programme]:
+            office.reserve_for_losses(programme, LOSS_RESERVE[programme], f"losses-{programme}")
         for store in STORES:
             ledger.programmes.admit_store(programme, store)
     return tuple(issue(office, each) for each in HOUSEHOLDS)
@@ -166,8 +223,9 @@ def rules_of(programme: str, *, paused: bool = False) -> dict[str, Any]:
         "programme": programme,
         "name": f"洪灾援助 {programme}",
         "paused": paused,
-        "undo_window_s": 3600,
-        "refunds": {"window_s": 14 * 86_400, "grace_s": 3 * 86_400},
+        "undo_window_s": UNDO_WINDOW_S,
+        "offline": OFFLINE[programme],
+        "refunds": {"window_s": 14 * 86_400, "grace_s": GRACE_S[programme]},
     }
 
 

@@ -47,6 +47,8 @@ class Weather:
     faults: tuple[Fault, ...]
     fault: float
     outage: float
+    blackout: bool
+    morning: bool
     till_death: float
     ledger_death: float
     deaths: tuple[Death, ...]
@@ -57,14 +59,17 @@ class Weather:
     @classmethod
     def of(cls, rng: Random) -> Weather:
         many = rng.random() < 0.3
+        blackout = rng.random() < 0.35
         kinds = FAULTS if many else tuple(rng.sample(FAULTS, rng.randint(1, 5)))
         return cls(
-            tills=rng.choice((1, 2, 2, 3)),
-            families=rng.choice((1, 2, 3, 4)),
+            tills=rng.choice((1, 2, 2, 3, 3, 4)),
+            families=rng.choice((1, 2, 2, 3) if blackout else (1, 2, 3, 4, 6, 6)),
             steps=rng.randint(12, 40),
             faults=kinds,
             fault=rng.choice((0.0, 0.1, 0.25, 0.5)),
-            outage=rng.choice((0.0, 0.0, 0.05)),
+            outage=rng.choice((0.0, 0.0, 0.05, 0.15)),
+            blackout=blackout,
+            morning=blackout or rng.random() < 0.5,
             till_death=rng.choice((0.0, 0.1, 0.3)),
             ledger_death=rng.choice((0.0, 0.0, 0.1, 0.25)),
             deaths=tuple(rng.sample(("kill", "power", "disk"), rng.randint(1, 3))),
@@ -72,6 +77,10 @@ class Weather:
             disk_step=rng.choice((0.0, 0.0, 0.05)),
             meanwhile=rng.choice((0.0, 0.1, 0.3)),
         )
+
+    def is_dark(self, step: int) -> bool:
+        """Whether nobody has a network in this step: the township's day without one."""
+        return self.blackout and 1 < step <= self.steps * 4 // 5
 
     def fault_now(self, rng: Random, path: str) -> Fault | None:
         """What happens to this request. Where money moves, more happens."""

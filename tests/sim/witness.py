@@ -19,17 +19,31 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from tests.properties.ledger_model import Opened, unb64
 
 if TYPE_CHECKING:
-    from carepos import Sale
+    from carepos import Correction, Sale
     from tests.sim.ledger_host import Answer, Request
 
 _OUTCOME = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}")
+_HEADLINES: Final = {
+    "VOIDED": "已撤销",
+    "REFUND": "退货",
+    "PROVISIONAL": "待确认",
+    "REDEEMED": "已核销",
+}
+_DECIDED_LATE: Final = {"confirmed", "short", "exception", "voided"}
 _FOLLOWS: Final = {
-    "confirmed": {"confirmed"},
+    "confirmed": {"confirmed", "voided"},
+    "voided": {"voided"},
     "refused": {"refused"},
     "reversed": {"reversed"},
     "filling": {"filling", "reversed"},
     "reversing": {"reversing", "filling", "reversed"},
-    "goods_asked": {"goods_asked", "confirmed", "reversing", "filling", "reversed"},
+    "accepted": {"accepted", "accept_asked", "provisional", "held"} | _DECIDED_LATE,
+    "accept_asked": {"accept_asked", "provisional", "held"} | _DECIDED_LATE,
+    "provisional": {"provisional", "held"} | _DECIDED_LATE,
+    "held": {"held"} | _DECIDED_LATE,
+    "short": {"short", "voided"},
+    "exception": {"exception"},
+    "goods_asked": {"goods_asked", "confirmed", "voided", "reversing", "filling", "reversed"},
 }
 """Once the cashier has read this, only these may be read of the same attempt (docs/protocol.md
 §11); what is not named here may become anything."""
@@ -55,6 +69,20 @@ class Paper:
     def is_copy(self) -> bool:
         return "副本" in self.text
 
+    @property
+    def kind(self) -> str:
+        """What its headline says."""
+        return next(kind for kind, said in _HEADLINES.items() if said in self.text)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a family holds of a sale: its number, its QR, and how much it bought on each line."""
+
+    receipt_no: str
+    qr: str
+    quantities: tuple[int, ...]
+
 
 @dataclass
 class Witness:
@@ -64,8 +92,20 @@ class Witness:
     ledger_x: str
     terminals: dict[str, str]
     """By till's name, the terminal it is."""
-    goods: dict[tuple[str, str], int] = field(default_factory=dict)
-    """By terminal and checkout: what was handed over, as the amount on the screen."""
+    goods: dict[tuple[str, str], tuple[str, int]] = field(default_factory=dict)
+    """By terminal and receipt number: for which checkout goods were handed over, and the amount
+    that the screen showed."""
+    came_back: set[tuple[str, str]] = field(default_factory=set)
+    """Sales that the cashier read to be void, so that she has the goods again."""
+    given_back: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    """By terminal and number of a void or refund that the cashier read to be done: what it gave
+    back to vouchers, and what she gave back herself."""
+    receipts: list[Receipt] = field(default_factory=list)
+    """In the hands of the families."""
+    codes: list[tuple[int, str]] = field(default_factory=list)
+    """Every code that a family held up, by family: somebody may have taken a picture of it."""
+    kept: set[tuple[str, str]] = field(default_factory=set)
+    """By terminal and receipt number: sales of which the cashier said that the goods stayed."""
     papers: list[Paper] = field(default_factory=list)
     left: dict[str, Opened] = field(default_factory=dict)
     """Every record that ever left a till, by digest."""
@@ -75,7 +115,9 @@ class Witness:
     """Every (terminal, receipt number) that a cashier saw."""
     _heard: defaultdict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
     _seen: dict[tuple[str, str], str] = field(default_factory=dict)
+    _seen_undo: dict[tuple[str, str], str] = field(default_factory=dict)
     _began: dict[str, int] = field(default_factory=dict)
+    _judged_late: set[str] = field(default_factory=set)
 
     # ── at the counter ─────────────────────────────────────────────────────────────────────────
 
@@ -93,20 +135,52 @@ class Witness:
         if sale.state == "review":
             raise Violation("INV-6", f"{till} {sale.receipt_no}: the reversal was not accepted")
         self._seen[key] = sale.state
+        if sale.state == "voided":
+            self.came_back.add(key)
 
-    def handed_over(self, till: str, sale: Sale) -> None:
-        key = (self.terminals[till], sale.checkout)
-        if key in self.goods:
+    def saw_undo(self, till: str, done: Correction) -> None:
+        """The cashier reads where a void or refund stands; once it is done she gives back."""
+        key = (self.terminals[till], done.receipt_no)
+        before = self._seen_undo.setdefault(key, done.state)
+        if before not in ("waiting", done.state):
+            raise Violation("INV-7", f"{till} {done.receipt_no} was {before}, now {done.state}")
+        self._seen_undo[key] = done.state
+        if done.state == "posted":
+            self.given_back[key] = (done.amount_minor, done.beneficiary_minor)
+            if done.kind == "void":
+                self.came_back.add((key[0], done.sale_receipt_no))
+
+    def handed_over(self, till: str, sale: Sale, receipt: Receipt) -> None:
+        """Goods and receipt leave the counter: once for each sale that was not taken back."""
+        terminal = self.terminals[till]
+        before = [
+            number
+            for (of, number), (checkout, _) in self.goods.items()
+            if (of, checkout) == (terminal, sale.checkout) and (of, number) not in self.came_back
+        ]
+        if before:
             raise Violation("INV-1", f"{till} {sale.checkout}: goods handed over twice")
-        self.goods[key] = sale.amount_minor
+        self.goods[terminal, sale.receipt_no] = (sale.checkout, sale.amount_minor)
+        self.receipts.append(receipt)
 
-    def has_goods(self, till: str, checkout: str) -> bool:
-        return (self.terminals[till], checkout) in self.goods
+    def keeps(self, till: str, sale: Sale) -> None:
+        """The cashier says that the goods of this sale never left."""
+        self.kept.add((self.terminals[till], sale.receipt_no))
+
+    def has_goods(self, till: str, sale: Sale) -> bool:
+        return (self.terminals[till], sale.receipt_no) in self.goods
+
+    def is_waited_for(self, till: str, sale: Sale) -> bool:
+        """Whether somebody still waits for the goods of this sale."""
+        return not self.has_goods(till, sale) and (
+            (self.terminals[till], sale.receipt_no) not in self.kept
+        )
 
     def printed(self, till: str, receipt_no: str, text: str) -> None:
         """Something is on paper: not more than one original, and only of what is redeemed."""
         paper = Paper(till, receipt_no, text)
-        held = [each for each in self.papers if (each.till, each.receipt_no) == (till, receipt_no)]
+        what = (till, receipt_no, paper.kind)
+        held = [each for each in self.papers if (each.till, each.receipt_no, each.kind) == what]
         self.papers.append(paper)
         if not paper.is_copy and any(not each.is_copy for each in held):
             raise Violation("INV-4", f"{till} {receipt_no}: two originals on paper")
@@ -117,11 +191,12 @@ class Witness:
         """A request leaves a till, wherever it ends up."""
         if request.path != "POST /v1/records" or request.body is None:
             return
-        for item in json.loads(request.body)["items"]:
-            record = Opened.of(item["record"])
+        items = [Opened.of(item["record"]) for item in json.loads(request.body)["items"]]
+        accepted = {each.key for each in items if each.payload["kind"] == "accept_offline"}
+        for record in items:
             said = record.payload
             held = self.left.setdefault(record.digest, record)
-            if held.payload["kind"] == "redeem":
+            if held.payload["kind"] == "redeem" and record.key not in accepted:
                 self._check_sale_sent_again(till, record)
             if said["terminal"] != self.terminals[till]:
                 raise Violation("INV-1", f"{till} sends a record of {said['terminal']}")
@@ -144,7 +219,27 @@ class Witness:
                 continue
             held = self.words.setdefault(record, text.decode("ascii"))
             if held != text.decode("ascii"):
-                raise Violation("INV-1", f"another answer to the same record {record[:8]}")
+                if not self._is_judged_late(Opened.of(held)):
+                    raise Violation("INV-1", f"another answer to the same record {record[:8]}")
+                self._judged_late.add(record)
+                self.words[record] = text.decode("ascii")
+
+    def _is_judged_late(self, held: Opened) -> bool:
+        """What was held is decided once, and a sale that was refused and left all the same is
+        judged anew once."""
+        said = held.payload
+        if said["result"] == "held":
+            return True
+        accepted = any(
+            (each.key, each.payload["kind"]) == (held.key, "accept_offline")
+            for each in self.left.values()
+        )
+        return (
+            said["result"] == "refused"
+            and said["kind"] == "redeem"
+            and accepted
+            and said["record_sha256"] not in self._judged_late
+        )
 
     def hears(self, till: str, answer: Answer) -> None:
         """A till reads an answer: what in it is the ledger's word, it has heard."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,48 @@ def test_an_old_pack_sells_nothing(shop: OfflineShop) -> None:
     assert refused_code(shop, family, 100) is None
     shop.world.now.forward(hours=1)
     assert refused_code(shop, family, 100) == "pack_stale"
+
+
+def test_what_is_set_aside_ends_by_its_own_date(tmp_path: Path) -> None:
+    """A minute before `spend_until`, however new the pack is: from then the ledger only waits for
+    what was sold before."""
+    with offline_world(tmp_path, spend_s=86_400) as made:
+        shop = OfflineShop(made)
+        family = shop.at_home(12_000)
+        shop.learn()
+        shop.cable.is_out = True
+        made.now.forward(hours=23, minutes=58)
+        assert most(shop, family) == 6_000
+        assert shop.sell(family, 100).state == "provisional"
+        made.now.forward(minutes=1)
+        assert most(shop, family) == 0
+
+
+def test_a_code_that_expired_since_it_was_scanned_sells_nothing(shop: OfflineShop) -> None:
+    """The ledger judges it by the time of the sale: goods must not leave on one that it will not
+    take. Nothing is written; a fresh code sells."""
+    family = shop.at_home(12_000)
+    shop.learn()
+    begun = shop.offer(family, 1_000)
+    shop.cable.loses = "request"
+    assert shop.till.redeem(begun, checkout="S-unknown", cashier="c01").state == "unknown"
+    shop.cable.loses, shop.cable.is_out = None, True
+    offer = shop.offer(family, 1_000)
+    assert offer.presentment == "offline" and offer.refusal is None
+    sequence = shop.till.journal.sequence
+    shop.world.now.forward(minutes=10)
+    assert not shop.till.can_accept("S-unknown")
+    wishes: list[Callable[[], object]] = [
+        lambda: shop.till.redeem(offer, checkout="S-late", cashier="c01"),
+        lambda: shop.till.accept("S-unknown"),
+    ]
+    for wish in wishes:
+        with pytest.raises(Refused) as refused:
+            wish()
+        assert refused.value.code == "token_expired"
+    assert shop.till.journal.sequence == sequence
+    late = shop.till.redeem(shop.offer(family, 1_000), checkout="S-late", cashier="c01")
+    assert late.state == "accepted"
 
 
 def test_an_unknown_outcome_may_leave_without_the_ledgers_word(shop: OfflineShop) -> None:

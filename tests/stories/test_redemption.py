@@ -259,7 +259,8 @@ def test_a_mixed_up_call_is_an_error_of_ours(shop: Shop, family: Family) -> None
 
 @pytest.mark.parametrize("fault", [*LOSING, *DEAFENING])
 def test_no_answer_is_neither_yes_nor_no(shop: Shop, family: Family, fault: Mode) -> None:
-    """Whatever is not the ledger's signed word leaves the sale unknown; a retry finds the truth.
+    """FB-2 to FB-7, FB-14: what is not the ledger's signed word leaves the sale unknown; a retry
+    finds the truth.
 
     The same record goes out again, so it is booked once, whether the first copy arrived or not.
     """
@@ -544,7 +545,8 @@ def crash(shop: Shop, family: Family, point: str) -> None:
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_crash_at_any_point_ends_by_the_rules(shop: Shop, family: Family, point: str) -> None:
-    """Wherever the till dies, after the restart it finds what is true and takes nothing twice."""
+    """FD-3, FA-4: wherever the till dies, after the restart it finds what is true and takes nothing
+    twice."""
     crash(shop, family, point)
     booked = point in ("answer_read", "outcome_written")
     assert shop.balance() == (6_000 if booked else 12_000)

@@ -37,7 +37,16 @@ from carepos_plugin import device_routes, office_routes, pin_pad_routes
 from carepos_plugin.print_queue import POINTS as PRINT_POINTS
 from carepos_plugin.registers import local_json
 from tests.canaries import Allowed, Canary, Place, search, spellings, unused
-from tests.canary_counter import CARD, NO_PIN, PIN, WRONG_PIN, devices, other_codes, pin_pad
+from tests.canary_counter import (
+    CARD,
+    NO_PIN,
+    PIN,
+    WRONG_PIN,
+    devices,
+    other_codes,
+    pin_pad,
+    without_a_network,
+)
 from tests.canary_holder import own_pages
 from tests.canary_issuers import issuer_kit, sample_issuer
 from tests.canary_keys import a_tills_key, issuers_and_cards, the_ledgers_key
@@ -593,6 +602,7 @@ SURFACES: list[Callable[[Stage], None]] = [
     issuers_and_cards,
     issuer_kit,
     sample_issuer,
+    without_a_network,
     the_days_end,
     a_stopped_till,
     a_sale_to_a_code_that_was_over,

@@ -19,6 +19,7 @@ from typing import Any
 from tests.vectors import second
 from tests.vectors.allotted_vectors import allotted_file
 from tests.vectors.clock_reset_vectors import clock_reset_file
+from tests.vectors.healing_vectors import healing_file
 from tests.vectors.key_change_vectors import key_change_file
 from tests.vectors.offline_vectors import offline_file
 from tests.vectors.second import b64, jcs, jws_digest, sign, sign_raw
@@ -26,6 +27,7 @@ from tests.vectors.settlement_undo_vectors import settlement_undo_file
 from tests.vectors.settlement_vectors import settlement_file
 from tests.vectors.token_vectors import tokens_file
 from tests.vectors.undo_vectors import undo_file
+from tests.vectors.upload_vectors import upload_file
 
 Json = dict[str, Any]
 HERE = Path(__file__).parent
@@ -1397,9 +1399,11 @@ FILES = {
     "tokens.json": tokens_file,
     "key_change.json": key_change_file,
     "allotted.json": allotted_file,
+    "healing.json": healing_file,
     "offline.json": offline_file,
     "clock_reset.json": clock_reset_file,
     "undo.json": undo_file,
+    "upload.json": upload_file,
 }
 
 

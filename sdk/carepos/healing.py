@@ -1,0 +1,269 @@
+"""The till's part when a ledger lost data: offering it what it signed (docs/offline.md §12).
+
+A till asks every so often what the ledger holds of its records. What it has an answer of and the
+ledger lacks, it offers: the record, and the ledger's own signature under the answer. Whoever made
+the question up learns no more than whoever takes records in.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from carepos import lost, pack, strict_json
+from carepos.client import Client
+from carepos.enrolment import Enrolment, EnrolmentFile
+from carepos.errors import Malformed, NotDecided, Unreachable
+from carepos.journal import Journal
+from carepos.journal_view import JournalView
+from carepos.ledger_keys import LedgerKeys
+from carepos.lost import Range
+from carepos.pack import Pack
+
+AT_ONCE: Final = 200
+AT_ONCE_BYTES: Final = 1_500_000
+"""Less than a body may have, with what stands around it."""
+
+ROUNDS: Final = 50
+"""Questions in one go: a ledger that never has enough does not hold a till up."""
+
+_NOTE: Final = "healing"
+
+
+@dataclass(frozen=True, slots=True)
+class HealState:
+    """How a till stands with a ledger that was restored, in its present `epoch`.
+
+    `sent` of `of` answers were offered; once it is `complete` there are no more. `pack`: the one
+    whose allotments the ledger was told of. `is_healing`: the ledger decides nothing meanwhile.
+    """
+
+    epoch: int = 0
+    is_healing: bool = False
+    sent: int = 0
+    of: int = 0
+    complete: bool = False
+    pack: str = ""
+
+    def message(self, language: str = "zh") -> str | None:
+        """What the cashier reads while the ledger is restored; "zh" or "en"."""
+        if not self.is_healing:
+            return None
+        if language == "en":
+            return (
+                "The ledger is being restored. Sales wait, or go on offline where that is ready. "
+                f"{self.sent} of {self.of} answers sent."
+            )
+        return (
+            f"账本正在恢复：销售请等待，具备离线条件的可离线办理。已上报 {self.sent}/{self.of} 条。"
+        )
+
+
+def state_of(journal: JournalView) -> HealState:
+    """As it was noted last, also beside a running till."""
+    held = journal.about().get(_NOTE)
+    try:
+        return HealState() if held is None else HealState(**json.loads(held))
+    except (TypeError, ValueError):
+        return HealState()  # of another version: everything is asked and told again
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a ledger said: its epoch, whether it heals, what it holds."""
+
+    epoch: int
+    is_healing: bool
+    held: Sequence[Range]
+    more: bool
+    results: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, value: object, items: int) -> _Answer:
+        names = strict_json.exact_names(
+            value, {"epoch", "state", "held", "more", "results"}, where="heal"
+        )
+        results = strict_json.array(names["results"], "results", low=items, high=items)
+        if names["state"] not in ("open", "healing"):
+            raise Malformed("must be open or healing", field="state")
+        return cls(
+            strict_json.integer(names["epoch"], "epoch", low=1),
+            names["state"] == "healing",
+            lost.read_ranges(names["held"]),
+            strict_json.boolean(names["more"], "more"),
+            [strict_json.mapping(each, "results") for each in results],
+        )
+
+
+class Healer:
+    """Reports to one ledger. Safe to call from several threads."""
+
+    def __init__(
+        self,
+        *,
+        file: EnrolmentFile,
+        journal: Journal,
+        client: Client,
+        held_pack: Callable[[], Pack | None],
+    ) -> None:
+        self._file = file
+        self._journal = journal
+        self._client = client
+        self._held_pack = held_pack
+        self._reporting = threading.Lock()
+
+    def state(self) -> HealState:
+        return state_of(self._journal)
+
+    def report(self) -> HealState:
+        """Ask what the ledger holds, and offer what it lacks; where it stands then.
+
+        Repeating it is harmless, and goes on where it was cut short. Raises Unreachable,
+        NotDecided, JournalClosed.
+        """
+        with self._reporting:
+            try:
+                return self._report()
+            except NotDecided as error:
+                if error.status in (404, 405):
+                    return self.state()  # a ledger that knows nothing of it
+                raise
+            except Malformed as error:
+                raise Unreachable(f"not an answer of a ledger ({error})") from error
+
+    def _report(self) -> HealState:
+        answered = self._journal.answered()
+        offered: set[int] = set()
+        answer = self._ask([])
+        self._follow(answer.epoch)
+        state = self._begin(answer)
+        for _ in range(ROUNDS):
+            lacking = [
+                number
+                for number in lost.to_offer(answered, answer.held, more=answer.more)
+                if number not in offered
+            ]
+            if not lacking:
+                break
+            state = self._note(replace(state, of=state.sent + len(lacking), complete=False))
+            for numbers, items in self._batches(lacking):
+                answer = self._ask(items)
+                offered |= set(numbers)
+                state = self._note(replace(state, sent=state.sent + len(numbers)))
+        if answer.is_healing or offered or answer.epoch > state.epoch:
+            state = self._tell_pack(state, answer)
+        if answer.is_healing and not state.complete:
+            self._ask([], complete=True)
+            state = self._note(replace(state, complete=True))
+        return state
+
+    def _begin(self, answer: _Answer) -> HealState:
+        """What is noted of this epoch; of an earlier one nothing counts any more."""
+        held = self.state()
+        if held.epoch != answer.epoch:
+            held = HealState(answer.epoch)
+        return self._note(replace(held, is_healing=answer.is_healing))
+
+    def _note(self, state: HealState) -> HealState:
+        if state != self.state():
+            self._journal.note(_NOTE, json.dumps(asdict(state), sort_keys=True))
+        return state
+
+    def _ask(self, items: list[dict[str, str]], *, complete: bool = False) -> _Answer:
+        body = {**self._who(), "items": items, "complete": complete}
+        return _Answer.read(self._client.heal(body), len(items))
+
+    def _who(self) -> dict[str, Any]:
+        return {
+            "incarnation": self._journal.incarnation,
+            "certificates": certificates(self._file.enrolled),
+        }
+
+    def _batches(self, numbers: Sequence[int]) -> Iterator[tuple[list[int], list[dict[str, str]]]]:
+        """Evidence in order of sequence, as much as a body may hold."""
+        taken: list[int] = []
+        items: list[dict[str, str]] = []
+        size = 0
+        for number in numbers:
+            own = [
+                {"record": written, "outcome": told}
+                for written, told in self._journal.evidence(number)
+            ]
+            more = sum(len(each["record"]) + len(each["outcome"]) for each in own)
+            if items and (len(items) + len(own) > AT_ONCE or size + more > AT_ONCE_BYTES):
+                yield taken, items
+                taken, items, size = [], [], 0
+            taken.append(number)
+            items += own
+            size += more
+        if items:
+            yield taken, items
+
+    # ── what is set aside ──────────────────────────────────────────────────────────────────────
+
+    def _tell_pack(self, state: HealState, answer: _Answer) -> HealState:
+        """Of the pack that this till sells by: what is set aside in it is no longer known there."""
+        held = self._held_pack()
+        if held is None or held.households is None or state.pack == held.sha256:
+            return state
+        if held.households.incarnation != self._journal.incarnation:
+            return state
+        if held.epoch >= answer.epoch:
+            return state  # made on this side of the loss
+        folder = self._file.folder
+        manifest = pack.kept_manifest(folder)
+        if manifest is None:
+            return state
+        texts: list[str] = []
+        for _ in range(ROUNDS):
+            body = {**self._who(), "manifest": manifest, "files": texts}
+            missing = strict_json.array(self._client.heal_pack(body), "missing", high=100)
+            texts = _files(folder, missing)
+            if not texts:
+                break
+        return self._note(replace(state, pack=held.sha256))
+
+    # ── the ledger's keys ──────────────────────────────────────────────────────────────────────
+
+    def _follow(self, epoch: int) -> None:
+        """Keep the key set of the new epoch: one of before must not take its place again."""
+        held = self._file.ledger_keys()
+        if epoch <= held.epoch:
+            return
+        try:
+            offered = LedgerKeys.read(self._client.key_set(), held.root.kid)
+            held.check_successor(offered)
+        except Malformed:
+            return  # what is held stays
+        self._file.keep_ledger_keys(offered)
+
+
+def certificates(enrolled: Enrolment) -> list[dict[str, Any]]:
+    """Every key that this terminal had, oldest first, as far as a call may name them: the first,
+    and the newest."""
+    every = [
+        *({"key": each.key.to_jwk(), "certificate": each.certificate} for each in enrolled.former),
+        {"key": enrolled.key.to_jwk(), "certificate": enrolled.certificate},
+    ]
+    if len(every) > lost.MAX_CERTIFICATES:
+        every = [every[0], *every[1 - lost.MAX_CERTIFICATES :]]
+    return every
+
+
+def _files(folder: Path, wanted: Sequence[object]) -> list[str]:
+    """Of these files those that are here, as many as a body may hold."""
+    found: list[str] = []
+    size = 0
+    for sha256 in wanted:
+        data = pack.read_file(folder, strict_json.text(sha256, "missing", low=43, high=43))
+        if data is None or len(data) > AT_ONCE_BYTES:
+            continue
+        if found and size + len(data) > AT_ONCE_BYTES:
+            break
+        found.append(data.decode("utf-8"))
+        size += len(data)
+    return found[:60]

@@ -1,0 +1,47 @@
+"""What a run leaves to judge by: the files of tills and ledger, and what was seen beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tests.properties.ledger_model import Opened
+from tests.sim.files import Book, Journal
+from tests.sim.witness import Violation, Witness
+
+
+def need(invariant: str, held: bool, what: str) -> None:
+    if not held:
+        raise Violation(invariant, what)
+
+
+@dataclass
+class Evidence:
+    """Everything that is looked at, with what each check needs again."""
+
+    witness: Witness
+    book: Book
+    journals: list[Journal]
+    in_order: bool
+
+    def __post_init__(self) -> None:
+        self.outcome = {
+            row["digest"]: Opened.of(row["outcome"]).payload for row in self.book["records"]
+        }
+        self.record = {
+            opened.digest: opened for journal in self.journals for opened in journal.opened
+        }
+        self.merchant = {row["terminal"]: row["merchant"] for row in self.book["terminals"]}
+
+    def booked(self) -> list[tuple[Opened, dict[str, Any]]]:
+        """Sales that the ledger booked, in whole or in part."""
+        return self.decided("redeem", "posted", "posted_short")
+
+    def decided(self, kind: str, *results: str) -> list[tuple[Opened, dict[str, Any]]]:
+        """Records of a kind with their outcomes, in the order in which they were recorded."""
+        found = [
+            (self.record[digest], outcome)
+            for digest, outcome in self.outcome.items()
+            if outcome.get("kind") == kind and outcome["result"] in results
+        ]
+        return sorted(found, key=lambda pair: str(pair[1]["recorded_at"]))

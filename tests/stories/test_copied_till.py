@@ -1,0 +1,87 @@
+"""A till that was copied, or put back to what it was (FG-7, FG-8, T-7): found, and booked once.
+
+What becomes of the records of the other line is for people to decide; here it is that nothing of
+it is booked, and that the office is told.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stories.offline_shop import OfflineShop, offline_world
+from tests.stories.test_offline import booked
+from tests.world import World
+
+
+@pytest.fixture
+def made(tmp_path: Path, database_url: str) -> Iterator[World]:
+    with offline_world(tmp_path, database_url) as found:
+        yield found
+
+
+def told(made: World) -> list[str]:
+    return [str(each["kind"]) for each in made.ledger.terminals.alarms(0)]
+
+
+def test_t_7_a_till_that_was_put_back_is_found_at_once(made: World) -> None:
+    """T-7, FG-7: snapshot, sell, put back, sell: the ids are others, the first word of the one that
+    was put back contradicts what was uploaded, so the office is told; what is booked is what the
+    two have as confirmed, each once."""
+    shop = OfflineShop(made)
+    family = shop.at_home(12_000)
+    put_back = shop.copied("put-back")
+    assert shop.sell(family, 3_000).state == "confirmed"
+    assert "fork" not in told(made)
+    put_back.sell(family, 3_000)
+    assert "fork" in told(made)
+    sold = {a.id: a for each in (shop, put_back) for a in each.till.journal.attempts("confirmed")}
+    assert put_back.newest().id != shop.newest().id
+    assert booked(shop) == sum(each.amount_minor for each in sold.values())
+
+
+def test_fg_7_a_copy_that_sold_without_a_network_is_booked_once(made: World) -> None:
+    """FG-7: both gave out what was set aside once. That is the extra spend per copy that nobody can
+    prevent; of the two lines one is booked, and the other not one minor unit."""
+    shop = OfflineShop(made)
+    family = shop.at_home(12_000)
+    shop.learn()
+    twin = shop.copied("twin")
+    before = booked(shop)
+    for each in (shop, twin):
+        each.cable.is_out = True
+        assert each.sell(family, 6_000).state == "provisional"
+        each.cable.is_out = False
+    for each in (shop, twin, shop, twin):
+        each.till.settle()
+    assert shop.newest().state == "confirmed" and booked(shop) == before + 6_000
+    assert twin.newest().state in ("provisional", "held") and "fork" in told(made)
+
+
+def test_fg_8_two_that_upload_at_once_are_one_line_and_no_other(made: World) -> None:
+    """FG-8: original and copy send at the same moment: exactly one of the two sales is booked."""
+    shop = OfflineShop(made)
+    family = shop.at_home(12_000)
+    shop.learn()
+    twin = shop.copied("twin")
+    before = booked(shop)
+    for each in (shop, twin):
+        each.cable.is_out = True
+        assert each.sell(family, 2_000).state == "provisional"
+        each.cable.is_out = False
+    begin = threading.Barrier(2)
+
+    def upload(each: OfflineShop) -> None:
+        begin.wait()
+        each.till.settle()
+
+    threads = [threading.Thread(target=upload, args=(each,)) for each in (shop, twin)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    states = [each.newest().state for each in (shop, twin)]
+    assert states.count("confirmed") == 1 and booked(shop) == before + 2_000
