@@ -687,10 +687,12 @@ class Decider:
     ) -> Decided:
         """Bind what `entries` (of the redemption) moved, and what the vouchers hold now."""
         states = tuple(self._states(command, currency, entries))
+        # An undo of what only the loss reserve had paid gives nothing back to a voucher.
+        is_sale = command.record.kind in ("redeem", "accept_offline")
         return self._sign(
             result,
             command,
-            currency=currency,
+            currency=currency if states or is_sale else None,
             amount_minor=sum(state.amount_minor for state in states),
             vouchers=states,
         )

@@ -240,6 +240,21 @@ def test_somebody_who_acts_for_another_is_not_served_offline(shop: Shop) -> None
     assert rig.balance(holder.voucher) == (12_000, 0, 0) and rig.counts().get("acted", 0) == 0
 
 
+def test_a_void_of_what_no_voucher_covered_gives_nothing_back(shop: Shop) -> None:
+    """Its answer says so in the form in which a till believes it; the loss reserve has all back."""
+    rig, holder = shop.rig, shop.at_home()
+    assert shop.pay(holder, 12_000).result == "posted"
+    sold = rig.offline_sale(shop.till, holder, 3_500)
+    sale, _ = sent(rig, sold)
+    assert short(sale) == ("posted_short", 0, 3_500, "programme")
+    void = shop.till.void(rig.read(sold[0]))
+    answer = rig.send_one(void)
+    assert (answer.result, answer.currency, answer.amount_minor) == ("posted", None, 0)
+    assert answer.vouchers == () and rig.send_one(void) == answer
+    sums = rig.office.programme_sums(PROGRAMME)
+    assert (sums.loss_reserve_minor, sums.lost_minor) == (4_000, 0)
+
+
 def test_evidence_of_another_sale_opens_nothing(shop: Shop) -> None:
     """Sealed to terminal and id: moved to another record it is `malformed`, and nothing is used."""
     rig, holder = shop.rig, shop.at_home()

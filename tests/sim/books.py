@@ -105,7 +105,10 @@ def _moves(evidence: Evidence) -> list[Move]:
         Move(kind, record, outcome)
         for kind, results in _BOOKED.items()
         for record, outcome in evidence.decided(kind, *results)
-        if outcome["vouchers"] or outcome["amount_minor"] or outcome.get("shortfall_minor")
+        if outcome["vouchers"]
+        or outcome.get("shortfall_minor")
+        # Only the loss reserve gets something back.
+        or (kind == "void" and _lost(evidence, record.payload["content"]["record_sha256"]))
     ]
     return sorted(found, key=lambda move: (move.outcome["recorded_at"], move.record.number))
 
@@ -454,7 +457,9 @@ def _check_undo_rules(evidence: Evidence) -> None:
         need("undo", said["terminal"] == sale["terminal"], "a till voided another one's sale")
         pairs = [(sale["occurred_at"], said["occurred_at"])]
         if digest in late:
-            pass  # its till could not know of a settlement, nor the ledger of the sale
+            # Its till could not know of a settlement; and goods that never left have no window.
+            if said["content"]["reason"] == "goods_kept":
+                continue
         elif batch[move.record.digest] != batch[digest]:
             raise Violation("undo", "a settled sale was voided")
         elif evidence.in_order:

