@@ -18,7 +18,6 @@ from carepos.clock import Clock
 from carepos_ledger import epochs, schema
 from carepos_ledger.database import Database
 from carepos_ledger.keyring import Keyring
-from carepos_ledger.problems import Problem
 
 _STATE: Final = "healing"
 _REPORT: Final = "heal_report"
@@ -105,11 +104,6 @@ class Healing:
             with self._database.read() as connection:
                 self._open = read(connection) is None
         return not self._open
-
-    def require_open(self) -> None:
-        """Raises Problem `ledger_healing`."""
-        if self.begun:
-            raise Problem("ledger_healing")
 
 
 def begin(database: Database, folder: Path, now: Clock, root_file: Path | None = None) -> Progress:

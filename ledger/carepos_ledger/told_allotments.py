@@ -29,7 +29,6 @@ from carepos_ledger.keyring import Keyring
 from carepos_ledger.shelf import Shelf, Terminal
 
 PEOPLE_AT_ONCE: Final = 1_000
-ALLOTMENTS_AT_ONCE: Final = 500
 MAX_FILES: Final = 65
 
 

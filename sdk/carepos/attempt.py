@@ -236,9 +236,7 @@ FINAL: Final[frozenset[State]] = frozenset(
 """States from which nothing happens by itself; a void may still take a booked sale back."""
 BOOKED: Final[frozenset[State]] = frozenset({"confirmed", "short"})
 """States of a sale that the ledger booked, in whole or in part, and that stands."""
-NOT_UPLOADED: Final[frozenset[State]] = frozenset({"accepted", "accept_asked", "provisional"})
-"""States of a sale that left without the ledger's word, and that the ledger may not have."""
-STORED: Final[frozenset[State]] = NOT_UPLOADED | {"held"}
+STORED: Final[frozenset[State]] = frozenset({"accepted", "accept_asked", "provisional", "held"})
 """States of an acceptance that has no final outcome."""
 NOT_DECIDED: Final[frozenset[State]] = STORED | {
     "open",

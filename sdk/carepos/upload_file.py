@@ -14,7 +14,6 @@ from typing import Any, BinaryIO, Final
 from carepos import ids, jws, strict_json
 from carepos.errors import Malformed
 
-MEDIA_TYPE: Final = "application/x-ndjson"
 MAX_LINE_BYTES: Final = 65_536
 _BOM: Final = b"\xef\xbb\xbf"
 
