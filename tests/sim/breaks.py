@@ -25,6 +25,7 @@ from carepos import (
     ids,
     journal_file,
     jws,
+    ledger_keys,
     outcome,
     set_aside,
     strict_json,
@@ -279,6 +280,21 @@ def allotment_not_subtracted(stack: ExitStack) -> None:
     before = _patch(stack, set_aside, "left", left)
 
 
+def returned_allotment_spent(stack: ExitStack) -> None:
+    """What a till gave back of an allotment can still be taken there."""
+    _patch(stack, JournalView, "returned_allotments", lambda self: frozenset())
+
+
+def new_ledger_key_not_asked_for(stack: ExitStack) -> None:
+    """A till that meets a signature of a key that it does not know never asks about it."""
+    _patch(stack, ledger_keys, "may_ask", lambda *args: False)
+
+
+def second_disk_forgets(stack: ExitStack) -> None:
+    """What left without the ledger's word is not copied to the second disk."""
+    _patch(stack, attempt, "NOT_DECIDED", attempt.NOT_DECIDED - {"accepted", "provisional"})
+
+
 def family_limit_forgotten(stack: ExitStack) -> None:
     """What a family was given beyond allotments before does not count."""
     _patch(stack, JournalView, "beyond_of", lambda self, *args: 0)
@@ -463,6 +479,9 @@ BREAKS: Final[dict[str, Break]] = {
         printed_again,
         copy_not_marked,
         allotment_not_subtracted,
+        returned_allotment_spent,
+        new_ledger_key_not_asked_for,
+        second_disk_forgets,
         family_limit_forgotten,
         stored_limit_forgotten,
         acceptance_not_written,

@@ -146,6 +146,8 @@ def _check_both_sides(evidence: Evidence) -> None:
         for rows, both_sides in ((journal.attempts, _BOTH_SIDES), (journal.undos, _UNDO_BOTH_SIDES))
         for row in rows
     }
+    for record, outcome in evidence.decided("return_allotment", "posted", "refused"):
+        here[record.key] = (outcome["result"], _UNDO_BOTH_SIDES)
     for key, (state, both_sides) in here.items():
         need("INV-7", state in both_sides, f"{key} is {state} and not over")
     there = {(row["terminal"], row["id"]): row["state"] for row in evidence.book["attempts"]}

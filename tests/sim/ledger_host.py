@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from requests.structures import CaseInsensitiveDict
 from werkzeug.routing import Rule
 
+from carepos import pin
 from carepos_ledger import app, migrations
 from carepos_ledger.book import Book
 from carepos_ledger.desk import Desk, _Job, _undecided
@@ -42,6 +44,7 @@ def quick_starts() -> None:
     """From here on, ledgers of this Python process don't compile their addresses anew, nor read
     the migrations: a run starts the ledger several times."""
     migrations.is_current = lambda database: True
+    pin.proof = functools.cache(pin.proof)  # slow on purpose
     compile_builder = Rule._compile_builder
     built: dict[tuple[str, bool], Any] = {}
 

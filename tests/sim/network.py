@@ -61,16 +61,16 @@ class Network:
         self.meanwhile(till.name)
         answer = None
         if fault not in _NEVER_LEAVES:
-            answer = self._arrive(request, cut=fault == "cut_request")
+            answer = self.arrive(request, cut=fault == "cut_request")
             if fault == "duplicate":
-                again = self._arrive(request)
+                again = self.arrive(request)
                 answer = again if self.rng.random() < 0.5 else answer
             self.meanwhile(till.name)
         heard = self._heard(fault, request, answer)
         till.reached("the answer")
         if heard is None:
             raise Unreachable("no answer from the ledger (simulated)")
-        self.witness.hears(till.name, heard)
+        self.witness.reads(heard.body)
         return heard
 
     def deliver_late(self, rng: Random) -> None:
@@ -82,10 +82,11 @@ class Network:
         how = "together with the next" if self.ledger.lingers else "late"
         self.story.say(f"~ {request.path} arrives {how}")
         self.story.count(f"net: arrives {how}")
-        self._arrive(request)
+        self.arrive(request)
         self.ledger.lingers = False
 
-    def _arrive(self, request: Request, *, cut: bool = False) -> Answer | None:
+    def arrive(self, request: Request, *, cut: bool = False) -> Answer | None:
+        """A request is at the ledger; None if nobody is there."""
         try:
             answer = self.ledger.call(request, cut=cut)
         except Down:
@@ -136,7 +137,7 @@ class Network:
                 results.append({"problem": json.loads(_problem())})
             else:
                 # By a key that nobody knows, or in the name of the ledger's.
-                kid = self.rng.choice((_STRANGER.kid, self.witness.ledger_kid))
+                kid = self.rng.choice((_STRANGER.kid, *self.witness.ledger_keys))
                 record = Opened.of(item["record"])
                 outcome = _forged(record, self._original(record), fault, kid)
                 results.append({"outcome": outcome})

@@ -25,6 +25,7 @@ def check(evidence: Evidence) -> None:
     _check_listed(evidence)
     for journal in evidence.journals:
         _check_stored(journal)
+        _check_given_back(journal)
         _check_floor(evidence, journal)
     _check_allotments(evidence)
     _check_losses(evidence)
@@ -90,6 +91,18 @@ def _check_stored(journal: Journal) -> None:
             need("limits", within, f"{len(stored)} of {sum(stored.values())} stored: {programme}")
         elif event["after"] in _OVER:
             stored.pop(event["id"], None)
+
+
+def _check_given_back(journal: Journal) -> None:
+    """What a till gave back of allotments it does not spend any more."""
+    given_back: set[tuple[str, int]] = set()
+    for record in journal.opened:
+        content = record.payload["content"]
+        if record.payload["kind"] == "return_allotment":
+            given_back |= {(each["voucher"], each["allotment"]) for each in content["allotments"]}
+        for use in content.get("allotment_use", ()):
+            spent = (use["voucher"], use["allotment"]) in given_back
+            need("INV-2", not spent, "a till spent what it had given back")
 
 
 def _check_floor(evidence: Evidence, journal: Journal) -> None:

@@ -8,14 +8,20 @@ from typing import Final
 
 from sqlalchemy.exc import OperationalError
 
+from carepos.keys import SigningKey, write_secret
 from carepos_ledger import app
 from carepos_ledger.held_list import HeldList
 from carepos_ledger.held_rulings import HeldRulings
+from carepos_ledger.keyring import Keyring
 from carepos_ledger.problems import Problem
+from tests.sim import carried
+from tests.sim.carried import Pockets
+from tests.sim.issuer import Issuer
 from tests.sim.ledger_host import LedgerHost
+from tests.sim.network import Network
 from tests.sim.process import Dead
-from tests.sim.story import Story
 from tests.sim.township import PROGRAMMES, Household, Township, issue, rules_of
+from tests.world import ISSUER
 
 
 class OperatorDesk:
@@ -26,12 +32,17 @@ class OperatorDesk:
         host: LedgerHost,
         township: Township,
         *,
-        story: Story,
+        network: Network,
+        issuer: Issuer,
+        pockets: Pockets,
         ids: Callable[[int], bytes],
     ) -> None:
         self._host = host
         self._township = township
-        self._story = story
+        self._network = network
+        self._story = network.story
+        self._issuer = issuer
+        self._pockets = pockets
         self._ids = ids
         self.funded = 0
         self.households = 0
@@ -121,6 +132,29 @@ class OperatorDesk:
         self._host.start()
         self._say("restarts the ledger")
 
+    def import_records(self, ledger: app.Ledger, rng: Random) -> None:
+        self._say(carried.import_records(self._pockets, self._network, rng))
+
+    def rotate_issuer_key(self, ledger: app.Ledger, rng: Random) -> None:
+        self._issuer.rotate(SigningKey(self._ids(32)))
+        ledger.issuers.put(ISSUER, self._issuer.published())
+        self._say(f"learns of the issuer's {self._issuer.version}. key")
+
+    def retire_issuer_key(self, ledger: app.Ledger, rng: Random) -> None:
+        self._issuer.retire()
+        ledger.issuers.put(ISSUER, self._issuer.published())
+        self._say("learns that the issuer retired its older keys")
+
+    def rotate_ledger_key(self, ledger: app.Ledger, rng: Random) -> None:
+        folder = self._host.settings.folder
+        self._host.stop()
+        # As it would be made by the command, but with a key of this seed.
+        write_secret(folder / "signing.key.next", self._ids(32))
+        signing = Keyring.rotate(folder).signing
+        self._network.witness.ledger_keys[signing.kid] = signing.public.x
+        self._host.start()
+        self._say("changes the ledger's key")
+
     def _say(self, text: str) -> None:
         self._story.say(f"the office {text}")
 
@@ -138,4 +172,8 @@ ACTIONS: Final[tuple[tuple[Action, int], ...]] = (
     (OperatorDesk.change_rules, 2),
     (OperatorDesk.restart, 2),
     (OperatorDesk.rule, 3),
+    (OperatorDesk.import_records, 14),
+    (OperatorDesk.rotate_issuer_key, 2),
+    (OperatorDesk.retire_issuer_key, 1),
+    (OperatorDesk.rotate_ledger_key, 2),
 )

@@ -30,16 +30,20 @@ from carepos.errors import (
     WrongState,
 )
 from carepos.keys import write_secret
+from carepos.mirror import Mirror
 from carepos.record import Kind
 from carepos.scan import Holder
 from carepos.till import Offer
 from carepos_plugin.print_queue import PrintQueue
 from carepos_plugin.printing import printers
+from tests.sim import carried
+from tests.sim.carried import Pockets
 from tests.sim.clock import Time
+from tests.sim.issuer import Issuer
 from tests.sim.network import Line, Network
 from tests.sim.process import Process
 from tests.sim.story import Story
-from tests.sim.township import Township
+from tests.sim.township import PIN, WRONG_PIN, Township
 from tests.sim.witness import Receipt, Violation
 from tests.world import AUDIENCE, FORMULA, ISSUER, MILK, RICE
 
@@ -86,6 +90,9 @@ class Shop(Process):
         network: Network,
         township: Township,
         families: int,
+        cards: bool,
+        pockets: Pockets,
+        issuer: Issuer,
         time: Time,
         ids: Callable[[int], bytes],
     ) -> None:
@@ -98,6 +105,10 @@ class Shop(Process):
         self._witness = network.witness
         self._township = township
         self._families = families
+        self._cards = cards
+        self._issuer = issuer
+        self.pockets = pockets
+        self.second_disk: Mirror | None = None
         self._time = time
         self._ids = ids
         self._queue: PrintQueue | None = None
@@ -124,6 +135,7 @@ class Shop(Process):
             terminal_no=till.enrolment.terminal_no,
             reached=self.reached,
         )
+        self.second_disk = carried.second_disk_of(till, self.folder)
         self._holders.clear()  # in memory only, like offers
         for each in self.checkouts:
             each.offer = None
@@ -143,7 +155,7 @@ class Shop(Process):
     def stop(self) -> None:
         if self.till is not None:
             self.till.close()
-        self.till = None
+        self.till = self.second_disk = None
 
     def bury(self) -> None:
         super().bury()
@@ -345,6 +357,13 @@ class Shop(Process):
             job = self.till.journal.queue_copy(rng.choice(jobs).receipt_no)
             self._say(f"wants a copy of {job.receipt_no}")
 
+    def give_back(self, rng: Random) -> None:
+        """A family moves on: what this till has set aside for it is free again elsewhere."""
+        assert self.till is not None
+        n = self.till.give_back(self._holder(rng.randrange(self._families), rng))
+        self._story.count("allotments given back", n)
+        self._say(f"gives {n} allotments back")
+
     def refresh_pack(self, rng: Random) -> None:
         assert self.till is not None
         self.till.refresh_pack()
@@ -388,18 +407,22 @@ class Shop(Process):
             self._end(sale, rng)
         if self.open_sales() or self.till.corrections(waiting=True):
             return False
-        for undo in self.till.corrections():
-            self._read_undo(undo, "looks at")
-        for checkout in self.checkouts:
-            # Also one that was booked just before the till stopped: she looks, and hands over.
-            if self.till.journal.of_checkout(checkout.number):
-                self._read(self.till.status(checkout.number), "looks")
+        self.look_at_all()
         self.print_waiting(rng)
         if last:
             closed = self.till.close_day()
             if not closed.acknowledged:
                 self._say(f"closes the day, not acknowledged: {closed.problem}")
         return not self.till.journal.unanswered(*KINDS)
+
+    def look_at_all(self) -> None:
+        """Also at a sale that was booked just before the till stopped: its goods leave now."""
+        assert self.till is not None
+        for undo in self.till.corrections():
+            self._read_undo(undo, "looks at")
+        for checkout in self.checkouts:
+            if self.till.journal.of_checkout(checkout.number):
+                self._read(self.till.status(checkout.number), "looks")
 
     def what_is_open(self) -> str:
         assert self.till is not None
@@ -470,8 +493,16 @@ class Shop(Process):
         """Scanned now, or a while ago: what they hold may have changed since."""
         assert self.till is not None
         if family not in self._holders or rng.random() < 0.4:
-            self._holders[family] = self.till.scan(self._token(family, rng))
+            self._holders[family] = self._scanned(family, rng)
         return self._holders[family]
+
+    def _scanned(self, family: int, rng: Random) -> Holder:
+        assert self.till is not None
+        if not self._cards or rng.random() < 0.6:
+            return self.till.scan(self._token(family, rng))
+        household = self._township.households[family]
+        self._story.count("cards")
+        return self.till.scan(household.card, pin=WRONG_PIN if rng.random() < 0.15 else PIN)
 
     def _token(self, family: int, rng: Random) -> str:
         """A family shows a fresh code, or somebody one that was shown before, here or elsewhere."""
@@ -479,7 +510,7 @@ class Shop(Process):
         if before and rng.random() < 0.15:
             return rng.choice(before)
         text = token.mint(
-            self._township.issuer_key,
+            self._issuer.key,
             iss=ISSUER,
             aud=AUDIENCE,
             sub=self._township.households[family].sub,
@@ -525,9 +556,14 @@ ACTIONS: Final[tuple[tuple[Action, int], ...]] = (
     (Shop.start_twice, 1),
     (Shop.print_waiting, 3),
     (Shop.reprint, 3),
+    (Shop.give_back, 2),
     (Shop.refresh_pack, 4),
     (Shop.forget, 1),
     (Shop.change_key, 2),
+    (carried.export_records, 5),
+    (carried.there_and_back, 6),
+    (carried.take_answers, 4),
+    (carried.keep_second_disk, 3),
 )
 """What a cashier does, and how often. Whatever a till learns to do becomes one more row here."""
 

@@ -19,8 +19,8 @@ class Story:
     def say(self, text: str) -> None:
         self.lines.append("    " * self._depth + text)
 
-    def count(self, what: str) -> None:
-        self.counts[what] += 1
+    def count(self, what: str, times: int = 1) -> None:
+        self.counts[what] += times
 
     @contextmanager
     def inside(self) -> Iterator[None]:

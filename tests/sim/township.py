@@ -14,17 +14,18 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from carepos import Till, disk_room, enrolment
+from carepos import Till, disk_room, enrolment, pin, token
 from carepos.client import MAX_ANSWER_BYTES, Transport
-from carepos.keys import SigningKey
+from carepos.keys import SigningKey, digest
 from carepos_ledger import app, migrations
+from carepos_ledger.cards import Cards
 from carepos_ledger.database import Database
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.office import Office
 from tests.sim.clock import Time
 from tests.sim.ledger_host import LedgerHost, Request
 from tests.sim.story import Story
-from tests.world import FORMULA, IMPORT_KEY_ID, ISSUER, MILK, PROGRAMME, RICE
+from tests.world import AUDIENCE, FORMULA, IMPORT_KEY_ID, ISSUER, MILK, PROGRAMME, RICE
 
 CURRENCY: Final = "CNY"
 STORES: Final = {"zhou-shop": "zhou", "zhou-far": "zhou", "li-shop": "li"}
@@ -34,6 +35,11 @@ PROGRAMMES: Final = ("dairy", "grain", "formula")
 UNDO_WINDOW_S: Final = 3600
 GRACE_S: Final = {"dairy": 3 * 86_400, "grain": 0, "formula": 600}
 """How long what is refunded into an expired voucher can be used."""
+
+PIN: Final = "2580"
+WRONG_PIN: Final = "2581"
+"""Of every family's card, and what somebody types who does not know it."""
+_CARD_SECRET: Final = "s3cr3t-of-one-card-22c"
 
 LOSS_RESERVE: Final = {"dairy": 4_000, "grain": 1_000, "formula": 0}
 _HOUR: Final = 3600
@@ -98,6 +104,8 @@ class Household:
     ends: Mapping[str, str] = field(default_factory=dict)
     """By programme, when its voucher expires, where it is before the relief ends."""
     sub: str = ""
+    card: str = ""
+    """What the QR of the printed card says."""
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """One issue row per programme in which they hold something."""
@@ -203,7 +211,25 @@ def _open_office(ledger: app.Ledger, issuer_key: SigningKey) -> tuple[Household,
             office.reserve_for_losses(programme, LOSS_RESERVE[programme], f"losses-{programme}")
         for store in STORES:
             ledger.programmes.admit_store(programme, store)
-    return tuple(issue(office, each) for each in HOUSEHOLDS)
+    return tuple(_with_card(ledger.cards, issuer_key, issue(office, each)) for each in HOUSEHOLDS)
+
+
+def _with_card(cards: Cards, issuer_key: SigningKey, household: Household) -> Household:
+    name = f"card-of-{household.ref}"
+    text = token.mint(
+        issuer_key,
+        iss=ISSUER,
+        aud=AUDIENCE,
+        sub=household.sub,
+        jti=name,
+        issued_at=Time().at,
+        lifetime_s=300 * 86_400,
+        token_class="card",
+        amr=("carepos:card",),
+    )
+    proof = pin.proof(PIN, iss=ISSUER, jti=name, card_secret=_CARD_SECRET)
+    cards.put(ISSUER, digest(name.encode()), household.sub, pin.verifier(proof))
+    return replace(household, card=f"CPC1*{_CARD_SECRET}*{text}")
 
 
 def issue(office: Office, household: Household) -> Household:
@@ -223,6 +249,7 @@ def rules_of(programme: str, *, paused: bool = False) -> dict[str, Any]:
         "programme": programme,
         "name": f"洪灾援助 {programme}",
         "paused": paused,
+        "classes": ["once", "card"],
         "undo_window_s": UNDO_WINDOW_S,
         "offline": OFFLINE[programme],
         "refunds": {"window_s": 14 * 86_400, "grace_s": GRACE_S[programme]},

@@ -55,6 +55,7 @@ class Weather:
     clock_step: float
     disk_step: float
     meanwhile: float
+    cards: bool
 
     @classmethod
     def of(cls, rng: Random) -> Weather:
@@ -76,6 +77,7 @@ class Weather:
             clock_step=rng.choice((0.0, 0.0, 0.05)),
             disk_step=rng.choice((0.0, 0.0, 0.05)),
             meanwhile=rng.choice((0.0, 0.1, 0.3)),
+            cards=rng.random() < 0.4,
         )
 
     def is_dark(self, step: int) -> bool:

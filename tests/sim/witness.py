@@ -88,8 +88,8 @@ class Receipt:
 class Witness:
     """One run's observations."""
 
-    ledger_kid: str
-    ledger_x: str
+    ledger_keys: dict[str, str]
+    """By kid, the `x` of each key that the ledger ever signed with."""
     terminals: dict[str, str]
     """By till's name, the terminal it is."""
     goods: dict[tuple[str, str], tuple[str, int]] = field(default_factory=dict)
@@ -241,9 +241,14 @@ class Witness:
             and said["record_sha256"] not in self._judged_late
         )
 
-    def hears(self, till: str, answer: Answer) -> None:
-        """A till reads an answer: what in it is the ledger's word, it has heard."""
-        for text in _OUTCOME.findall(answer.body):
+    def carried(self, records: list[str]) -> None:
+        """Somebody leaves a shop with a file of these records."""
+        for record in map(Opened.of, records):
+            self.left.setdefault(record.digest, record)
+
+    def reads(self, data: bytes) -> None:
+        """A till reads answers: what in them is the ledger's word, it has heard."""
+        for text in _OUTCOME.findall(data):
             try:
                 word = Opened.of(text.decode("ascii"))
             except ValueError:
@@ -254,10 +259,11 @@ class Witness:
                 self._heard[key].add(word.payload["result"])
 
     def verify_ledger(self, text: str) -> None:
-        """Raises Violation unless the ledger signed it."""
+        """Raises Violation unless the ledger signed it, with a key that its operator knows of."""
         signed, _, signature = text.rpartition(".")
         try:
-            key = Ed25519PublicKey.from_public_bytes(unb64(self.ledger_x))
+            x = self.ledger_keys[Opened.of(text).header["kid"]]
+            key = Ed25519PublicKey.from_public_bytes(unb64(x))
             key.verify(unb64(signature), signed.encode())
-        except InvalidSignature:
+        except (InvalidSignature, KeyError):
             raise Violation("INV-1", "an outcome that the ledger did not sign") from None
