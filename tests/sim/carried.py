@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 Source = Literal["journal", "whole journal", "second disk"]
 _SOURCES: Final[tuple[Source, ...]] = ("journal", "journal", "whole journal", "second disk")
-_OVER: Final = frozenset(
-    ("confirmed", "voided", "short", "exception", "refused", "reversed", "posted")
+_DECIDED: Final = frozenset(
+    "confirmed goods_asked voided short exception refused reversed posted".split()
 )
 _LOST_ON_THE_WAY: Final = 0.15
 
@@ -129,14 +129,14 @@ def check_second_disk(shop: Shop) -> None:
 
 
 def _not_decided(journal: Journal) -> set[int]:
-    """The numbers of the records of what is not over yet."""
+    """The numbers of the records of what the ledger has not decided yet, as the till knows."""
     rows = (*journal.attempts, *journal.undos)
-    over = {row["id"]: row["state"] in _OVER for row in rows}
+    decided = {row["id"]: row["state"] in _DECIDED for row in rows}
     answered = {row["sequence"] for row in journal.outcomes}
     return {
         row["sequence"]
         for row in journal.records
-        if not over.get(row["id"], row["sequence"] in answered)
+        if not decided.get(row["id"], row["sequence"] in answered)
     }
 
 
