@@ -101,7 +101,11 @@ def search(
     for place in places:
         data = _without_emptiness(place.data)
         free = {kind for kind, where, _ in allowed if fnmatchcase(place.name, where)}
+        # Most of many thousand spellings begin with four bytes that are nowhere in the data.
+        begun = {data[at : at + 4] for at in range(len(data) - 3)}
         for kind, name, spelled in needles:
+            if len(spelled) >= 4 and spelled[:4] not in begun:
+                continue
             at = data.find(spelled)
             if at >= 0 and not any(fnmatchcase(kind, each) for each in free):
                 hits.append(Hit(kind, name, place.name, data[max(0, at - 60) : at + 60]))

@@ -44,6 +44,7 @@ from tests.ledger.rig import (
     open_rig,
 )
 from tests.properties.ledger_model import TABLES, Answer, LedgerModel, Opened
+from tests.properties.rounds import histories
 
 MERCHANT = "zhou"
 FUNDED_MINOR = 900_000_000
@@ -719,7 +720,7 @@ def test_the_ledger_holds_its_promises_in_every_order(database_url: str, tmp_pat
         run_state_machine_as_test(
             lambda: LedgerMachine(rig),  # type: ignore[arg-type]  # any maker will do
             settings=settings(
-                profile, max_examples=profile.max_examples // 5, stateful_step_count=40
+                profile, max_examples=histories(database_url, 5), stateful_step_count=40
             ),
         )
 

@@ -14,6 +14,7 @@ from carepos_ledger.person import Who
 from carepos_ledger.retention import Retention
 from carepos_ledger.settlement import Settlement
 from tests.ledger.rig import ISSUER, PROGRAMME, Envelope, Holder, Rig, Signer, open_rig
+from tests.properties.rounds import histories
 
 UNDO = ("reverse", "void", "refund", "refund")
 STEPS = st.lists(
@@ -101,7 +102,7 @@ def test_retention_and_erasure_at_any_moment_change_no_answer_and_no_sum(
     with open_rig(database_url, tmp_path, settled=False) as rig:
 
         @given(steps=STEPS)
-        @settings(max_examples=settings().max_examples // 4)
+        @settings(max_examples=histories(database_url, 4))
         def play(steps: list[tuple[str, int, int]]) -> None:
             history = History(rig)
             for what, n, amount in steps:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from tests.ledger.rig import open_rig
 from tests.properties.ledger_model import TABLES
+from tests.properties.rounds import histories
 from tests.properties.test_holder_account import check
-from tests.properties.test_ledger_machine import LedgerMachine, profile
+from tests.properties.test_ledger_machine import LedgerMachine
 
 MOVES = {
     "sell_where_nothing_is_lost": 6,
@@ -110,7 +111,7 @@ def test_what_is_taken_back_in_any_order_adds_up(database_url: str, tmp_path: Pa
     with open_rig(database_url, tmp_path, settled=False) as rig:
 
         @given(seed=st.integers(0, 2**32 - 1), steps=st.integers(20, 50))
-        @settings(max_examples=max(10, profile.max_examples // 5))
+        @settings(max_examples=histories(database_url, 5))
         def history(seed: int, steps: int) -> None:
             machine = LedgerMachine(rig)
             play(machine, random.Random(seed), steps)
