@@ -29,7 +29,7 @@ def test_from_nothing_to_an_enrolled_till(tmp_path: Path) -> None:
     """Every step works in the order in which the page has them; only the port is another."""
     page = DOCS.read_text("utf-8")
     blocks = re.findall(rf"{MARK}\n```sh\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     (restoring,) = re.findall(rf"{RESTORING}\n```sh\n(.*?)```", page, re.DOTALL)
     assert restoring.count("carepos ledger serve &\n") == 1
     (rules,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
@@ -60,7 +60,7 @@ def test_from_nothing_to_an_enrolled_till(tmp_path: Path) -> None:
         "flood-dairy, rules version 1", "150000.00 CNY of red-cross", "Both sums hold",
         "636 vouchers for 142,740.00 CNY would be", "636 issued, 0 issued before",
         "Enrolled as till 0001 of 古州店", "active", "1 of 1 tills have reported",
-        "1 × day_report posted", "No open exception",
+        "1 × day_report posted", "No open exception", "636 new, 0 changed", "0 homes noted",
     ):  # fmt: skip
         assert said in ended.stdout, said
     assert (tmp_path / "enrolment.csv").exists() and (

@@ -19,6 +19,7 @@ from carepos_ledger import (
     heal_routes,
     held_routes,
     holder_pages,
+    home_routes,
     identity_routes,
     migrations,
     openapi,
@@ -52,6 +53,7 @@ from carepos_ledger.offline_exceptions import OfflineExceptions
 from carepos_ledger.opening import Opening
 from carepos_ledger.operators import Operators
 from carepos_ledger.packs import Packs
+from carepos_ledger.pinning import Pinning
 from carepos_ledger.privacy_routes import People
 from carepos_ledger.problems import Problem
 from carepos_ledger.programmes import Programmes
@@ -179,6 +181,7 @@ def build(
     )
     rulings = HeldRulings(database, book, now)
     app.register_blueprint(held_routes.blueprint(HeldList(database), rulings, operators.named))
+    app.register_blueprint(home_routes.blueprint(Pinning(database), operators.named))
     pages = HolderPages(database, settings.audience, now, settings.zone)
     app.register_blueprint(pages.blueprint())
     _describe(app)

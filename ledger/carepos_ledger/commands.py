@@ -30,6 +30,7 @@ from carepos_ledger import (
     alarm_hints,
     heal_commands,
     held_commands,
+    home_commands,
     identity_commands,
     import_records,
     issue_command,
@@ -53,6 +54,8 @@ _RULES_WITHOUT_A_WORD: dict[str, object] = {
     "refunds": {"window_s": 1_209_600, "grace_s": 259_200},  # 14 days; 3 days more to use it
     "quotas": [],
 }
+_OFFLINE_WITHOUT_A_WORD: dict[str, object] = {"floor": None, "online_permille": 0}
+"""TOML has no null."""
 _AMOUNT = re.compile(r"([0-9]{1,13}|[0-9]{1,3}(?:,[0-9]{3}){1,4})(?:\.([0-9]{1,3}))?")
 _HINTS = {
     "not_found": "check what you named",
@@ -84,6 +87,7 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     identity_commands.add_to(lambda name, summary, work: _remote(commands, name, summary, work))
     privacy_commands.add(lambda *named: _remote(commands, *named))
     held_commands.add(lambda *named: _remote(commands, *named))
+    home_commands.add_to(lambda name, summary, work: _remote(commands, name, summary, work))
     _what_beneficiaries_say(commands)
     _after_a_loss(commands)
 
@@ -301,6 +305,8 @@ def read_rules(path: Path) -> dict[str, Any]:
             found = tomllib.loads(data.decode("utf-8-sig"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CommandStopped(f"{path} is not TOML: {error}.") from None
+    if isinstance(found.get("offline"), dict):
+        found["offline"] = {**_OFFLINE_WITHOUT_A_WORD, **found["offline"]}
     return {
         **_RULES_WITHOUT_A_WORD,
         **{name: instant_text(value, name) for name, value in found.items()},

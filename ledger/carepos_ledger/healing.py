@@ -7,6 +7,7 @@ before the server starts, and ends when the opening has gone through all that wa
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ from carepos_ledger.keyring import Keyring
 
 _STATE: Final = "healing"
 _REPORT: Final = "heal_report"
+POINTS: Final = ("heal_written", "heal_begun", "heal_signed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +108,17 @@ class Healing:
         return not self._open
 
 
-def begin(database: Database, folder: Path, now: Clock, root_file: Path | None = None) -> Progress:
+def begin(
+    database: Database,
+    folder: Path,
+    now: Clock,
+    root_file: Path | None = None,
+    *,
+    reached: Callable[[str], None] = lambda point: None,
+) -> Progress:
     """Make this ledger one that heals: the next epoch in book and key set, no code left to enrol
-    with. Repeating it finishes what was begun and changes nothing else.
+    with. Repeating it finishes what was begun and changes nothing else. `reached` is told the
+    points that it passes (`POINTS`).
 
     Raises FileNotFoundError without a root key, Malformed for another ledger's, BlockingIOError
     while another process changes the keys.
@@ -136,6 +146,9 @@ def begin(database: Database, folder: Path, now: Clock, root_file: Path | None =
             for table in (schema.heal_allotments, schema.heal_files):
                 connection.execute(delete(table))
             write(connection, progress)
+            reached("heal_written")
+    reached("heal_begun")
     if keyring.epoch < progress.epoch:
         Keyring.start_epoch(folder, progress.epoch, root_file)
+    reached("heal_signed")
     return progress

@@ -34,7 +34,7 @@ def export(database: Database, who: Who, now: Clock) -> dict[str, Any]:
             "acted_by_me": _acted(connection, person, as_actor=True),
             "disputes": _disputes(connection, person),
             "waiting_to_be_decided": _waiting(connection, person),
-            "home_store": _home(connection, person),
+            **_home(connection, person),
         }
 
 
@@ -57,14 +57,19 @@ def _voucher(connection: Connection, row: Any) -> dict[str, Any]:
     }
 
 
-def _home(connection: Connection, person: Person) -> str | None:
-    """Where their vouchers are set aside, for a shop that redeems without a network."""
+def _home(connection: Connection, person: Person) -> dict[str, Any]:
+    """Where their vouchers are set aside, for a shop that redeems without a network, and whether
+    an operator said so."""
     table = schema.homes.c
-    return connection.scalars(
-        select(table.store).where(
+    row = connection.execute(
+        select(table.store, table.pinned).where(
             table.bucket == person.bucket, table.beneficiary == person.beneficiary
         )
     ).one_or_none()
+    return {
+        "home_store": None if row is None else row.store,
+        "home_pinned": row is not None and bool(row.pinned),
+    }
 
 
 def _stopped_at(connection: Connection, voucher: Any) -> str | None:

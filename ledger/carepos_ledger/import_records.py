@@ -23,6 +23,8 @@ from carepos import durable, jws, upload_file
 from carepos.client import Transport, send_records
 from carepos.errors import Malformed, NotDecided, Unreachable, problem_from
 from carepos.forwarder import batched
+from carepos.keys import PublicKey
+from carepos.ledger_keys import LedgerKeys
 from carepos.refusals import BY_CODE
 from carepos.upload_file import Carried, Chain, RecordsFile
 from carepos_ledger.operator_client import ANSWER_TIMEOUT_S, CommandStopped, own_url
@@ -71,11 +73,13 @@ class _Together:
 
 @dataclass
 class Import:
-    """All records of one chain, and what came back by their digests."""
+    """All records of one chain, and what came back by their digests. `ledger_keys`: the key set
+    that goes to the till with the answers, where there is one."""
 
     chain: Chain
     records: list[Carried]
     answers: dict[str, Answer] = field(default_factory=dict)
+    ledger_keys: Mapping[str, Any] | None = None
 
     def post(self, send: Send, progress: Callable[[int], None] = lambda done: None) -> None:
         """Post what has no final answer, again as long as that decides more: what a record waited
@@ -139,11 +143,14 @@ def run(args: argparse.Namespace) -> int:
             except (Unreachable, NotDecided) as error:
                 stopped = error
                 break
+        # Behind the answers, so that no key that signed one of them is missing in it.
+        keys = key_set(transport) if places else None
     for path, found in files:
         _tell_file(path, found)
     for each in imports:
         _tell(each)
         if each.chain in places and each.answers:
+            each.ledger_keys = keys or each.ledger_keys
             _write_answers(each, places[each.chain])
     if stopped is not None:
         raise CommandStopped(f"{stopped}. Type the same again: it goes on where it stopped.")
@@ -208,6 +215,17 @@ def read_answer(result: Mapping[str, Any], record: Carried) -> Answer:
     return Answer(str(told), _HELD if told == "held" else why, result)
 
 
+def key_set(transport: Transport) -> Mapping[str, Any] | None:
+    """The ledger's key set as a till is told it, of its form and no more: which root the till
+    believes is known to the till alone. None where no such answer came."""
+    try:
+        document, _ = transport.json("GET", "/.well-known/jwks.json")
+        root = PublicKey.from_jwk(document.get("root"))
+        return LedgerKeys.read(document, root.kid).document()
+    except (Unreachable, NotDecided, Malformed):
+        return None
+
+
 # ── the answers file ───────────────────────────────────────────────────────────────────────────
 
 
@@ -237,6 +255,7 @@ def _take_up(each: Import, path: Path) -> None:
         raise CommandStopped(f"{path} is there and {error}. Nothing was sent.") from None
     if before.chain != each.chain:
         raise CommandStopped(f"{path} holds another till's answers. Nothing was sent.")
+    each.ledger_keys = before.ledger_keys
     records = {record.digest: record for record in each.records}
     for document in before.answers:
         digest = upload_file.answered_digest(document)
@@ -247,9 +266,14 @@ def _take_up(each: Import, path: Path) -> None:
 
 
 def _write_answers(each: Import, path: Path) -> None:
-    lines = upload_file.answers_lines(each.chain, each.documents())
+    lines = upload_file.answers_lines(each.chain, each.documents(), each.ledger_keys)
     durable.write(path, b"".join(lines), mode=0o600)
     print(f"The till's answers are in {path}. 回执文件已生成。")
+    if each.ledger_keys is None:
+        print(
+            "  without the ledger's keys 未含账本密钥: if they were changed during the outage, the "
+            "till can't read it. Type the same again."
+        )
     print("In the shop: carepos till import-answers FILE. 交回商户导入。")
 
 

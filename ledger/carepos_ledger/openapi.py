@@ -91,6 +91,32 @@ _MAY_BE_LEFT_OUT: Final[dict[str, Schema]] = {
             {"type": "null"},
         ],
     },
+    "offline": {
+        "description": "how far tills redeem without the ledger; docs/offline.md §6",
+        "anyOf": [
+            _object(
+                allotment_permille=_whole(0, 1000),
+                spend_s=_whole(1, 31_622_400),
+                upload_s=_whole(0, 31_622_400),
+                pack_age_s=_whole(1, 31_622_400),
+                floor={
+                    "anyOf": [
+                        _object(
+                            redemption_minor=_whole(),
+                            beneficiary_minor=_whole(),
+                            window_s=_whole(1, 31_622_400),
+                            liability={"enum": ["programme", "merchant"]},
+                        ),
+                        {"type": "null"},
+                    ]
+                },
+                stored_sum_minor=_whole(),
+                stored_count=_whole(0, 10**6),
+                online_permille=_whole(0, 1000),
+            ),
+            {"type": "null"},
+        ],
+    },
 }
 _ISS: Final[Schema] = {"type": "string", "pattern": "^[ -~]{1,200}$"}
 _KID: Final[Schema] = {"type": "string", "pattern": "^[ -~]{1,64}$"}
@@ -693,8 +719,49 @@ _PATHS: Final[dict[str, Schema]] = {
                 disputes=_list({"type": "object"}),
                 waiting_to_be_decided=_list({"type": "object"}),
                 home_store={"anyOf": [_NAME, {"type": "null"}]},
+                home_pinned=_FLAG,
             ),
             body=_object(person=_ref("Person")),
+        )
+    },
+    "/v1/operators/homes": {
+        "get": _operator(
+            "How many households are at home in each store, and how many of them are pinned there",
+            _object(
+                homes=_list(
+                    _object(
+                        store=_NAME, store_name=_TITLE, households=_whole(1), pinned=_whole()
+                    )
+                )
+            ),
+        ),
+        "post": _operator(
+            "Pin homes; null lets one follow its redemptions again. In one transaction; one that "
+            "is refused keeps no other back",
+            _object(
+                results=_list(
+                    _object(
+                        result={"enum": ["created", "exists", "changed", "refused"]},
+                        detail=_OR_NULL,
+                    ),
+                    1,
+                    500,
+                )
+            ),
+            body=_object(
+                {"dry_run": _FLAG},
+                homes=_list(_object(person=_ref("Person"), store=_or_null(_NAME)), 1, 500),
+            ),
+        ),
+    },
+    "/v1/operators/homes/from-sales": {
+        "post": _operator(
+            "In one slice of buckets, note (or count) the homes of households that have none by "
+            "their latest redemption in programmes that work offline; go on at next_bucket",
+            _object(
+                homes=_whole(), next_bucket={"anyOf": [_whole(1, 4095), {"type": "null"}]}
+            ),
+            body=_object(from_bucket=_whole(0, 4095), dry_run=_FLAG),
         )
     },
     "/v1/operators/activations": {

@@ -120,8 +120,17 @@ def _export(client: OperatorClient, args: argparse.Namespace) -> int:
 
 
 def _who(client: OperatorClient, args: argparse.Namespace) -> dict[str, str]:
-    if args.list is not None:
-        return _of_list(client, args)
+    if args.list is None:
+        return one_person(args)
+    if args.line is None:
+        raise CommandStopped("--list wants --line.")
+    [person] = of_list(client, args).values()
+    return person
+
+
+def one_person(args: argparse.Namespace) -> dict[str, str]:
+    """Whom stdin names: `--sub-stdin` with `--iss`, or `--token-stdin`. Raises CommandStopped,
+    Malformed."""
     given = sys.stdin.readline().strip()
     if args.token_stdin:
         try:
@@ -138,10 +147,11 @@ def _text(claims: Any, name: str) -> str:
     return strict_json.text(claims.get(name), name)
 
 
-def _of_list(client: OperatorClient, args: argparse.Namespace) -> dict[str, str]:
-    """The keyed hash of one line; ID number and name stay here."""
-    if args.line is None or args.mapping is None or args.programme is None:
-        raise CommandStopped("--list wants --line, --mapping and --programme.")
+def of_list(client: OperatorClient, args: argparse.Namespace) -> dict[int, dict[str, str]]:
+    """The keyed hash of one `--line` of `--list`, or of every good one, by line; ID numbers and
+    names stay here. Raises CommandStopped, Malformed."""
+    if args.mapping is None or args.programme is None:
+        raise CommandStopped("--list wants --mapping and --programme.")
     rules = client.get(f"/programmes/{ids.name(args.programme, '--programme')}")
     key = load_import_key(args.import_key or args.folder / IMPORT_KEY_FILE)
     with args.list.open("rb") as file:
@@ -150,7 +160,12 @@ def _of_list(client: OperatorClient, args: argparse.Namespace) -> dict[str, str]
         found = read_list(data, read_mapping(args.mapping), key, _text(rules, "currency"))
     except (ListUnreadable, MappingUnreadable) as error:
         raise CommandStopped(f"{args.list.name} can't be read as a list: {error}.") from None
-    for row in found.rows:
-        if row.line_no == args.line:
-            return {"iss": _text(rules, "issuer"), "import_key_id": key.key_id, "ref": row.ref}
-    raise CommandStopped(f"Line {args.line} of {args.list.name} is no good row of the list.")
+    people = {
+        row.line_no: {"iss": _text(rules, "issuer"), "import_key_id": key.key_id, "ref": row.ref}
+        for row in found.rows
+        if args.line in (None, row.line_no)
+    }
+    if not people:
+        what = "no line" if args.line is None else f"line {args.line}"
+        raise CommandStopped(f"{args.list.name}: {what} is a good row of the list.")
+    return people

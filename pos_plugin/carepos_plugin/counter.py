@@ -510,6 +510,11 @@ class Counter:
 
     # ── what was carried here ──────────────────────────────────────────────────────────────────
 
+    def take_ledger_keys(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """The ledger's key set from a file: `{"news"}`. Raises Malformed, SignatureInvalid,
+        OSError."""
+        return {"news": self._till.take_ledger_keys(document)}
+
     def take_answers(self, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Outcomes from a file: `{"taken", "problems": [{"sequence", "problem"}]}`."""
         done = self._till.take_answers(answers)

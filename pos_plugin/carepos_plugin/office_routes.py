@@ -7,6 +7,7 @@ POST /api/settle       do the next thing for everything that is open, now
 POST /api/day-close    write the till's Z and send it
 POST /api/retain       delete what is past its time
 POST /api/answers      take the ledger's answers from a file that was carried here
+POST /api/ledger-keys  take the ledger's key set from such a file
 POST /api/clock-reset  take the office's word that the ledger's time is right
 """
 
@@ -84,6 +85,11 @@ def blueprint(
         for each in found:
             upload_file.check_answer(each)
         return json_response(counter.take_answers(found))
+
+    @routes.post("/ledger-keys")
+    def take_ledger_keys() -> Response:
+        names = strict_json.exact_names(json_body(request), {"root", "keyset"}, where="body")
+        return json_response(counter.take_ledger_keys(names))
 
     @routes.post("/clock-reset")
     def reset_clock() -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,13 +12,14 @@ from carepos import CareposError, Malformed, jws, strict_json, upload_file
 from carepos import export as exporting
 from carepos.export import Exported, NothingToExport
 from carepos.money import format_amount
-from carepos.upload_file import Chain
+from carepos.upload_file import AnswersFile, Chain
 from carepos_plugin import app
-from carepos_plugin.client import PluginClient, is_running
+from carepos_plugin.client import PluginClient, PluginProblem, is_running
 from carepos_plugin.http import MAX_BODY_BYTES
 
 DONE, NO = 0, 1
 TOLD_EVERY: Final = 5_000
+_NOT_BELIEVED: Final = ("malformed", "signature_invalid")
 PART_BYTES: Final = MAX_BODY_BYTES - 2_000
 
 
@@ -45,28 +46,50 @@ def import_answers(args: argparse.Namespace) -> int:
     except Malformed as error:
         raise CareposError(f"{args.file} {error}; nothing was changed") from None
     _must_be_ours(found.chain, args)
-    for each in found.bad:
-        print(f"  line {each.number} is no answer 第{each.number}行无法读取: {each.why}")
     taken = 0
     problems: list[dict[str, Any]] = []
     if is_running(args.folder):
         plugin = PluginClient(args.folder)
+        _take_keys(found, args.file, lambda keys: plugin.post("/api/ledger-keys", dict(keys)))
         for part in _parts(found.answers):
             done = plugin.post("/api/answers", {"answers": part})
             taken, problems = taken + done["taken"], problems + done["problems"]
         now = plugin.get("/api/status")
     else:
         with app.opened(args.folder) as opened:
+            _take_keys(found, args.file, opened.counter.take_ledger_keys)
             done = opened.counter.take_answers(found.answers)
             taken, problems = done["taken"], done["problems"]
             opened.print_queue.print_waiting()
             now = opened.read_status()
+    for each in found.bad:
+        print(f"  line {each.number} is no answer 第{each.number}行无法读取: {each.why}")
     print(f"Taken 已接受: {taken} answers 条回执.")
     for problem in problems:
         print(f"  number {problem['sequence']}: {problem['problem']}")
     still = len(now["open"]) + len(now["corrections"]) + sum(s["count"] for s in now["stored"])
     print(f"Still open 仍未完成: {still}.")
     return NO if found.bad or problems or still else DONE
+
+
+def _take_keys(
+    found: AnswersFile, path: Path, take: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> None:
+    """First of all: with them the answers are read. Whoever put keys here that are not the
+    ledger's may have altered the rest as well, so nothing of such a file is taken."""
+    if found.ledger_keys is None:
+        return
+    try:
+        news = take(found.ledger_keys)["news"]
+    except (Malformed, PluginProblem) as error:
+        if error.code not in _NOT_BELIEVED:
+            raise
+        raise CareposError(
+            f"{path}: the ledger's keys in it are not believed ({error.code}: {error}); "
+            "nothing was changed. 文件中的账本密钥不可信，未作任何更改。"
+        ) from None
+    if news:
+        print("The ledger's new keys were taken. 已接受账本的新密钥。")
 
 
 def _must_be_ours(chain: Chain, args: argparse.Namespace) -> None:

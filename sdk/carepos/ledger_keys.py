@@ -121,6 +121,21 @@ class LedgerKeyKeeper:
             self._refresh(kid)
         return self._held().keys.get(kid)
 
+    def take(self, document: Mapping[str, Any]) -> bool:
+        """Take the set that was carried here as one that was asked for; whether it is news.
+
+        One from before the set that is held changes nothing. Raises Malformed, SignatureInvalid for
+        one that neither follows the one that is held nor is followed by it, OSError when it can't
+        be kept; then what is held stays.
+        """
+        with self._asking:
+            held = self._held()
+            offered = newest([held, LedgerKeys.read(document, held.root.kid)])
+            if offered.keyset == held.keyset:
+                return False
+            self._keep(offered)
+            return True
+
     def _refresh(self, kid: str) -> None:
         with self._asking:
             if any(key.kid == kid for key in self._held().keys):

@@ -23,6 +23,7 @@ from carepos.journal_view import JournalView
 WAIT_S: Final = 1.0
 """How long goods wait for a second disk that was well until now."""
 RETRY_S: Final = 30.0
+POINTS: Final = ("mirror_listed", "mirror_written", "mirror_removed", "mirror_done")
 
 State = Literal["fine", "same_disk", "full", "gone", "slow", "failing"]
 
@@ -56,7 +57,8 @@ def file_of(sequence: int) -> str:
 
 class Mirror:
     """One journal's. `mirror` must be there, for only a person knows whether a folder is on another
-    disk; `beside` is where the journal lies. Safe to call from several threads."""
+    disk; `beside` is where the journal lies; `reached` is told the points of a pass (`POINTS`), by
+    the mirror's own thread. Safe to call from several threads."""
 
     def __init__(
         self,
@@ -66,6 +68,7 @@ class Mirror:
         beside: Path,
         device: Callable[[Path], int] = lambda path: path.stat().st_dev,
         wait_s: float = WAIT_S,
+        reached: Callable[[str], None] = lambda point: None,
     ) -> None:
         about = journal.about()
         self.folder = folder_of(mirror, about["terminal"], about["incarnation"])
@@ -73,6 +76,7 @@ class Mirror:
         self._beside = beside
         self._device = device
         self._wait_s = wait_s
+        self._reached = reached
         self._held: dict[str, bool] | None = None  # by file: whether evidence is in it
         self._changed = threading.Condition()
         self._asked, self._done = 1, 0  # passes: the first is due at once
@@ -129,6 +133,7 @@ class Mirror:
                 file_of(sequence): (sequence, sealed)
                 for sequence, sealed in self._journal.to_upload(attempt.NOT_DECIDED)
             }
+            self._reached("mirror_listed")
             with self._changed:
                 self._waiting = len(wanted)
             self._make(wanted)
@@ -137,6 +142,7 @@ class Mirror:
         except (OSError, sqlite3.Error) as error:
             self._held = None  # perhaps another stick by the next time
             state = _STATES.get(getattr(error, "errno", None) or 0, "failing")
+        self._reached("mirror_done")
         with self._changed:
             self._state, self._done = state, asked
             self._changed.notify_all()
@@ -152,12 +158,14 @@ class Mirror:
         for name, (sequence, sealed) in wanted.items():
             if held.get(name) is not sealed:
                 durable.write(self.folder / name, self._content(sequence, sealed), mode=0o600)
+                self._reached("mirror_written")
                 held[name] = sealed
                 with self._changed:
                     self._waiting = len(wanted.keys() - held.keys())
         for name in there - wanted.keys():
             if _is_ours(name):
                 (self.folder / name).unlink(missing_ok=True)
+                self._reached("mirror_removed")
 
     def _looked_at(self, there: set[str], wanted: dict[str, tuple[int, bool]]) -> dict[str, bool]:
         """Which files are whole: what a crash, or another disk, left is written anew."""

@@ -403,7 +403,7 @@ class Till:
         )
         kept = None
         if mirror is not None:
-            kept = Mirror(mirror, journal, beside=folder)
+            kept = Mirror(mirror, journal, beside=folder, reached=reached)
             journal.on_written = kept.wake
             kept.start()
         return cls(
@@ -1121,6 +1121,15 @@ class Till:
         return problem
 
     # ── answers that were carried here ─────────────────────────────────────────────────────────
+
+    def take_ledger_keys(self, document: Mapping[str, Any]) -> bool:
+        """Take the ledger's key set that came with a file of answers, by the rule for one that the
+        ledger was asked for (docs/identity.md §11); whether it is news.
+
+        Raises Malformed, SignatureInvalid for one that is not believed, OSError when it can't be
+        kept; then nothing has changed.
+        """
+        return self._ledger_keys.take(document)
 
     def take_answers(self, found: Sequence[Mapping[str, Any]]) -> AnswersTaken:
         """Take outcomes that came in a file (docs/offline.md §10), verified and bound like those

@@ -2,6 +2,9 @@
 
 One JSON text a line behind a header. What stands in a line is signed, the file is not: a line that
 is broken costs that line, and a reader trusts nothing here that it has not verified itself.
+
+Answers come in two versions. The second carries the ledger's key set in its header, for a till that
+can't ask for it: whether it is believed says `ledger_keys`, and never that it stands in a file.
 """
 
 from __future__ import annotations
@@ -65,11 +68,13 @@ class RecordsFile:
 
 @dataclass(frozen=True, slots=True)
 class AnswersFile:
-    """A file of answers: `{"outcome"}` or `{"problem"}` each, unverified."""
+    """A file of answers: `{"outcome"}` or `{"problem"}` each, unverified. `ledger_keys`: the key
+    set that came with them, for `ledger_keys.LedgerKeys.read`, unverified; None in version 1."""
 
     chain: Chain
     answers: tuple[Mapping[str, Any], ...]
     bad: tuple[BadLine, ...]
+    ledger_keys: Mapping[str, Any] | None = None
 
 
 # ── writing ────────────────────────────────────────────────────────────────────────────────────
@@ -93,16 +98,22 @@ def records_lines(
         yield _line(each)
 
 
-def answers_lines(chain: Chain, answers: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
-    """The lines of a file of answers, in the order of their records."""
-    yield _line(
-        {
-            "v": 1,
-            "kind": "outcomes",
-            "terminal": chain.terminal,
-            "incarnation": chain.incarnation,
-        }
-    )
+def answers_lines(
+    chain: Chain,
+    answers: Iterable[Mapping[str, Any]],
+    ledger_keys: Mapping[str, Any] | None = None,
+) -> Iterator[bytes]:
+    """The lines of a file of answers, in the order of their records; of version 2 where there are
+    `ledger_keys` (`LedgerKeys.document`) to go with them, else of version 1."""
+    header: dict[str, Any] = {
+        "v": 1 if ledger_keys is None else 2,
+        "kind": "outcomes",
+        "terminal": chain.terminal,
+        "incarnation": chain.incarnation,
+    }
+    if ledger_keys is not None:
+        header["ledger_keys"] = ledger_keys
+    yield _line(header)
     for each in answers:
         yield _line(each)
 
@@ -119,7 +130,9 @@ def read_records(path: Path) -> RecordsFile:
     records, OSError."""
     with path.open("rb") as file:
         lines = _lines(file)
-        names = _header(next(lines, (1, b"")), "records", {"from_sequence", "to_sequence"})
+        names = _header(
+            next(lines, (1, b"")), "records", {1: frozenset({"from_sequence", "to_sequence"})}
+        )
         chain = _chain(names)
         low = strict_json.integer(names["from_sequence"], "from_sequence", low=1)
         high = strict_json.integer(names["to_sequence"], "to_sequence", low=low)
@@ -173,14 +186,22 @@ def read_answers(path: Path) -> AnswersFile:
     answers, OSError."""
     with path.open("rb") as file:
         lines = _lines(file)
-        chain = _chain(_header(next(lines, (1, b"")), "outcomes", set()))
+        names = _header(
+            next(lines, (1, b"")), "outcomes", {1: frozenset(), 2: frozenset({"ledger_keys"})}
+        )
+        chain = _chain(names)
+        keys = None
+        if "ledger_keys" in names:
+            keys = strict_json.exact_names(
+                names["ledger_keys"], {"root", "keyset"}, where="ledger_keys"
+            )
         answers, bad = [], []
         for number, data in lines:
             try:
                 answers.append(_answer(data))
             except Malformed as error:
                 bad.append(BadLine(number, str(error)))
-    return AnswersFile(chain, tuple(answers), tuple(bad))
+    return AnswersFile(chain, tuple(answers), tuple(bad), keys)
 
 
 def answered_digest(answer: Mapping[str, Any]) -> str | None:
@@ -222,17 +243,25 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
             yield number, whole
 
 
-def _header(first: tuple[int, bytes | None], kind: str, more: set[str]) -> dict[str, Any]:
+def _header(
+    first: tuple[int, bytes | None], kind: str, versions: Mapping[int, frozenset[str]]
+) -> dict[str, Any]:
+    """`versions`: by each that is known, the names that its header has besides."""
+    what = {"records": "a till's records", "outcomes": "a ledger's answers"}[kind]
     try:
         names = strict_json.read_object(first[1] or b"")
-        if (names.get("v"), names.get("kind")) != (1, kind):
-            raise Malformed("is of another kind or version")
-        return strict_json.exact_names(
-            names, {"v", "kind", "terminal", "incarnation", *more}, where="header"
-        )
+        if names.get("kind") != kind:
+            raise Malformed("is of another kind")
+        version = strict_json.integer(names.get("v"), "v", low=1)
+        if version in versions:
+            return strict_json.exact_names(
+                names, {"v", "kind", "terminal", "incarnation", *versions[version]}, where="header"
+            )
     except Malformed as error:
-        what = {"records": "a till's records", "outcomes": "a ledger's answers"}[kind]
         raise Malformed(f"is not a file of {what} (first line: {error})") from None
+    raise Malformed(
+        f"is a file of {what} of version {version}, which is not known here: update CarePOS"
+    )
 
 
 def _chain(names: Mapping[str, Any]) -> Chain:

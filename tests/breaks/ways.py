@@ -18,6 +18,8 @@ from carepos import evidence, journal_file, offline, set_aside
 from carepos.clock_ratchet import ClockRatchet
 from carepos.journal import Journal
 from carepos.journal_view import Attempt, JournalView
+from carepos.keys import PublicKey
+from carepos.ledger_keys import LedgerKeyKeeper, LedgerKeys
 from carepos.offline import OfflineState
 from carepos.outcome import Outcome
 from carepos.till import Offer, Sale, Till
@@ -176,11 +178,22 @@ def retired_key_forgotten(stack: ExitStack) -> None:
     _patch(stack, issuers, "REMEMBERED", timedelta(0))
 
 
+def carried_keys_of_anybody(stack: ExitStack) -> None:
+    """A key set in a file of answers is taken whoever's root signed it."""
+
+    def take(self: LedgerKeyKeeper, document: Any) -> bool:
+        self._keep(LedgerKeys.read(document, PublicKey.from_jwk(document["root"]).kid))
+        return True
+
+    _patch(stack, LedgerKeyKeeper, "take", take)
+
+
 _REDEMPTION: Final = "stories/test_redemption.py::"
 _OFFLINE: Final = "stories/test_offline.py::"
 _BOOK: Final = "ledger/test_book.py::"
 _LIMITS: Final = "stories/test_offline_limits.py::"
 _LATE: Final = "stories/test_late_and_lost.py::"
+_CARRIED: Final = "stories/test_carried_keys.py::"
 
 WAYS: Final = (
     Way(simulated.new_id_on_retry, (f"{_REDEMPTION}test_no_answer_is_neither_yes_nor_no",)),
@@ -248,6 +261,10 @@ WAYS: Final = (
     Way(
         evidence_of_any_sale,
         ("ledger/test_acceptances.py::test_evidence_of_another_sale_opens_nothing",),
+    ),
+    Way(
+        carried_keys_of_anybody,
+        (f"{_CARRIED}test_t_13_keys_that_are_not_the_ledgers_next_are_not_believed",),
     ),
     Way(
         retired_key_forgotten,

@@ -65,14 +65,16 @@ def _tell(done: Sequence[Ended]) -> None:
     for ended in done:
         key = ended.case.flow, ended.case.database
         counts[*key, "runs"] += 1
-        counts[*key, "killed"] += ended.was_killed
+        counts[*key, "killed"] += bool(ended.killed)
+        counts[*key, "both"] += len(ended.killed) == 2
         counts[*key, "failed"] += ended.violation is not None
-    print(f"\n{'flow':<14}{'database':<12}{'runs':>6}{'killed':>8}{'failed':>8}")
+    columns = ("runs", "killed", "both", "failed")
+    print(f"\n{'flow':<14}{'database':<12}" + "".join(f"{each:>8}" for each in columns))
     for flow in FLOWS:
         for database in DATABASES:
             if counts[flow, database, "runs"]:
-                numbers = [counts[flow, database, what] for what in ("runs", "killed", "failed")]
-                print(f"{flow:<14}{database:<12}{numbers[0]:>6}{numbers[1]:>8}{numbers[2]:>8}")
+                numbers = [counts[flow, database, what] for what in columns]
+                print(f"{flow:<14}{database:<12}" + "".join(f"{each:>8}" for each in numbers))
 
 
 def main() -> int:

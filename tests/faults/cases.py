@@ -61,7 +61,8 @@ CALM: Final = "calm"
 
 @dataclass(frozen=True)
 class Case:
-    """`killed`: "till" or "ledger" with point and how many times it is passed, or nobody."""
+    """`killed`: "till" or "ledger" with point and how many times it is passed, nobody, or one of
+    each, joined by `+`."""
 
     database: str
     flow: str
@@ -78,13 +79,14 @@ class Case:
         return zlib.crc32(self.name.encode())
 
     @property
-    def victim(self) -> tuple[str, str, int] | None:
+    def victims(self) -> list[tuple[str, str, int]]:
         """Who, at which point, at which time it is reached."""
-        if self.killed == "nobody":
-            return None
-        who, _, point = self.killed.partition(":")
-        point, _, times = point.partition("#")
-        return who, point, int(times or 1)
+        found = []
+        for each in self.killed.split("+") if self.killed != "nobody" else ():
+            who, _, point = each.partition(":")
+            point, _, times = point.partition("#")
+            found.append((who, point, int(times or 1)))
+        return found
 
     @property
     def is_slow(self) -> bool:
@@ -98,13 +100,29 @@ def every() -> Iterator[Case]:
             for killed in _victims(flow):
                 for network in (CALM, *NETWORK):
                     yield Case(database, flow, killed, network)
+        yield from _both(database)
+
+
+def _both(database: str) -> Iterator[Case]:
+    """Till and ledger die in one run; the network does each of what it can in turn."""
+    quick: list[str] = [CALM, *(mode for mode in NETWORK if mode not in SLOW)]
+    n = 0
+    for flow in FLOWS:
+        for at_till in _till_points(flow):
+            for at_ledger in LEDGER_POINTS:
+                killed = f"till:{at_till}+ledger:{at_ledger}"
+                yield Case(database, flow, killed, quick[n % len(quick)])
+                n += 1
+
+
+def _till_points(flow: str) -> list[str]:
+    accepts = flow in ("offline", "accept", "void_stored")
+    return [point for point in TILL_POINTS if accepts or point != "acceptance_written"]
 
 
 def _victims(flow: str) -> Iterator[str]:
     yield "nobody"
-    for point in TILL_POINTS:
-        if point == "acceptance_written" and flow not in ("offline", "accept", "void_stored"):
-            continue
+    for point in _till_points(flow):
         yield f"till:{point}"
         for times in range(2, AGAIN.get(flow, 1) + 1):
             if point != "intent_written":
@@ -120,11 +138,19 @@ def chosen(only: str) -> list[Case]:
 
 
 def a_few(database: str) -> list[Case]:
-    """For every run of the tests: each flow, each point and each mode of the network once."""
+    """For every run of the tests: each flow, each point and each mode of the network once, and each
+    point once more where both die."""
     cases = [case for case in every() if case.database == database and not case.is_slow]
     picked: list[Case] = []
     seen: set[str] = set()
+    seen_together: set[str] = set()
     for case in sorted(cases, key=lambda each: each.number):
+        if len(case.victims) == 2:
+            new = set(case.killed.split("+")) - seen_together
+            if new:
+                picked.append(case)
+                seen_together |= new
+            continue
         new = {case.flow, case.killed.partition("#")[0], case.network} - seen
         if len(new) >= 2 or (new and len(seen) > 20):
             picked.append(case)

@@ -41,11 +41,12 @@ ROUNDS = 8
 
 @dataclass
 class Ended:
-    """How a run ended: None where everything held. `was_killed`: the point was reached."""
+    """How a run ended: `violation` is None where everything held. `killed`: whose point was
+    reached."""
 
     case: Case
     violation: str | None
-    was_killed: bool
+    killed: frozenset[str]
     spent_s: float
 
 
@@ -109,7 +110,7 @@ class Town:
                 run.close()
         if violation is None:
             shutil.rmtree(folder, ignore_errors=True)
-        return Ended(case, violation, run.was_killed, time.monotonic() - began_s)
+        return Ended(case, violation, frozenset(run.killed), time.monotonic() - began_s)
 
 
 @dataclass
@@ -120,7 +121,7 @@ class _Run:
     case: Case
     proxy: FaultyProxy
     folder: Path
-    was_killed: bool = False
+    killed: set[str] = field(default_factory=set)
     left: set[str] = field(default_factory=set)
     till: Child | None = None
     is_wild: bool = False
@@ -157,7 +158,7 @@ class _Run:
 
     def _look_after_the_ledger(self) -> None:
         if self.town.revive():
-            self.was_killed = True
+            self.killed.add("ledger")
         host, _, port = self.town.ledger.first.removeprefix("http://").partition(":")
         self.proxy.upstream = (host, int(port))
 
@@ -167,15 +168,14 @@ class _Run:
         before, then = flows.FLOWS[self.case.flow]
         self._open(SHORT_S if self.case.is_slow else PATIENT_S)
         before(self)
-        if self.case.victim is not None:
-            who, point, times = self.case.victim
+        for who, point, times in self.case.victims:
             victim = self.till if who == "till" else self.town.ledger
             assert victim is not None
             victim.call("arm", point=point, times=times)
         try:
             then(self)
         except Died:
-            self.was_killed = True
+            self.killed.add("till")
         self._heal()
         facts = self._judged()
         self._everything_comes_again()
@@ -197,11 +197,33 @@ class _Run:
     def _heal(self) -> None:
         self.proxy.clear()
         self.proxy.is_away = False
-        self._calm_the_ledger()
+        self._look_after_the_ledger()
         self._open(PATIENT_S)
+        if len(self.case.victims) == 2:
+            self._die_healing()
+        self._calm_the_ledger()
         self._settle()
         if not self.does("close_day"):
             raise Disagree("INV-7: the day is not closed, something is missing below it")
+
+    def _die_healing(self) -> None:
+        """Where both are to die, whoever has not died yet does so while the other recovers."""
+        for who, point, _ in self.case.victims:
+            if who in self.killed:
+                continue
+            if who == "till":
+                assert self.till is not None
+                self.till.call("arm", point=point, times=1)
+            else:
+                # What the till said last may be killing it just now: then it has died already.
+                with suppress(Died):
+                    self.town.ledger.call("arm", point=point, times=1)
+        try:
+            self._settle()
+            self.does("close_day")
+        except Died:
+            self.killed.add("till")
+            self._open(PATIENT_S)
 
     def _calm_the_ledger(self) -> None:
         """It lives, and dies no more; a request that was late may still have killed it."""

@@ -17,6 +17,7 @@ from carepos.keys import SigningKey
 from carepos_ledger import openapi
 from carepos_ledger.operators import new_secret
 from tests.key_server import key_server
+from tests.ledger.test_allotments import OFFLINE
 from tests.ledger.test_holder_pages import buy, dispute, operator, signed_in
 from tests.world import ISSUER, PROGRAMME, World, milk, world
 
@@ -168,6 +169,42 @@ def test_rules_with_acting_are_as_described(described: World) -> None:
     for wanted in (body, {**rules, "acting": None}):
         _check(path, "put", session.put(url, json=wanted, timeout=10))
         _check(path, "get", session.get(url, timeout=10))
+
+
+def test_homes_and_offline_rules_are_as_described(described: World) -> None:
+    """A programme that works offline, its households' homes pinned, refused, counted, noted."""
+    family, http = described.family(), operator(described)
+    components = DOCUMENT["components"]
+    rules = {name: value for name, value in PROGRAMME.items() if name != "programme"}
+    floor = {
+        "redemption_minor": 1, "beneficiary_minor": 1, "window_s": 60, "liability": "merchant",
+    }  # fmt: skip
+    path = "/v1/operators/programmes/{programme}"
+    for wanted in ({**OFFLINE, "floor": floor}, OFFLINE, None):
+        body = {**rules, "offline": wanted}
+        jsonschema.validate(body, {**components["schemas"]["Rules"], "components": components})
+        url = described.url + path.format(programme="flood-dairy")
+        _check(path, "put", http.put(url, json=body, timeout=10))
+        _check(path, "get", http.get(url, timeout=10))
+    person = {"iss": ISSUER, "sub": family.sub}
+    bodies: list[tuple[str, dict[str, Any]]] = [
+        ("/homes", {"homes": [{"person": person, "store": "zhou-shop"}]}),
+        ("/homes", {"homes": [{"person": person, "store": None}], "dry_run": True}),
+        ("/homes", {"homes": [{"person": {**person, "sub": "x"}, "store": "zhou-shop"}]}),
+        ("/homes/from-sales", {"from_bucket": 0, "dry_run": True}),
+        ("/homes/from-sales", {"from_bucket": 4095, "dry_run": False}),
+    ]
+    for name, body in bodies:
+        path = f"/v1/operators{name}"
+        asked = DOCUMENT["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        jsonschema.validate(body, {**asked["schema"], "components": components})
+        answer = http.post(described.url + path, json=body, timeout=20)
+        assert answer.status_code == 200, (path, answer.text)
+        _check(path, "post", answer)
+    answer = http.get(described.url + "/v1/operators/homes", timeout=10)
+    assert answer.json()["homes"]
+    _check("/v1/operators/homes", "get", answer)
+    assert requests.get(described.url + "/v1/operators/homes", timeout=10).status_code == 401
 
 
 def test_what_operators_read_of_uses_is_as_described(described: World) -> None:

@@ -25,6 +25,7 @@ POSTS = [
     "/api/checkouts/S1-000001/goods",
     "/api/settle",
     "/api/answers",
+    "/api/ledger-keys",
     "/api/day-close",
     "/api/receipts/0001-000002-1/print",
     "/api/pin-pad/link",

@@ -27,6 +27,7 @@ from tests.vectors.settlement_undo_vectors import settlement_undo_file
 from tests.vectors.settlement_vectors import settlement_file
 from tests.vectors.token_vectors import tokens_file
 from tests.vectors.undo_vectors import undo_file
+from tests.vectors.upload_keys_vectors import upload_keys_file
 from tests.vectors.upload_vectors import upload_file
 
 Json = dict[str, Any]
@@ -1404,6 +1405,7 @@ FILES = {
     "clock_reset.json": clock_reset_file,
     "undo.json": undo_file,
     "upload.json": upload_file,
+    "upload_keys.json": upload_keys_file,
 }
 
 

@@ -8,13 +8,24 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.vectors.second import Refused, jws_digest, parse, unb64
+from tests.vectors.second import (
+    JWK,
+    Refused,
+    jws_digest,
+    parse,
+    takes_key_set,
+    thumbprint,
+    unb64,
+    verify,
+)
 
 Json = dict[str, Any]
 TYPES = {"records": "carepos-record+jws", "outcomes": "carepos-outcome+jws"}
+HEAD = {"v", "kind", "terminal", "incarnation"}
 HEADS = {
-    "records": {"v", "kind", "terminal", "incarnation", "from_sequence", "to_sequence"},
-    "outcomes": {"v", "kind", "terminal", "incarnation"},
+    ("records", 1): HEAD | {"from_sequence", "to_sequence"},
+    ("outcomes", 1): HEAD,
+    ("outcomes", 2): HEAD | {"ledger_keys"},
 }
 
 
@@ -37,7 +48,12 @@ def read_file(data: bytes, kind: str) -> Json | None:
     bad ones; None where it is no such file."""
     first, *rest = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     header = line(first)
-    if header is None or header.keys() != HEADS[kind] or (header["v"], header["kind"]) != (1, kind):
+    if header is None or header.get("kind") != kind or type(header.get("v")) is not int:
+        return None
+    if header.keys() != HEADS.get((kind, header["v"])):
+        return None
+    keys = header.get("ledger_keys", {"root": {}, "keyset": ""})
+    if not isinstance(keys, dict) or keys.keys() != {"root", "keyset"}:
         return None
     if kind == "records" and not 1 <= header["from_sequence"] <= header["to_sequence"]:
         return None
@@ -55,6 +71,26 @@ def read_file(data: bytes, kind: str) -> Json | None:
         last = max((each["sequence"] for each in good), default=0)
         found["cut"] = last < header["to_sequence"]
     return found
+
+
+def take_keys(held: Json, carried: Json, root_kid: str) -> str:
+    """What becomes of the key set in a header, at a till that holds another: `taken`, `held` where
+    nothing changes, or the code with which the file is refused."""
+    try:
+        if not JWK(carried["root"]):
+            return "malformed"
+        root = unb64(carried["root"]["x"])
+        if thumbprint(root) != root_kid:
+            return "signature_invalid"
+        said = verify(carried["keyset"], "carepos-keyset+jws", [root])
+    except Refused as refused:
+        return refused.code
+    if takes_key_set(held, carried, root_kid):
+        return "taken"
+    if carried["keyset"] == held["keyset"]:
+        return "held"
+    follows = "ledger" in said and takes_key_set(carried, held, root_kid)
+    return "held" if follows else "malformed"
 
 
 def line(text: bytes) -> Json | None:
