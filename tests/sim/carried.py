@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from carepos import export, upload_file
 from carepos.client import MAX_ANSWER_BYTES, Transport, send_records
-from carepos.errors import Malformed, NotDecided, Unreachable
+from carepos.errors import Malformed, NotDecided, SignatureInvalid, Unreachable
 from carepos.export import NothingToExport
 from carepos.mirror import Mirror
-from carepos_ledger.import_records import Import
+from carepos_ledger.import_records import Import, key_set
 from tests.properties.ledger_model import Opened
 from tests.sim.files import Journal
 from tests.sim.ledger_host import Request
@@ -161,6 +161,12 @@ def _take(shop: Shop, path: Path, rng: Random) -> None:
     if found.chain.terminal != shop.till.enrolment.terminal:
         shop._say("gets another till's answers, and leaves them")
         return
+    try:
+        if found.ledger_keys is not None:
+            shop.till.take_ledger_keys(found.ledger_keys)
+    except (Malformed, SignatureInvalid):
+        shop._say("gets answers with keys that are not the ledger's, and leaves them")
+        return
     shop._witness.reads(data)
     done = shop.till.take_answers(found.answers)
     shop._say(f"takes {done.taken} answers of {len(found.answers)}")
@@ -196,7 +202,8 @@ def _import(pockets: Pockets, path: Path, network: Network, rng: Random) -> str:
         said += ", as far as the ledger answers"
     if post.answers:
         back = pockets.new("answers")
-        back.write_bytes(b"".join(upload_file.answers_lines(post.chain, post.documents())))
+        keys = key_set(OfficeLine(network, rng))
+        back.write_bytes(b"".join(upload_file.answers_lines(post.chain, post.documents(), keys)))
         pockets.answers.append(back)
     network.story.count("carried: records posted", len(post.answers))
     return said
