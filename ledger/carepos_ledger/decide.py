@@ -91,8 +91,16 @@ class Decider:
         return decided if decided.result == "held" else self._keep(command, decided)
 
     def _not_accepted(self, command: Command, refusal: Refusal) -> Decided:
-        """A person does not accept a held record: nothing is booked."""
+        """A person does not accept a held record: nothing is booked. Raises Problem where its sale
+        is booked already."""
         record = command.record
+        known = self._shelf.attempts.get((record.terminal, record.id))
+        if isinstance(record.content, AcceptOffline) and known and known.state == "posted":
+            raise Problem(
+                "already_exists_differently",
+                "its sale is booked by now: post it, and void or refund what should not stand",
+                field="decision",
+            )
         if isinstance(record.content, Redeem | Void | Refund) and (
             (record.terminal, record.id) not in self._shelf.attempts
         ):

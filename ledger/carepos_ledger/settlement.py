@@ -87,11 +87,12 @@ class Settlement:
     def close(self, merchant: str | None = None, programme: str | None = None) -> list[ClosedBatch]:
         """Close every merchant and programme with bookings that no batch holds, or only these.
 
-        Repeating it makes nothing twice; each batch is durable by itself, so a close that was cut
-        short is finished by the next. One that can't be closed keeps no other waiting: its Problem
-        is raised when all others are closed. Raises Problem `not_found` for a name that is not
-        known, `try_again` when other closes keep a programme busy, `internal` when a file can't be
-        made of what is booked.
+        Repeating it makes nothing twice. Sales that two copies of a till made under one number go
+        to batches one after another, a close for each. Each batch is durable by itself, so a close
+        that was cut short is finished by the next. One that can't be closed keeps no other waiting:
+        its Problem is raised when all others are closed. Raises Problem `not_found` for a name that
+        is not known, `try_again` when other closes keep a programme busy, `internal` when a file
+        can't be made of what is booked.
         """
         closed = []
         failed: list[Problem] = []
@@ -218,7 +219,8 @@ class Settlement:
     def _sweep(
         self, connection: Connection, merchant: str, programme: str, currency: str
     ) -> tuple[list[SettlementLine], list[tuple[int, str]]]:
-        """Every committed booking that no batch holds: its line, and its (bucket, posting).
+        """Every committed booking that no batch holds: its line, and its (bucket, posting); of
+        those that a fork gave one number, those of one sale.
 
         One statement, so one snapshot: a reversal is never seen without the sale it undoes.
         """
@@ -228,6 +230,7 @@ class Settlement:
             select(
                 postings.bucket,
                 postings.posting,
+                postings.original,
                 postings.kind,
                 schema.terminals.c.terminal_no,
                 postings.sequence,
@@ -263,6 +266,7 @@ class Settlement:
             .group_by(
                 postings.bucket,
                 postings.posting,
+                postings.original,
                 postings.kind,
                 schema.terminals.c.terminal_no,
                 postings.sequence,
@@ -274,7 +278,7 @@ class Settlement:
             )
         )
         lines, keys = [], []
-        for row in connection.execute(query):
+        for row in _one_sale_a_number(connection.execute(query).all()):
             keys.append((row.bucket, row.posting))
             lines.append(_line(row, currency))
         return lines, keys
@@ -389,6 +393,24 @@ def _same_posting() -> Any:
 def _need(connection: Connection, column: Any, name: str) -> None:
     if connection.scalars(select(column).where(column == name)).one_or_none() is None:
         raise Problem("not_found", f"no such {column.name}", field=column.name)
+
+
+def _one_sale_a_number(rows: Sequence[Any]) -> list[Any]:
+    """Bookings as a file can hold them, which names each by its number. Of sales that two copies of
+    a till made under one (docs/offline.md §9) it is the first that was recorded, with what took it
+    back; the next batch has the next."""
+    first: dict[tuple[str, str, int], str] = {}
+    for row in sorted(rows, key=lambda row: (row.recorded_at, row.posting)):
+        first.setdefault((row.terminal, row.incarnation, row.sequence), _sale_of(row))
+    return [
+        row for row in rows if first[row.terminal, row.incarnation, row.sequence] == _sale_of(row)
+    ]
+
+
+def _sale_of(row: Any) -> str:
+    """The posting under whose number a booking stands: its own, or that of what it takes back."""
+    posting: str = row.original if row.kind in ("reversal", "void") else row.posting
+    return posting
 
 
 def _line(row: Any, currency: str) -> SettlementLine:

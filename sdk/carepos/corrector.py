@@ -8,6 +8,7 @@ what has no signed answer stays `waiting`, and the same record is sent until it 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, cast
 
@@ -405,7 +406,9 @@ def standing(
     and why it `waits` only in the last answer (`problem`)."""
     checkout, waits = None, of.state == "waiting"
     if of.original_terminal == enrolled.terminal:
-        checkout = journal.attempt(of.original).checkout
+        # Not known where another journal of this till sold it.
+        with suppress(KeyError):
+            checkout = journal.attempt(of.original).checkout
     return Correction(
         of.kind,
         of.state,

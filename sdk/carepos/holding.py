@@ -7,11 +7,15 @@ again is harmless.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from carepos import outcome
 from carepos.keys import Keys
 from carepos.outcome import HeldReason
 from carepos.refusals import BY_CODE
+
+FOR_GOOD: Final = frozenset({"terminal_forked", "terminal_revoked"})
+"""Reasons that hold whatever the till sends from then on: no such till becomes active again."""
 
 _HELD = ("The office decides it by hand.", "由项目办公室人工处理。")
 _TOKEN = (

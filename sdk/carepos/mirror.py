@@ -4,7 +4,8 @@ One small file for each record that has no final outcome, made behind the journa
 removed when the outcome is there. A thread of its own writes them: a second disk that is full, slow
 or pulled out never stops a sale and never holds one up for longer than `WAIT_S`, once. The journal
 alone decides; every pass makes the folder what the journal says, so a file that is missing, torn or
-left over after a crash is put right by the next one.
+left over after a crash is put right by the next one. Only what another line of the journal left,
+before the till was put back to an older copy, is kept, in a folder beside it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from carepos import attempt, durable, strict_json
+from carepos import attempt, durable, strict_json, upload_file
+from carepos.errors import Malformed
 from carepos.journal_view import JournalView
 
 WAIT_S: Final = 1.0
@@ -151,6 +153,7 @@ class Mirror:
         self.folder.mkdir(mode=0o700, exist_ok=True)
         there = {each.name for each in self.folder.iterdir()}
         if self._held is None:
+            there -= self._set_aside(there)
             self._held = self._looked_at(there, wanted)
         held = self._held = {name: has for name, has in self._held.items() if name in there}
         with self._changed:
@@ -166,6 +169,32 @@ class Mirror:
             if _is_ours(name):
                 (self.folder / name).unlink(missing_ok=True)
                 self._reached("mirror_removed")
+
+    def _set_aside(self, there: set[str]) -> set[str]:
+        """Move what this journal never wrote into a folder of its own; the names that were moved.
+        It is of before the till was put back to an older copy, and perhaps nobody else has it."""
+        others = {name for name in there if name.endswith(".json") and self._is_anothers(name)}
+        if others:
+            n = 2
+            while (place := self.folder.with_name(f"{self.folder.name}-{n}")).exists():
+                n += 1
+            place.mkdir(mode=0o700)
+            for name in sorted(others):
+                (self.folder / name).rename(place / name)
+        return others
+
+    def _is_anothers(self, name: str) -> bool:
+        """Whether a file holds a record that is not the journal's; a torn one holds none."""
+        try:
+            data = (self.folder / name).read_bytes()
+            found = upload_file.read_record(data, upload_file.chain_of(data), line=0)
+        except Malformed:
+            return False
+        try:
+            own = self._journal.envelope_at(found.sequence, sealed=False)
+        except KeyError:
+            return True
+        return bool(own["record"] != found.envelope["record"])
 
     def _looked_at(self, there: set[str], wanted: dict[str, tuple[int, bool]]) -> dict[str, bool]:
         """Which files are whole: what a crash, or another disk, left is written anew."""

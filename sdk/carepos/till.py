@@ -249,6 +249,7 @@ class Till:
         )
         self._keys: Keys = self._ledger_keys.find
         self._offers: dict[str, Offer] = {}
+        self._is_stopped = False  # the ledger signed that only people decide what this till sends
         self._accepting = threading.Lock()
         self._working: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._mutex = threading.Lock()
@@ -642,6 +643,7 @@ class Till:
             offer = self._offers.get(latest.id)
             if latest.state != "unknown" or offer is None:
                 raise WrongState(latest.state, "accept_chosen")
+            self._must_not_be_held(latest)
             if self.disk.room().state == "full":
                 raise DiskFull("there is no room on the disk for a new sale")
             with self._accepting:
@@ -661,10 +663,17 @@ class Till:
         if latest.state != "unknown" or offer is None:
             return False
         try:
+            self._must_not_be_held(latest)
             self._accept_anew(offer, latest.id)
         except Refused:
             return False
         return True
+
+    def _must_not_be_held(self, sale: Attempt) -> None:
+        """Raises Refused for one that the ledger has and people decide: that is an answer."""
+        reason = self._held(self.journal.record_of(sale))
+        if reason is not None and reason != "token":  # which only what has left is held for
+            raise Refused(Refusal(reason))
 
     def _accept_anew(self, offer: Offer, own: str | None = None) -> Accepting:
         return self._acceptor.accepting(
@@ -1025,9 +1034,9 @@ class Till:
     def _ask(self, sale: Attempt) -> tuple[Attempt, str | None]:
         """Query the ledger for an attempt; apply what it signed about its redeem record."""
         written = self.journal.record_of(sale)
-        if self._held(written) is not None:
-            # Who is held may read nothing, and the ledger has the record: sent again, it is
-            # answered with what people decided since.
+        if self._is_stopped or self._held(written) is not None:
+            # Who is held may read nothing. Sent again, the record is answered with what was decided
+            # of it before, or people decided since; nothing is booked by that.
             return self._deliver(sale, written)
         try:
             answers, jti = self._client.ask(sale.id)
@@ -1075,6 +1084,7 @@ class Till:
         found, problem = outcome.read_result(result, written, keys=self._keys, accepted=accepted)
         if found is not None:
             self._heard(found.recorded_at)
+            self._is_stopped |= found.reason in holding.FOR_GOOD
         return found, problem
 
     def _forward(self, through: int | None = None, *, undos: bool = True) -> dict[int, str]:

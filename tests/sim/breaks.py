@@ -41,7 +41,7 @@ from carepos.outcome import Outcome
 from carepos.record import Record, envelope
 from carepos.refusals import Refusal
 from carepos.till import Sale, Till
-from carepos_ledger import accounts, database, decide
+from carepos_ledger import accounts, chain_check, database, decide, settlement
 from carepos_ledger.book import Book
 from carepos_ledger.problems import Problem
 from carepos_ledger.shelf import AttemptState, Command, Decided
@@ -460,6 +460,26 @@ def loss_not_listed(stack: ExitStack) -> None:
     _patch(stack, decide.Decider, "_list", lambda self, *args: None)
 
 
+def fork_not_seen(stack: ExitStack) -> None:
+    """Two records at one number are two records."""
+    _patch(stack, chain_check, "contradicts", lambda *args: False)
+
+
+def fork_not_told(stack: ExitStack) -> None:
+    """A fork is found, and nobody hears of it."""
+    _patch(stack, chain_check, "news", lambda *args: [])
+
+
+def fork_held_alone(stack: ExitStack) -> None:
+    """The record that contradicts is held, and what its till sends behind it is decided."""
+    _patch(stack, chain_check, "mark_forked", lambda *args: None)
+
+
+def one_number_twice_a_file(stack: ExitStack) -> None:
+    """A settlement file is made of whatever is booked, two sales of one number too."""
+    _patch(stack, settlement, "_one_sale_a_number", lambda rows: rows)
+
+
 BREAKS: Final[dict[str, Break]] = {
     each.__name__: each
     for each in (
@@ -500,6 +520,10 @@ BREAKS: Final[dict[str, Break]] = {
         refund_limit_forgotten,
         settled_sale_voided,
         loss_not_listed,
+        fork_not_seen,
+        fork_not_told,
+        fork_held_alone,
+        one_number_twice_a_file,
     )
 }
 

@@ -167,7 +167,7 @@ def _take(shop: Shop, path: Path, rng: Random) -> None:
     except (Malformed, SignatureInvalid):
         shop._say("gets answers with keys that are not the ledger's, and leaves them")
         return
-    shop._witness.reads(data)
+    shop._witness.reads(shop.name, data)
     done = shop.till.take_answers(found.answers)
     shop._say(f"takes {done.taken} answers of {len(found.answers)}")
     shop._story.count("carried: answers taken", done.taken)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.properties.ledger_model import Opened, sha256, unb64
-from tests.sim import books, offline
+from tests.sim import books, offline, two_lines
+from tests.sim.copied import Copy
 from tests.sim.evidence import Evidence, need
 from tests.sim.files import Book, Journal
 from tests.sim.shop import Shop
@@ -35,27 +37,53 @@ what took it back is an attempt of its own."""
 _UNDO_BOTH_SIDES = {"posted": {"posted"}, "refused": {"refused"}}
 
 
-def check(witness: Witness, database: Path, shops: Sequence[Shop], *, in_order: bool) -> None:
-    """Raises Violation for the first promise that is broken."""
-    journals = [Journal.read(each.database, witness.terminals[each.name]) for each in shops]
+def check(
+    witness: Witness,
+    database: Path,
+    shops: Sequence[Shop],
+    *,
+    in_order: bool,
+    copy: Copy | None = None,
+) -> None:
+    """Raises Violation for the first promise that is broken. `copy`: of the till of which there are
+    two journals, which is judged by what is promised of such a till (`two_lines`)."""
     book = Book.read(database)
-    _check_chains(journals, book)
-    _check_nothing_vanished(witness, journals)
-    _check_same_records(book, journals)
-    evidence = Evidence(witness, book, journals, in_order)
+    every = _journals(witness, shops, copy)
+    _check_chains(every, book)
+    _check_nothing_vanished(witness, every)
+    copies = [each for each in every if copy is not None and each.terminal == copy.terminal]
+    journals = [each for each in every if each not in copies]
+    evidence = Evidence(witness, book, journals, in_order, copies)
+    _check_same_records(evidence)
     _check_one_answer(evidence)
     _check_both_sides(evidence)
-    _check_goods(evidence)
+    _check_goods(evidence, copy)
     _check_attempts_of_a_sale(evidence)
-    _check_given_back(evidence)
+    _check_given_back(evidence, copy)
+    if copy is not None:
+        two_lines.check(evidence, copy, _BOTH_SIDES, _UNDO_BOTH_SIDES)
     offline.check(evidence)
     books.check(evidence)
-    _check_papers(evidence, shops)
-    _check_day_reports(evidence)
-    need("no alarm", not book["alarms"], f"honest tills raised {book['alarms']}")
+    _check_papers(evidence)
+    _check_day_reports([*journals, *two_lines.living(evidence, copy)])
+    alarms = [each for each in book["alarms"] if each["terminal"] not in evidence.copied]
+    need("no alarm", not alarms, f"honest tills raised {alarms}")
     for shop in shops:
         assert shop.till is not None
         shop.till.journal.verify()
+
+
+def _journals(witness: Witness, shops: Sequence[Shop], copy: Copy | None) -> list[Journal]:
+    found = []
+    for shop in shops:
+        journal = Journal.read(shop.database, witness.terminals[shop.name])
+        branch = witness.branches.get(shop.name)
+        line, shared = ("", 0) if branch is None else (branch.line, branch.shared)
+        found.append(replace(journal, till=shop.name, line=line, shared=shared))
+    if copy is not None and copy.lost is not None and (copy.lost / "journal.db").exists():
+        lost = Journal.read(copy.lost / "journal.db", copy.terminal)
+        found.append(replace(lost, till=copy.lost.name, is_lost=True))
+    return found
 
 
 # ── the tills' own files ───────────────────────────────────────────────────────────────────────
@@ -92,17 +120,20 @@ def _check_nothing_vanished(witness: Witness, journals: Sequence[Journal]) -> No
     held = {record.digest for journal in journals for record in journal.opened}
     gone = [r.payload["kind"] for digest, r in witness.left.items() if digest not in held]
     need("INV-7", not gone, f"records left a till and are not in its journal: {gone}")
-    numbers = {(j.terminal, row["sequence"]) for j in journals for row in j.attempts}
+    numbers = {
+        (j.line_at(row["sequence"]), row["sequence"]) for j in journals for row in j.attempts
+    }
     seen = {(terminal, int(number.split("-")[1])) for terminal, number in witness.sales}
     need("INV-7", seen <= numbers, f"sales that a cashier saw are gone: {seen - numbers}")
 
 
-def _check_same_records(book: Book, journals: Sequence[Journal]) -> None:
+def _check_same_records(evidence: Evidence) -> None:
     """INV-7: every record of a till has exactly one outcome, the same on both sides."""
-    stored = {row["digest"]: row["outcome"] for row in book["records"]}
-    need("INV-1", len(stored) == len(book["records"]), "a record has two outcomes at the ledger")
+    rows = evidence.book["records"]
+    need("INV-1", len(evidence.outcome) == len(rows), "a record has two outcomes at the ledger")
+    stored = {r["digest"]: r["outcome"] for r in rows if r["terminal"] not in evidence.copied}
     here: dict[str, str] = {}
-    for journal in journals:
+    for journal in evidence.journals:
         digests = {row["sequence"]: row["digest"] for row in journal.records}
         accepted = {row["id"] for row in journal.records if row["kind"] == "accept_offline"}
         late = {row["sequence"] for row in journal.records if row["id"] in accepted}
@@ -129,6 +160,8 @@ def _check_one_answer(evidence: Evidence) -> None:
     """INV-1: what was ever answered is what is stored, signed and bound to its record."""
     stored = {row["digest"]: row["outcome"] for row in evidence.book["records"]}
     for digest, text in evidence.witness.words.items():
+        if evidence.is_copied(digest) and Opened.of(text).payload["result"] == "held":
+            continue  # perhaps no till is left to ask what people decided
         need("INV-1", stored.get(digest) == text, "another outcome was answered than is stored")
     for digest, text in stored.items():
         evidence.witness.verify_ledger(text)
@@ -147,11 +180,14 @@ def _check_both_sides(evidence: Evidence) -> None:
         for row in rows
     }
     for record, outcome in evidence.decided("return_allotment", "posted", "refused"):
-        here[record.key] = (outcome["result"], _UNDO_BOTH_SIDES)
+        if not evidence.is_copied(record.digest):
+            here[record.key] = (outcome["result"], _UNDO_BOTH_SIDES)
     for key, (state, both_sides) in here.items():
         need("INV-7", state in both_sides, f"{key} is {state} and not over")
-    there = {(row["terminal"], row["id"]): row["state"] for row in evidence.book["attempts"]}
-    need("INV-1", len(there) == len(evidence.book["attempts"]), "an id stands twice at the ledger")
+    rows = evidence.book["attempts"]
+    there = {(row["terminal"], row["id"]): row["state"] for row in rows}
+    need("INV-1", len(there) == len(rows), "an id stands twice at the ledger")
+    there = {key: state for key, state in there.items() if key[0] not in evidence.copied}
     need("INV-6", here.keys() == there.keys(), "ledger and tills know different attempts")
     for key, (state, both_sides) in here.items():
         need(
@@ -161,7 +197,7 @@ def _check_both_sides(evidence: Evidence) -> None:
         )
 
 
-def _check_goods(evidence: Evidence) -> None:
+def _check_goods(evidence: Evidence, copy: Copy | None) -> None:
     """INV-1, INV-3, INV-6: goods were handed over for what is posted, once; for nothing else."""
     posted = {
         (row["terminal"], row["id"])
@@ -177,34 +213,43 @@ def _check_goods(evidence: Evidence) -> None:
     for record, outcome in evidence.booked():
         if record.key not in posted:
             continue
-        terminal, checkout = record.key[0], record.payload["content"]["checkout"]
+        place, checkout = evidence.place(record), record.payload["content"]["checkout"]
         if record.digest not in void:
-            need("INV-1", (terminal, checkout) not in standing, f"{checkout} is posted twice")
-            standing.add((terminal, checkout))
+            need("INV-1", (place[0], checkout) not in standing, f"{checkout} is posted twice")
+            standing.add((place[0], checkout))
         amount = outcome["amount_minor"] + outcome.get("shortfall_minor", 0)
-        paid[terminal, record.payload["sequence"]] = (checkout, amount)
+        paid[place] = (checkout, amount)
+    accepted = {
+        row["id"]
+        for journal in evidence.copies
+        for row in journal.records
+        if row["kind"] == "accept_offline"
+    }
     for record, _ in evidence.decided("redeem", "exception"):
+        if evidence.is_copied(record.digest) and record.payload["id"] not in accepted:
+            continue  # it never left, and a person did not accept it
         # It left, and a person decides who pays.
         content = record.payload["content"]
         amount = sum(entry["programme_minor"] for entry in content["allocation"])
-        paid[record.key[0], record.payload["sequence"]] = (content["checkout"], amount)
+        paid[evidence.place(record)] = (content["checkout"], amount)
     goods = {
         (terminal, _sequence(number)): what
         for (terminal, number), what in evidence.witness.goods.items()
     }
-    for sale in goods.keys() - paid.keys():
+    unpaid, unclaimed = (set(), set()) if copy is None else two_lines.excused(evidence, copy)
+    for sale in goods.keys() - paid.keys() - unpaid:
         raise Violation("INV-3", f"{sale}: goods were handed over and nothing is posted")
     kept = {(terminal, _sequence(number)) for terminal, number in evidence.witness.kept}
-    for sale in paid.keys() - goods.keys() - kept:
+    for sale in paid.keys() - goods.keys() - kept - unclaimed:
         raise Violation("INV-6", f"{sale}: posted, and no goods were handed over")
     need(
         "INV-6",
-        goods.items() <= paid.items(),
+        {sale: what for sale, what in goods.items() if sale not in unpaid}.items() <= paid.items(),
         "goods were handed over for another amount than is posted",
     )
 
 
-def _check_given_back(evidence: Evidence) -> None:
+def _check_given_back(evidence: Evidence, copy: Copy | None) -> None:
     """INV-1, INV-6: the cashier gave back what void and refund posted, once; and nothing else."""
     there = {}
     for kind in ("void", "refund"):
@@ -219,11 +264,14 @@ def _check_given_back(evidence: Evidence) -> None:
                 # Of a sale that was booked in part the till tells what it sold.
                 sale = evidence.outcome[content["record_sha256"]]
                 amount += sale.get("shortfall_minor", 0)
-            there[record.key[0], record.payload["sequence"]] = (amount, own)
+            there[evidence.place(record)] = (amount, own)
     here = {
         (terminal, _sequence(number)): amounts
         for (terminal, number), amounts in evidence.witness.given_back.items()
     }
+    for unheard in set() if copy is None else two_lines.given_back_unheard(evidence, copy):
+        if unheard not in here:
+            there.pop(unheard, None)
     need("INV-6", here == there, f"given back {here}, posted {there}")
 
 
@@ -264,11 +312,9 @@ def _check_attempts_of_a_sale(evidence: Evidence) -> None:
 # ── paper ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _check_papers(evidence: Evidence, shops: Sequence[Shop]) -> None:
+def _check_papers(evidence: Evidence) -> None:
     """INV-4: only what is redeemed was printed, and only what was taken back says so."""
-    for shop in shops:
-        terminal = evidence.witness.terminals[shop.name]
-        [journal] = [each for each in evidence.journals if each.terminal == terminal]
+    for journal in (*evidence.journals, *evidence.copies):
         accepted = {row["id"] for row in journal.records if row["kind"] == "accept_offline"}
         done = {
             "REDEEMED": {
@@ -283,15 +329,15 @@ def _check_papers(evidence: Evidence, shops: Sequence[Shop]) -> None:
             },
         }
         for paper in evidence.witness.papers:
-            if paper.till == shop.name:
+            if paper.line == (journal.line or journal.terminal):
                 number = _sequence(paper.receipt_no)
-                need("INV-4", number in done[paper.kind], f"{shop.name} printed {paper.kind}")
+                need("INV-4", number in done[paper.kind], f"{journal.till} printed {paper.kind}")
 
 
-def _check_day_reports(evidence: Evidence) -> None:
+def _check_day_reports(journals: Iterable[Journal]) -> None:
     """All Zs of a till together are its confirmed sales and what was taken back, and the last
     leaves nothing open."""
-    for journal in evidence.journals:
+    for journal in journals:
         reports = [
             r.payload["content"] for r in journal.opened if r.payload["kind"] == "day_report"
         ]
@@ -317,19 +363,27 @@ def _check_day_reports(evidence: Evidence) -> None:
 # ── recovery ───────────────────────────────────────────────────────────────────────────────────
 
 
-def state(database: Path, shops: Sequence[Shop]) -> dict[str, object]:
-    """What must not change when recovery runs once more."""
-    book = Book.read(database)
+def state(database: Path, shops: Sequence[Shop], witness: Witness) -> dict[str, object]:
+    """What must not change when recovery runs once more; not of a till that was copied, of which
+    more may arrive, and people decide it then."""
+    book, copied = Book.read(database), witness.copied
     found: dict[str, object] = {
-        "attempts": sorted((r["terminal"], r["id"], r["state"]) for r in book["attempts"]),
+        "attempts": sorted(
+            (r["terminal"], r["id"], r["state"])
+            for r in book["attempts"]
+            if r["terminal"] not in copied
+        ),
         # What is set aside changes with every pack that is asked for, also by a late request.
         "postings": sorted(
             (r["kind"], r["posting"])
             for r in book["postings"]
-            if r["kind"] not in ("allot", "release")
+            if r["kind"] not in ("allot", "release", *(["forfeit"] if copied else []))
+            and r["terminal"] not in copied
         ),
     }
     for shop in shops:
+        if witness.terminals[shop.name] in copied:
+            continue
         journal = Journal.read(shop.database, shop.name)
         found[shop.name] = [(r["id"], r["state"]) for r in (*journal.attempts, *journal.undos)]
         found[f"{shop.name}'s records"] = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.properties.ledger_model import Opened
@@ -23,15 +23,35 @@ class Evidence:
     book: Book
     journals: list[Journal]
     in_order: bool
+    copies: list[Journal] = field(default_factory=list)
+    """The journals of a terminal that has more than one; they are not among `journals`."""
 
     def __post_init__(self) -> None:
         self.outcome = {
             row["digest"]: Opened.of(row["outcome"]).payload for row in self.book["records"]
         }
         self.record = {
-            opened.digest: opened for journal in self.journals for opened in journal.opened
+            opened.digest: opened
+            for journal in (*self.journals, *self.copies)
+            for opened in journal.opened
+        }
+        self.copied = {journal.terminal for journal in self.copies}
+        # What a copy has from before is its original's.
+        self._line = {
+            opened.digest: journal.line_at(opened.payload["sequence"])
+            for journal in self.copies
+            for opened in journal.opened
         }
         self.merchant = {row["terminal"]: row["merchant"] for row in self.book["terminals"]}
+
+    def place(self, record: Opened) -> tuple[str, int]:
+        """Whose record it is and its number: the terminal's, or a copy's of its journal."""
+        terminal, number = record.payload["terminal"], record.payload["sequence"]
+        return self._line.get(record.digest, terminal), number
+
+    def is_copied(self, digest: str) -> bool:
+        """Whether the terminal of this record has two journals."""
+        return bool(self.copied) and self.record[digest].payload["terminal"] in self.copied
 
     def booked(self) -> list[tuple[Opened, dict[str, Any]]]:
         """Sales that the ledger booked, in whole or in part."""

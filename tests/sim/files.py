@@ -39,6 +39,15 @@ class Journal:
     undos: list[Row]
     events: list[Row]
     """What happened to the attempts, in order."""
+    till: str = ""
+    line: str = ""
+    shared: int = 0
+    """Of one that began as a copy: its name, and up to which number it is its original."""
+    is_lost: bool = False
+
+    def line_at(self, sequence: int) -> str:
+        """Whose this number is."""
+        return self.terminal if sequence <= self.shared or not self.line else self.line
 
     @classmethod
     def read(cls, path: Path, terminal: str) -> Journal:
@@ -57,7 +66,7 @@ class Journal:
 
 LEDGER = (
     "records attempts postings entries vouchers issues programmes alarms batches batch_postings"
-    " terminals terminal_keys allotments exceptions held_records"
+    " terminals terminal_keys terminal_notes allotments exceptions held_records"
 ).split()
 
 

@@ -70,7 +70,7 @@ class Network:
         till.reached("the answer")
         if heard is None:
             raise Unreachable("no answer from the ledger (simulated)")
-        self.witness.reads(heard.body)
+        self.witness.reads(till.name, heard.body)
         return heard
 
     def deliver_late(self, rng: Random) -> None:

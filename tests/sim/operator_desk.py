@@ -127,6 +127,14 @@ class OperatorDesk:
                 self._story.count(f"held: {word} {held['kind']}, {held['reason']}")
                 self._say(f"{word} {held['kind']} {held['n']}, {held['reason']}: {done}")
 
+    def let_everybody_in(self) -> None:
+        """Whoever is suspended may sell again; who is forked never may."""
+        ledger = self._host.running
+        assert ledger is not None
+        for till in ledger.terminals.listed():
+            if till["status"] == "suspended":
+                ledger.terminals.set_status(str(till["terminal"]), "active")
+
     def restart(self, ledger: app.Ledger, rng: Random) -> None:
         self._host.stop()
         self._host.start()

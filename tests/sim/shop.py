@@ -101,6 +101,9 @@ class Shop(Process):
         self.till: Till | None = None
         self.checkouts: list[Checkout] = []
         self.returns: list[Return] = []
+        self.register = "S"
+        self.begun_elsewhere: set[str] = set()
+        """Checkouts that another copy of this till began, or went on with."""
         self._network = network
         self._witness = network.witness
         self._township = township
@@ -207,9 +210,7 @@ class Shop(Process):
             if self.till.journal.of_checkout(checkout.number):
                 self._read(self.till.status(checkout.number), "looks")
         else:
-            family = rng.randrange(self._families)
-            checkout = Checkout(f"S{len(self.checkouts) + 1:03d}", family)
-            self.checkouts.append(checkout)
+            checkout = self._new_checkout(rng.randrange(self._families))
         goods = _basket(rng)
         checkout.offer = self.till.propose(self._holder(checkout.family, rng), goods)
         sale = self.till.redeem(checkout.offer, checkout=checkout.number, cashier="c01")
@@ -231,7 +232,10 @@ class Shop(Process):
 
     def cancel(self, rng: Random) -> None:
         assert self.till is not None
-        self._read(self.till.cancel(self._some(rng)), "cancels")
+        checkout = self._some(rng)
+        if self.begun_elsewhere and self._witness.has_goods(self.name, self.till.status(checkout)):
+            return  # whatever this copy of the till knows, she remembers
+        self._read(self.till.cancel(checkout), "cancels")
 
     def accept(self, rng: Random) -> None:
         """Let a sale that nobody answered go, where the rules allow it."""
@@ -387,8 +391,7 @@ class Shop(Process):
             # Little, so that something is left for the storm.
             with suppress(*_ERRORS):
                 offer = self.till.propose(self._holder(family, rng), [Goods(MILK, 1, "piece", 120)])
-                checkout = Checkout(f"S{len(self.checkouts) + 1:03d}", family)
-                self.checkouts.append(checkout)
+                checkout = self._new_checkout(family)
                 self._read(
                     self.till.redeem(offer, checkout=checkout.number, cashier="c01"), "sells"
                 )
@@ -520,8 +523,15 @@ class Shop(Process):
         self._witness.codes.append((family, text))
         return text
 
+    def _new_checkout(self, family: int) -> Checkout:
+        checkout = Checkout(f"{self.register}{len(self.checkouts) + 1:03d}", family)
+        self.checkouts.append(checkout)
+        return checkout
+
     def _may_try_again(self, checkout: Checkout) -> bool:
         assert self.till is not None
+        if checkout.number in self.begun_elsewhere:
+            return False
         attempts = self.till.journal.of_checkout(checkout.number)
         return not attempts or attempts[-1].state in FREES_CHECKOUT
 

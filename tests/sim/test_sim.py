@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.sim.breaks import broken, first_found
 from tests.sim.ground import Ground, memory
 from tests.sim.process import Watched
 from tests.sim.shrink import shrink
+from tests.sim.weather import Weather
 
 HERE = Path(__file__).parent
 
@@ -33,6 +35,18 @@ def test_everything_holds_whatever_fails(ground: Ground, seed: int) -> None:
     assert ended.violation is None, "\n".join(ended.story.lines)
     assert ended.story.counts
     assert not Watched.processes
+
+
+WITH_A_COPY = [n for n in range(6, 60) if Weather.of(Random(f"{n}/weather")).copied]
+
+
+@pytest.mark.parametrize("seed", WITH_A_COPY[:3])
+def test_a_till_that_was_copied(ground: Ground, seed: int) -> None:
+    """FG-7, FG-8, T-7: put back, or run beside the first: one line is booked by itself, and people
+    decide the other."""
+    ended = ground.play(seed)
+    assert ended.violation is None, "\n".join(ended.story.lines)
+    assert any(what.startswith("copied") for what in ended.story.counts)
 
 
 def test_runs_that_once_failed(ground: Ground) -> None:
@@ -56,7 +70,7 @@ def test_a_seed_replays_byte_for_byte(ground: Ground) -> None:
     assert re.findall("^digest (.*?);", there.stdout, re.MULTILINE) == [here.digest]
 
 
-@pytest.mark.parametrize("name", ["unknown_is_refused", "balance_not_written"])
+@pytest.mark.parametrize("name", ["unknown_is_refused", "balance_not_written", "fork_not_seen"])
 def test_a_break_is_found(ground: Ground, name: str) -> None:
     """The checker is not blind: these breaks of the product show within few seeds (all of them:
     `make sim-breaks`)."""

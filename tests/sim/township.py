@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -153,10 +153,10 @@ class Township:
 
     def settle_in(self, folder: Path) -> None:
         """A copy of everything, ready for a run."""
-        shutil.copytree(self.folder, folder, copy_function=_copy)
+        shutil.copytree(self.folder, folder, copy_function=copy)
 
 
-def _copy(file: str, to: str) -> None:
+def copy(file: str, to: str) -> None:
     """A copy; but the megabytes that a till only holds and lets go are the same for all."""
     if Path(file).name == disk_room.FILE:
         os.link(file, to)
@@ -258,27 +258,34 @@ def rules_of(programme: str, *, paused: bool = False) -> dict[str, Any]:
 
 def _enrol_tills(folder: Path, host: LedgerHost, time: Time, rng: Random) -> dict[str, str]:
     """By till's name, the terminal that it became."""
-    assert host.running is not None
     found = {}
     for n, store in enumerate(TILLS, 1):
         name = f"till-{n}"
         home = folder / name
-        home.mkdir()
-        key = SigningKey(rng.randbytes(32))
-        key.save(home / "terminal.key")
-        line = CalmLine(host)
-        code = host.running.terminals.new_activation(store, 3600).code
-        enrolled = enrolment.enrol(line.url, code, key, line)
-        enrolled.save(home / "enrolment.json")
+        found[name] = enrol_till(home, host, store, rng.randbytes)
         with Till.open(
-            home, now=time.clock_of(name), random_bytes=rng.randbytes, transport=line
+            home, now=time.clock_of(name), random_bytes=rng.randbytes, transport=CalmLine(host)
         ) as till:
             till.refresh_pack()
         # The run begins with a journal of its own; the pack stays.
         for file in home.glob("journal.db*"):
             file.unlink()
-        found[name] = enrolled.terminal
     return found
+
+
+def enrol_till(
+    home: Path, host: LedgerHost, store: str, random_bytes: Callable[[int], bytes]
+) -> str:
+    """Make a folder that is a till of a running ledger; the terminal that it is."""
+    assert host.running is not None
+    home.mkdir()
+    key = SigningKey(random_bytes(32))
+    key.save(home / "terminal.key")
+    line = CalmLine(host)
+    code = host.running.terminals.new_activation(store, 3600).code
+    enrolled = enrolment.enrol(line.url, code, key, line)
+    enrolled.save(home / "enrolment.json")
+    return enrolled.terminal
 
 
 class CalmLine(Transport):

@@ -56,6 +56,8 @@ class Weather:
     disk_step: float
     meanwhile: float
     cards: bool
+    copied: bool
+    """Whether somebody copies a till's folder, to put it back or to run it beside the first."""
 
     @classmethod
     def of(cls, rng: Random) -> Weather:
@@ -78,6 +80,7 @@ class Weather:
             disk_step=rng.choice((0.0, 0.0, 0.05)),
             meanwhile=rng.choice((0.0, 0.1, 0.3)),
             cards=rng.random() < 0.4,
+            copied=rng.random() < 1 / 7,
         )
 
     def is_dark(self, step: int) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,7 @@ _HEADLINES: Final = {
     "REDEEMED": "已核销",
 }
 _DECIDED_LATE: Final = {"confirmed", "short", "exception", "voided"}
+_TAKEN_BACK: Final = {"reversing", "filling", "reversed"}
 _FOLLOWS: Final = {
     "confirmed": {"confirmed", "voided"},
     "voided": {"voided"},
@@ -61,7 +63,7 @@ class Violation(AssertionError):
 class Paper:
     """A slip that came out of a printer, whole or in part."""
 
-    till: str
+    line: str
     receipt_no: str
     text: str
 
@@ -82,6 +84,24 @@ class Receipt:
     receipt_no: str
     qr: str
     quantities: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A journal that began as a copy of another: its name, and up to which number they are one."""
+
+    line: str
+    shared: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a till has shown of sales, and of voids and refunds, by receipt number; and which
+    results it has heard, by id."""
+
+    seen: dict[str, str]
+    undos: dict[str, str]
+    heard: dict[str, set[str]]
 
 
 @dataclass
@@ -118,69 +138,121 @@ class Witness:
     _seen_undo: dict[tuple[str, str], str] = field(default_factory=dict)
     _began: dict[str, int] = field(default_factory=dict)
     _judged_late: set[str] = field(default_factory=set)
+    branches: dict[str, Branch] = field(default_factory=dict)
+    """By till's name, the copy that its journal began as."""
+    _stopped: set[str] = field(default_factory=set)
+    """Journals whose till heard that the ledger holds whatever it sends."""
+    _called_off: set[tuple[str, str]] = field(default_factory=set)
+    """Sales that some till showed to be taken back before goods left."""
+
+    # ── whose it is ────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def copied(self) -> set[str]:
+        """Terminals that have more than one journal."""
+        return {self.terminals[till] for till in self.branches}
+
+    def line_of(self, till: str) -> str:
+        """Which journal a till writes: its terminal's, or one that branched off."""
+        branch = self.branches.get(till)
+        return self.terminals[till] if branch is None else branch.line
+
+    def _place(self, till: str, receipt_no: str) -> tuple[str, str]:
+        """A number, and whose it is: what stands in a copy already is its original's."""
+        branch = self.branches.get(till)
+        is_shared = branch is not None and int(receipt_no.split("-")[1]) <= branch.shared
+        return (self.terminals[till] if is_shared else self.line_of(till), receipt_no)
+
+    def memory_of(self, till: str) -> Memory:
+        """What a till has shown and heard so far, which a copy of it has then, too."""
+        line = self.line_of(till)
+
+        def own(seen: Mapping[tuple[str, str], str]) -> dict[str, str]:
+            return {name: state for (of, name), state in seen.items() if of == line}
+
+        heard = {name: set(results) for (of, name), results in self._heard.items() if of == line}
+        return Memory(own(self._seen), own(self._seen_undo), heard)
+
+    def shown(self, line: str) -> dict[int, str]:
+        """By number, what the cashier read last of each sale of a journal."""
+        return {
+            int(number.split("-")[1]): state
+            for (of, number), state in self._seen.items()
+            if of == line
+        }
+
+    def branches_off(self, till: str, terminal: str, branch: Branch, memory: Memory) -> None:
+        """From here on this till goes on with a copy that was made when it had this memory."""
+        self.terminals[till], self.branches[till] = terminal, branch
+        self._seen |= {(branch.line, name): state for name, state in memory.seen.items()}
+        self._seen_undo |= {(branch.line, name): state for name, state in memory.undos.items()}
+        for name, results in memory.heard.items():
+            self._heard[branch.line, name] = set(results)
 
     # ── at the counter ─────────────────────────────────────────────────────────────────────────
 
     def started(self, till: str, sequence: int) -> None:
         """The till's process is new: its `start` has this number."""
-        self._began[self.terminals[till]] = sequence
+        self._began[self.line_of(till)] = sequence
 
     def saw(self, till: str, sale: Sale) -> None:
         """The cashier reads where a sale stands."""
-        key = (self.terminals[till], sale.receipt_no)
+        key, shown = self._place(till, sale.receipt_no), (self.line_of(till), sale.receipt_no)
         self.sales.add(key)
-        before = self._seen.get(key)
+        before = self._seen.get(shown)
         if before in _FOLLOWS and sale.state not in _FOLLOWS[before]:
             raise Violation("INV-7", f"{till} {sale.receipt_no} was {before}, now {sale.state}")
         if sale.state == "review":
             raise Violation("INV-6", f"{till} {sale.receipt_no}: the reversal was not accepted")
-        self._seen[key] = sale.state
+        self._seen[shown] = sale.state
         if sale.state == "voided":
             self.came_back.add(key)
+        if sale.state in _TAKEN_BACK:
+            self._called_off.add(key)
 
     def saw_undo(self, till: str, done: Correction) -> None:
         """The cashier reads where a void or refund stands; once it is done she gives back."""
-        key = (self.terminals[till], done.receipt_no)
-        before = self._seen_undo.setdefault(key, done.state)
+        shown = (self.line_of(till), done.receipt_no)
+        before = self._seen_undo.setdefault(shown, done.state)
         if before not in ("waiting", done.state):
             raise Violation("INV-7", f"{till} {done.receipt_no} was {before}, now {done.state}")
-        self._seen_undo[key] = done.state
+        self._seen_undo[shown] = done.state
         if done.state == "posted":
+            key = self._place(till, done.receipt_no)
             self.given_back[key] = (done.amount_minor, done.beneficiary_minor)
             if done.kind == "void":
-                self.came_back.add((key[0], done.sale_receipt_no))
+                self.came_back.add(self._place(till, done.sale_receipt_no))
 
     def handed_over(self, till: str, sale: Sale, receipt: Receipt) -> None:
         """Goods and receipt leave the counter: once for each sale that was not taken back."""
-        terminal = self.terminals[till]
+        key = self._place(till, sale.receipt_no)
         before = [
             number
             for (of, number), (checkout, _) in self.goods.items()
-            if (of, checkout) == (terminal, sale.checkout) and (of, number) not in self.came_back
+            if (of, checkout) == (key[0], sale.checkout) and (of, number) not in self.came_back
         ]
         if before:
             raise Violation("INV-1", f"{till} {sale.checkout}: goods handed over twice")
-        self.goods[terminal, sale.receipt_no] = (sale.checkout, sale.amount_minor)
+        self.goods[key] = (sale.checkout, sale.amount_minor)
         self.receipts.append(receipt)
 
     def keeps(self, till: str, sale: Sale) -> None:
         """The cashier says that the goods of this sale never left."""
-        self.kept.add((self.terminals[till], sale.receipt_no))
+        self.kept.add(self._place(till, sale.receipt_no))
 
     def has_goods(self, till: str, sale: Sale) -> bool:
-        return (self.terminals[till], sale.receipt_no) in self.goods
+        return self._place(till, sale.receipt_no) in self.goods
 
     def is_waited_for(self, till: str, sale: Sale) -> bool:
         """Whether somebody still waits for the goods of this sale."""
-        return not self.has_goods(till, sale) and (
-            (self.terminals[till], sale.receipt_no) not in self.kept
-        )
+        key = self._place(till, sale.receipt_no)
+        return not (key in self.goods or key in self.kept or key in self._called_off)
 
     def printed(self, till: str, receipt_no: str, text: str) -> None:
         """Something is on paper: not more than one original, and only of what is redeemed."""
-        paper = Paper(till, receipt_no, text)
-        what = (till, receipt_no, paper.kind)
-        held = [each for each in self.papers if (each.till, each.receipt_no, each.kind) == what]
+        paper = Paper(self.line_of(till), receipt_no, text)
+        what = (paper.line, receipt_no, paper.kind)
+        held = [each for each in self.papers if (each.line, each.receipt_no, each.kind) == what]
         self.papers.append(paper)
         if not paper.is_copy and any(not each.is_copy for each in held):
             raise Violation("INV-4", f"{till} {receipt_no}: two originals on paper")
@@ -202,9 +274,13 @@ class Witness:
                 raise Violation("INV-1", f"{till} sends a record of {said['terminal']}")
 
     def _check_sale_sent_again(self, till: str, record: Opened) -> None:
-        """A sale found open after a restart is never sent again as a sale."""
-        is_old = record.payload["sequence"] < self._began[record.payload["terminal"]]
-        if is_old and "reversed" not in self._heard[record.key]:
+        """A sale found open after a restart is never sent again as a sale, unless it is held,
+        or whatever this till sends is."""
+        line, number = self.line_of(till), record.payload["sequence"]
+        is_old = number < self._began[line]
+        if line in self._stopped:
+            return
+        if is_old and not self._heard[line, record.payload["id"]] & {"reversed", "held"}:
             raise Violation("INV-5", f"{till} sends a sale of before its restart again")
 
     def answered(self, request: Request, answer: Answer) -> None:
@@ -246,7 +322,7 @@ class Witness:
         for record in map(Opened.of, records):
             self.left.setdefault(record.digest, record)
 
-    def reads(self, data: bytes) -> None:
+    def reads(self, till: str, data: bytes) -> None:
         """A till reads answers: what in them is the ledger's word, it has heard."""
         for text in _OUTCOME.findall(data):
             try:
@@ -255,8 +331,9 @@ class Witness:
                 continue
             record = word.payload.get("record_sha256")
             if record is not None and self.words.get(record) == text.decode("ascii"):
-                key = (word.payload["terminal"], word.payload["id"])
-                self._heard[key].add(word.payload["result"])
+                self._heard[self.line_of(till), word.payload["id"]].add(word.payload["result"])
+                if word.payload.get("reason") in ("terminal_forked", "terminal_revoked"):
+                    self._stopped.add(self.line_of(till))
 
     def verify_ledger(self, text: str) -> None:
         """Raises Violation unless the ledger signed it, with a key that its operator knows of."""

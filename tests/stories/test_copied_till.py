@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from carepos import Refused
+from carepos_ledger.held_list import HeldList
+from carepos_ledger.held_rulings import HeldRulings
+from carepos_ledger.problems import Problem
 from tests.stories.offline_shop import OfflineShop, offline_world
 from tests.stories.test_offline import booked
 from tests.world import World
@@ -59,6 +63,46 @@ def test_fg_7_a_copy_that_sold_without_a_network_is_booked_once(made: World) -> 
         each.till.settle()
     assert shop.newest().state == "confirmed" and booked(shop) == before + 6_000
     assert twin.newest().state in ("provisional", "held") and "fork" in told(made)
+
+
+def test_a_sale_that_the_ledger_holds_is_not_accepted(made: World) -> None:
+    """It has answered: people decide this sale, and its goods stay until they did."""
+    shop = OfflineShop(made)
+    family = shop.at_home(12_000)
+    shop.learn()
+    offer = shop.offer(family, 1_000)
+    made.ledger.terminals.set_status(shop.till.enrolment.terminal, "revoked")
+    assert shop.till.redeem(offer, checkout="S1", cashier="c01").held == "terminal_revoked"
+    shop.cable.is_out = True
+    assert not shop.till.can_accept("S1")
+    with pytest.raises(Refused) as refused:
+        shop.till.accept("S1")
+    assert refused.value.code == "terminal_revoked"
+
+
+def test_an_acceptance_of_what_people_booked_is_posted(made: World) -> None:
+    """Nobody can refuse it any more: till and ledger would say two things of one sale."""
+    shop = OfflineShop(made)
+    family = shop.at_home(12_000)
+    shop.learn()
+    before, offer = booked(shop), shop.offer(family, 1_000)
+    made.ledger.terminals.set_status(shop.till.enrolment.terminal, "revoked")
+    shop.cable.loses = "answer"
+    assert shop.till.redeem(offer, checkout="S1", cashier="c01").state == "unknown"
+    rulings = HeldRulings(made.ledger.database, made.ledger.desk._book, made.now)
+    held = HeldList(made.ledger.database)
+    [sale] = held.listed()
+    rulings.post(sale["n"], operator="wang")
+    assert shop.till.accept("S1").state == "accepted"
+    shop.till.answer_goods("S1", handed_over=True)
+    shop.cable.loses = None
+    shop.till.settle()
+    [accepted] = [each for each in held.listed() if each["kind"] == "accept_offline"]
+    with pytest.raises(Problem, match="already_exists_differently"):
+        rulings.refuse(accepted["n"], "not_accepted", "no", operator="wang")
+    rulings.post(accepted["n"], operator="wang")
+    shop.till.settle()
+    assert shop.newest().state == "confirmed" and booked(shop) == before + 1_000
 
 
 def test_fg_8_two_that_upload_at_once_are_one_line_and_no_other(made: World) -> None:

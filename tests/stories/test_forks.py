@@ -194,6 +194,43 @@ def test_t_7_a_till_that_was_put_back(shop: Shop, desk: Desk, tmp_path: Path) ->
     assert posted_minor(shop) == before and shop.till.close_day().problem
 
 
+def test_t_7_a_sale_that_was_open_in_the_copy(shop: Shop, tmp_path: Path) -> None:
+    """T-7: the ledger booked it before the till was put back, and a stopped till may read nothing:
+    its cashier is asked about the goods all the same, and need not cancel what left the shop."""
+    offer = shop.offer(shop.world.family(12_000), milk(2_000))
+    shop.proxy.fail("drop_after", times=9)
+    assert shop.till.redeem(offer, checkout="S1", cashier="c01").state == "unknown"
+    shop.proxy.clear()
+    copied(shop, tmp_path / "snapshot")
+    assert shop.till.retry("S1").state == "confirmed"  # the goods leave
+    assert sells(shop, 300, "S2").state == "confirmed"
+    shop.till.close()
+    shutil.rmtree(shop.folder)
+    shutil.copytree(tmp_path / "snapshot", shop.folder)
+    till = shop.reopen()
+    assert [sale.state for sale in till.settle()] == ["goods_asked"] and alarms(shop) == ["fork"]
+    assert till.answer_goods("S1", handed_over=True).state == "confirmed"
+    assert posted_minor(shop) == 2_300
+
+
+def test_fg_7_both_sales_of_one_number_are_paid(shop: Shop, desk: Desk, tmp_path: Path) -> None:
+    """FG-7: where the office posts what a copy sold under a number that the till used too, a file
+    holds one of them, and the next file the other; nothing of the shop waits for that."""
+    copied(shop, tmp_path / "copy")
+    assert [sells(shop, minor, f"S{minor}").state for minor in (1_000, 200)] == ["confirmed"] * 2
+    offer = shop.till.propose(shop.world.family(12_000).token(), [milk(30)])
+    with machine(shop, tmp_path / "copy") as twin:
+        held = twin.redeem(offer, checkout="X1", cashier="c01")
+        number = int(held.receipt_no.split("-")[1])
+        desk.types("held", desk.one_of(held), "--post")
+        assert twin.retry("X1").state == "confirmed"
+        assert number in [each.sequence for each in shop.till.journal.attempts("confirmed")]
+    close = shop.world.ledger.settlement.close
+    closed = [*close(), *close()]
+    assert [each.rows for each in closed] == [2, 1] and close() == []
+    assert sum(each.net_minor for each in closed) == posted_minor(shop) == 1_230
+
+
 def test_what_a_stopped_till_holds_is_not_lost_with_a_restart(shop: Shop, desk: Desk) -> None:
     """A sale that was held is asked about by sending it again, also after a restart: posted by the
     office, the cashier is asked whether the goods were handed over."""

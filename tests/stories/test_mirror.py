@@ -149,6 +149,42 @@ def test_a_dead_pcs_sales_are_uploaded_from_the_second_disk(
     assert "stick" in str(mirrored.disk) and last.exists()  # nothing of it was touched
 
 
+def test_fg_7_what_a_till_lost_that_was_put_back_stays_on_the_second_disk(
+    mirrored: Mirrored, tmp_path: Path
+) -> None:
+    """The backup knows nothing of the sales since: they are not deleted for that, nor written over
+    by what the till writes under their numbers, and are exported from where they were moved."""
+    shop = mirrored.shop
+    shop.till.close()
+    shutil.copytree(shop.folder, tmp_path / "backup")
+    mirrored.restart()
+    lost = [shop.sell(mirrored.family, amount) for amount in (2_000, 1_000)]
+    assert [sale.state for sale in lost] == ["provisional"] * 2
+    mirrored.caught_up()
+    before = mirrored.files()
+    shop.till.close()
+    shutil.rmtree(shop.folder)
+    shutil.copytree(tmp_path / "backup", shop.folder)
+    mirrored.restart()
+    shop.sell(mirrored.family, 500)
+    mirrored.caught_up()
+    assert mirrored.files() == mirrored.wanted()
+    aside = mirrored.folder().with_name(f"{mirrored.folder().name}-2")
+    kept = {int(each.stem): json.loads(each.read_bytes()) for each in aside.iterdir()}
+    assert kept == {n: before[n] for n in kept} and kept.keys() | mirrored.files().keys() >= {
+        *before
+    }
+    assert main(["till", "export", "--mirror", str(aside), str(tmp_path / "found")]) == 0
+    found = upload_file.read_records(tmp_path / "found").records
+    assert [each.kind for each in found].count("accept_offline") == 2
+    mirrored.restart()
+    mirrored.caught_up()
+    assert sorted(each.name for each in mirrored.disk.iterdir()) == [
+        mirrored.folder().name,
+        aside.name,
+    ]
+
+
 def test_a_crash_between_journal_and_mirror_costs_nothing(mirrored: Mirrored) -> None:
     """What the journal holds and the mirror not, is written at the next start; what is over is
     removed; torn files are made anew; another journal's are left alone."""

@@ -455,6 +455,21 @@ def test_many_clicks_are_one_void(either: Shop) -> None:
 # another till's sale
 
 
+def test_fg_7_a_sale_of_a_journal_that_is_gone_is_refunded(either: Shop) -> None:
+    """What this till sold before its journal was made anew, or put back to an older copy, is found
+    at the ledger like another till's; of which checkout it was nobody here knows any more."""
+    number = sold(either, either.world.family(12_000))
+    qr = either.till.journal.print_jobs(number)[0].slip["qr_text"]
+    either.till.close()
+    for file in either.folder.glob("journal.db*"):
+        file.unlink()
+    till = either.reopen()
+    done = refund(till, qr, (1, 1))
+    assert (done.state, done.checkout, done.sale_receipt_no) == ("posted", None, number)
+    assert till.corrections() == [done] and till.settle() == []
+    assert either.balance() == 8_000
+
+
 def test_a_sale_of_another_till_is_refunded(either: Shop) -> None:
     """Found at the ledger by the number on its receipt; the till that sold it learns of that by
     asking too, once its own proposal was refused."""
