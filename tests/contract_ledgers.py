@@ -22,12 +22,15 @@ from carepos_ledger.cards import Cards
 from carepos_ledger.issuers import Issuers
 from carepos_ledger.problems import Problem
 from carepos_ledger.revoking import Revoking
-from tests import second_http
+from tests import second_http, second_loss
 from tests.contract_codes import Signer
 from tests.contract_till import FORMULA, MILK, RICE
+from tests.postgres_cluster import PostgresCluster
+from tests.second_attempts import Holder
 from tests.second_cards import Card
-from tests.second_ledger import Holder, SecondLedger
+from tests.second_ledger import SecondLedger
 from tests.second_signing import Bad, Json, Key, b64
+from tests.stories.restorable import Restorable, restorable
 from tests.world import AUDIENCE, IMPORT_KEY_ID, FakeClock, World, served, world
 
 ISSUER = "https://issuer.contract.test"
@@ -101,6 +104,9 @@ class ContractLedger(Protocol):
     def fund(self, programme: str, funder: str, amount_minor: int) -> None:
         """What a funder put in."""
 
+    def reserve(self, programme: str, amount_minor: int) -> None:
+        """Set so much of a programme's money aside for its losses."""
+
     def family(self, *vouchers: Json, beside: str | None = None) -> str:
         """The `sub` of a new beneficiary who holds vouchers, given as in section 9.
 
@@ -130,6 +136,19 @@ class ContractLedger(Protocol):
 
     def withdraw_token(self, iss: str, jti_sha256: str) -> None:
         """Withdraw a token or card."""
+
+
+class Losing(ContractLedger, Protocol):
+    """A ledger that can lose what happened since its backup."""
+
+    def back_up(self) -> None:
+        """Remember how it is now."""
+
+    def lose(self) -> None:
+        """Be as at the backup, and begin to heal."""
+
+    def open(self) -> None:
+        """Book what tills brought back, and serve again."""
 
 
 def care(
@@ -180,6 +199,9 @@ class SecondContract:
     def fund(self, programme: str, funder: str, amount_minor: int) -> None:
         self.ledger.settlement.put_in[programme] += Counter({funder: amount_minor})
 
+    def reserve(self, programme: str, amount_minor: int) -> None:
+        self.ledger.offline.reserves[programme] = amount_minor
+
     def family(self, *vouchers: Json, beside: str | None = None) -> str:
         iss = self.ledger.programmes[vouchers[0]["programme"]]["issuer"]
         holder = Holder(iss, b64(secrets.token_bytes(16)))
@@ -190,7 +212,7 @@ class SecondContract:
         return holder.sub
 
     def freeze(self, voucher: str) -> None:
-        self.ledger.vouchers[voucher]["frozen"] = True
+        self.ledger.book.vouchers[voucher]["frozen"] = True
 
     def set_terminal(self, terminal: str, status: str) -> None:
         self.ledger.terminals[terminal].status = status
@@ -216,6 +238,27 @@ class SecondContract:
 
     def withdraw_token(self, iss: str, jti_sha256: str) -> None:
         self.ledger.identity.withdraw("tokens", iss, jti_sha256)
+
+
+class SecondLosing(SecondContract):
+    """The second ledger, with a backup."""
+
+    def back_up(self) -> None:
+        self._backup = second_loss.snapshot(self.ledger)
+
+    def lose(self) -> None:
+        second_loss.lose(self.ledger, self._backup)
+
+    def open(self) -> None:
+        second_loss.open_again(self.ledger)
+
+
+@contextmanager
+def second_losing() -> Iterator[Losing]:
+    now = FakeClock()
+    ledger = SecondLedger(now)
+    with second_http.served(ledger) as url:
+        yield SecondLosing(url, now, ledger)
 
 
 @contextmanager
@@ -257,6 +300,9 @@ class ReferenceContract:
 
     def fund(self, programme: str, funder: str, amount_minor: int) -> None:
         self._ledger.office.fund(programme, funder, amount_minor, secrets.token_hex(8))
+
+    def reserve(self, programme: str, amount_minor: int) -> None:
+        self._ledger.office.reserve_for_losses(programme, amount_minor, secrets.token_hex(8))
 
     def family(self, *vouchers: Json, beside: str | None = None) -> str:
         sub = "" if beside is None else self._beside(beside)
@@ -329,6 +375,39 @@ class ReferenceContract:
 def reference() -> Iterator[ContractLedger]:
     with tempfile.TemporaryDirectory() as folder, world(Path(folder)) as made:
         yield ReferenceContract(made)
+
+
+class ReferenceLosing(ReferenceContract):
+    """The product's, stopped and started again around its backup."""
+
+    def __init__(self, house: Restorable) -> None:
+        super().__init__(house.world)
+        self._house = house
+
+    def back_up(self) -> None:
+        self._house.back_up()
+        self._ledger = self._house.world.ledger
+
+    def lose(self) -> None:
+        self._house.restore()
+        assert self._house.carepos("heal", "begin") == 0
+        self._house.start()
+        self._ledger = self._house.world.ledger
+
+    def open(self) -> None:
+        assert self._house.carepos("heal", "open", "--early") == 0
+
+
+@contextmanager
+def reference_losing() -> Iterator[Losing]:
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/ledger.db"
+        with restorable(Path(folder), url, _no_cluster) as house:
+            yield ReferenceLosing(house)
+
+
+def _no_cluster() -> PostgresCluster:
+    raise AssertionError("this ledger keeps its book in a file")
 
 
 @contextmanager

@@ -36,7 +36,10 @@ STATUS = {
     **dict.fromkeys(("signature_invalid", "unauthorised", "clock_skew"), 401),
     "not_found": 404,
     "method_not_allowed": 405,
-    **dict.fromkeys(("in_flight", "sequence_gap", "already_exists_differently"), 409),
+    **dict.fromkeys(
+        ("in_flight", "sequence_gap", "already_exists_differently", "acceptance_missing"), 409
+    ),
+    "ledger_healing": 503,
     "too_large": 413,
     "unsupported_media_type": 415,
 }
@@ -50,6 +53,7 @@ class Sent:
     jws: str
     payload: Json
     token: str | None = None
+    evidence: str | None = None
 
     @property
     def digest(self) -> str:
@@ -57,7 +61,8 @@ class Sent:
 
     @property
     def envelope(self) -> Json:
-        return {"record": self.jws, **({"token": self.token} if self.token else {})}
+        beside = {"token": self.token, "evidence": self.evidence}
+        return {"record": self.jws, **{name: said for name, said in beside.items() if said}}
 
 
 @dataclass
@@ -141,6 +146,26 @@ class ContractTill:
     def reversal(self, sale: Sent, reason: str = "cancelled", **changes: Any) -> Sent:
         content = {"record_sha256": sale.digest, "reason": reason, **changes}
         return self.write("reversal", sale.payload["id"], content)
+
+    def void(self, sale: Sent, **changes: Any) -> Sent:
+        """A sale of this till is taken back; `changes` replace names of the content."""
+        return self._undo("void", sale, {"reason": "wrong_goods", **changes})
+
+    def refund(
+        self, sale: Sent, lines: Mapping[int, int], parts: Sequence[Json], **changes: Any
+    ) -> Sent:
+        """Quantities of `lines` of anybody's sale come back, and `parts` of what they cost."""
+        back = [{"line": line, "quantity": quantity} for line, quantity in lines.items()]
+        named = {"currency": "CNY", "lines": back, "parts": list(parts), **changes}
+        return self._undo("refund", sale, {"reason": "returned", **named})
+
+    def _undo(self, kind: str, sale: Sent, changes: Json) -> Sent:
+        original = {name: sale.payload[name] for name in ("terminal", "id")}
+        content = {"original": original, "record_sha256": sale.digest, "cashier": "c01"}
+        identifier = changes.pop("identifier", None) or new_id(
+            int(original["id"][15:18], 16), self.now()
+        )
+        return self.write(kind, identifier, {**content, "approved_by": None, **changes})
 
     def redeem(
         self,

@@ -60,3 +60,10 @@ class Cards:
         if until is None or now > until:
             raise Refused("pin_required")
         return until
+
+    def proves(self, shown: Shown, proof: bytes | None) -> bool:
+        """Whether a proof that nobody counted is right."""
+        card = self.told.get((shown.iss, shown.jti_sha256))
+        if card is None or proof is None:
+            return False
+        return card.sub == shown.claims["sub"] and pin_verifier(proof) == card.verifier

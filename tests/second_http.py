@@ -11,12 +11,22 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from tests.second_ledger import SecondLedger, Terminal
+from tests.second_attempts import Terminal
+from tests.second_ledger import SecondLedger
+from tests.second_loss import offer
 from tests.second_problems import Problem, is_any, is_text
-from tests.second_rules import DIGEST, ID, each, exactly
-from tests.second_signing import Bad, Json, canonical, digest, strict_json, unb64
+from tests.second_reading import caller, reader
+from tests.second_rules import DIGEST, ID, each, either, exactly, text
+from tests.second_signing import Bad, Json, canonical, strict_json, unb64
 
 BODY_LIMIT = 2 * 1024 * 1024
+INCARNATION = text(r"[0-9a-f]{32}")
+_WHILE_HEALING = ("/.well-known/jwks.json", "/v1/heal", "/v1/heal/pack")
+RECEIPT_NO, RECEIPT_CODE = text(r"[0-9]{4,}-[0-9]{6,}-[0-9]"), text(r"[A-Z2-7]{16}")
+
+
+def is_null(value: object) -> bool:
+    return value is None
 
 
 def flask_app(ledger: SecondLedger) -> Flask:
@@ -29,7 +39,7 @@ def flask_app(ledger: SecondLedger) -> Flask:
     def reading() -> tuple[Terminal, str, str]:
         path = request.full_path if request.query_string else request.path
         bearer = request.headers.get("Authorization", "")
-        return ledger.reader(bearer, request.method, path, request.get_data())
+        return reader(ledger, bearer, request.method, path, request.get_data())
 
     def body() -> Json:
         if request.mimetype != "application/json":
@@ -57,6 +67,30 @@ def flask_app(ledger: SecondLedger) -> Flask:
     @app.get("/.well-known/jwks.json")
     def keys() -> Response:
         return answer(ledger.key_set())
+
+    @app.before_request
+    def healing() -> Response | None:
+        shared = request.method == "GET" and request.path.startswith("/v1/offline-pack")
+        if not ledger.heal.healing or shared or request.path in _WHILE_HEALING:
+            return None
+        found = problem(Problem("ledger_healing"))
+        found.headers["Retry-After"] = "30"
+        return found
+
+    @app.post("/v1/heal")
+    def heal() -> Response:
+        said = body()
+        shape = {
+            "incarnation": INCARNATION,
+            "certificates": each(1, 40, is_any),
+            "items": each(0, 500, exactly(record=is_text, outcome=is_text)),
+            "complete": lambda value: isinstance(value, bool),
+        }
+        if not exactly(**shape)(said):
+            raise Problem("malformed")
+        bearer = request.headers.get("Authorization", "")
+        read = request.path, request.get_data()
+        return answer(offer(ledger, said, lambda keys: caller(ledger, bearer, *read, keys)))
 
     @app.post("/v1/terminals")
     def enrol() -> Response:
@@ -86,6 +120,14 @@ def flask_app(ledger: SecondLedger) -> Flask:
             raise Problem("malformed", field="id")
         return answer(ledger.attempt(terminal, jti, identifier))
 
+    @app.post("/v1/sales/find")
+    def find() -> Response:
+        said = body()
+        terminal, jti, _ = reading()
+        if not exactly(receipt_no=RECEIPT_NO, code=either(RECEIPT_CODE, is_null))(said):
+            raise Problem("malformed")
+        return answer(ledger.find_sale(terminal, jti, said["receipt_no"], said["code"]))
+
     @app.get("/v1/terminal")
     def terminal() -> Response:
         who, _, kid = reading()
@@ -101,11 +143,20 @@ def flask_app(ledger: SecondLedger) -> Flask:
         found.headers["ETag"] = f'"{sha256}"'
         return found
 
+    @app.post("/v1/offline-pack")
+    def household_pack() -> Response:
+        said = body()
+        terminal, *_ = reading()
+        if not exactly(incarnation=INCARNATION)(said):
+            raise Problem("malformed")
+        sha256, manifest = ledger.household_pack(terminal, said["incarnation"])
+        found = answer({"manifest": manifest})
+        found.headers["ETag"] = f'"{sha256}"'
+        return found
+
     @app.get("/v1/offline-pack/<sha256>")
     def pack_file(sha256: str) -> Response:
-        file = ledger.pack(reading()[0])
-        if digest(file) != sha256:
-            raise Problem("not_found")
+        file = ledger.pack_file(reading()[0], sha256)
         return Response(file, content_type="application/json")
 
     @app.get("/v1/settlements")

@@ -86,6 +86,27 @@ class Identity:
             return self.cards.prove(shown, terminal, proof, self.now())
         return until
 
+    def admit_late(self, told: str, programme: Json, at: datetime, proof: bytes | None) -> Shown:
+        """What was shown to a till that was alone, by the time at which it was; nobody could open
+        a visit there, or count a PIN."""
+        issuers = self.issuers
+
+        def believed(iss: str) -> Mapping[str, IssuerKey] | None:
+            return issuers[iss].believed(at) if iss in issuers else None
+
+        shown = read_shown(told, believed, self.audience, at.timestamp())
+        if not shown.fresh(at.timestamp()):
+            raise Refused("holder_unproven")
+        if shown.iss != programme["issuer"]:
+            raise Refused("token_issuer")
+        self._assured(shown, programme)
+        if shown.printed and not self.cards.proves(shown, proof):
+            raise Refused("pin_wrong")
+        return shown
+
+    def withdrawals(self) -> set[tuple[str, str]]:
+        return self.withdrawn["keys"] | self.withdrawn["tokens"]
+
     def _believed(self, iss: str) -> Mapping[str, IssuerKey] | None:
         held = self.issuers.get(iss)
         return None if held is None else held.believed(self.now())
@@ -101,6 +122,12 @@ class Identity:
 
     def _as_asked(self, shown: Shown, programme: Json) -> None:
         """Rows 14 and 15."""
+        self._assured(shown, programme)
+        acting = programme.get("acting")
+        if shown.actor is not None and not (acting and acting[shown.way]):
+            raise Refused("acting_not_allowed")
+
+    def _assured(self, shown: Shown, programme: Json) -> None:
         methods = set(shown.claims["amr"])
         if shown.binding is not None:
             methods.add("pop")
@@ -112,6 +139,3 @@ class Identity:
             wanted and not wanted & methods
         ):
             raise Refused("token_assurance")
-        acting = programme.get("acting")
-        if shown.actor is not None and not (acting and acting[shown.way]):
-            raise Refused("acting_not_allowed")

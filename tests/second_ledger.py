@@ -11,13 +11,29 @@ import hashlib
 import hmac
 import secrets
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Sequence
 from datetime import datetime
+from functools import partial
+from itertools import zip_longest
 from typing import Any
 
+from tests.second_acceptances import accept_alone, went_out
 from tests.second_acting import Acting
+from tests.second_attempts import (
+    Attempt,
+    Holder,
+    Item,
+    Terminal,
+    holder_of,
+    nothing_put_back,
+)
+from tests.second_book import Allotment, Book
+from tests.second_heal import (
+    Heal,
+)
 from tests.second_identity import Identity
+from tests.second_offline import Held, Offline
+from tests.second_pack import Allotting, Household, Known
 from tests.second_problems import Problem, is_any, is_text
 from tests.second_rules import (
     Refusal,
@@ -43,71 +59,21 @@ from tests.second_signing import (
     digest,
     read,
     receipt_no,
+    strict_json,
+    unb64,
     unread,
     utc,
 )
 from tests.second_tokens import Shown
-from tests.vectors.second import TerminalKeys
+from tests.second_undo import Undo
 
-PACK, TIME, LOOKUP, OUTCOME = (
-    f"carepos-{name}+jws" for name in ("manifest", "time", "lookup", "outcome")
+PACK, TIME, LOOKUP, OUTCOME, SALE = (
+    f"carepos-{name}+jws" for name in ("manifest", "time", "lookup", "outcome", "sale")
 )
 # A programme that nobody may collect from for another says nothing of it.
 _NOBODY = ("acting", None)
+_ENVELOPE = {"record", "token", "evidence"}
 _ACTIVATION = text(r"cp1\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}")
-
-
-@dataclass
-class Terminal:
-    name: str
-    number: int
-    store: str
-    merchant: str
-    enrolled: PublicKey
-    enrolled_at: str
-    status: str = "active"
-    keys: dict[str, tuple[PublicKey, str]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.keys[self.enrolled.kid] = (self.enrolled, self.enrolled_at)
-        self.order = TerminalKeys(self.enrolled.kid)
-
-
-@dataclass(frozen=True)
-class Holder:
-    """A beneficiary, as the issuer knows them."""
-
-    iss: str
-    sub: str
-
-
-@dataclass
-class Attempt:
-    """What is known under one (terminal, id). `record_sha256` is the redeem's that came first, or
-    the one that a tombstone waits for; `sale` is that redeem, and `payload` what it was answered.
-    """
-
-    state: str = ""
-    record_sha256: str = ""
-    content_sha256: str = ""
-    sale: Json = field(default_factory=dict)
-    payload: Json = field(default_factory=dict)
-    outcomes: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Item:
-    """An envelope that was verified."""
-
-    record: Json
-    digest: str
-    terminal: Terminal
-    token: str | None
-    kid: str
-
-
-def holder_of(shown: Shown) -> Holder:
-    return Holder(shown.iss, shown.claims["sub"])
 
 
 class SecondLedger:
@@ -119,6 +85,7 @@ class SecondLedger:
         self.now, self.ledger, self.audience = now, ledger, audience
         self.root, self.key, self.secret = Key.new(), Key.new(), secrets.token_bytes(32)
         self.lock = threading.RLock()
+        self.heal, self.least_no = Heal(), 1
         self.identity, self.acting = Identity(now, audience), Acting()
         self.settlement = Settlement(now, self.key)
         self.products: dict[str, Json] = {}
@@ -130,12 +97,26 @@ class SecondLedger:
         self.used: dict[str, Terminal] = {}
         self.terminals: dict[str, Terminal] = {}
         self.buckets: dict[Holder, int] = {}
-        self.vouchers: dict[str, Json] = {}
+        self.book = Book()
         self.holders: dict[str, Holder] = {}
         self.numbers: dict[tuple[str, str], dict[int, tuple[str, str]]] = {}
         self.held: dict[str, str] = {}
         self.attempts: dict[tuple[str, str], Attempt] = {}
         self.decided: dict[str, str] = {}
+        self.places: dict[tuple[str, str], set[int]] = {}
+        self.allotting = Allotting(now, self.book)
+        self.offline = Offline(self.book, self.allotting)
+        self.packs: dict[str, tuple[str, bytes]] = {}
+        self.said: dict[str, Known] = {}
+        self.homes: dict[Holder, str] = {}
+        self.undo = Undo(
+            now,
+            self.book,
+            self.attempts,
+            self.terminals,
+            lambda sale: sale.record_sha256 in self.settlement.swept,
+            self.own_allotments,
+        )
 
     # What an operator sets up.
 
@@ -159,7 +140,8 @@ class SecondLedger:
     def issue(self, holder: Holder, **voucher: Any) -> str:
         """A new voucher's id. `voucher` as in a lookup, without `voucher` and `frozen`."""
         name = b64(secrets.token_bytes(16))
-        self.vouchers[name] = {**voucher, "voucher": name, "frozen": False}
+        minor, quantity = voucher.pop("available_minor"), voucher.pop("available_quantity")
+        self.book.issue(name, minor, quantity, voucher)
         self.holders[name] = holder
         self.buckets.setdefault(holder, secrets.randbelow(4096))
         return name
@@ -172,8 +154,8 @@ class SecondLedger:
     # Keys and terminals.
 
     def key_set(self) -> Json:
-        keys = [self.key.public.jwk]
-        keyset = {"v": 1, "ledger": self.ledger, "version": 1, "epoch": 1, "keys": keys}
+        keys, epoch = [self.key.public.jwk], self.heal.epoch
+        keyset = {"v": 1, "ledger": self.ledger, "version": epoch, "epoch": epoch, "keys": keys}
         signed = self.root.sign("carepos-keyset+jws", keyset)
         return {"keys": keys, "root": self.root.public.jwk, "keyset": signed}
 
@@ -199,7 +181,8 @@ class SecondLedger:
 
     def _register(self, store: str, key: PublicKey) -> Terminal:
         merchant, _ = self.stores[store]
-        name, number = f"t-{secrets.token_hex(4)}", len(self.terminals) + 1
+        name = f"t-{secrets.token_hex(4)}"
+        number = max([self.least_no, *(each.number + 1 for each in self.terminals.values())])
         made = Terminal(name, number, store, merchant, key, utc(self.now()))
         self.terminals[name] = made
         return made
@@ -224,39 +207,11 @@ class SecondLedger:
         found = (terminal for terminal in self.terminals.values() if kid in terminal.keys)
         return next(found, None)
 
-    def _by_kid(self, kid: str) -> PublicKey:
+    def by_kid(self, kid: str) -> PublicKey:
         owner = self._owner(kid)
         if owner is None:
             raise Bad("signature_invalid")
         return owner.keys[kid][0]
-
-    def reader(self, bearer: str, method: str, path: str, body: bytes) -> tuple[Terminal, str, str]:
-        """The terminal that signed a read token, the token's `jti`, and the key's `kid`."""
-        if not bearer.startswith("Bearer "):
-            raise Problem("unauthorised")
-        try:
-            thing = unread(bearer.removeprefix("Bearer "), "carepos-read+jwt")
-            claims = thing.read(self._by_kid(thing.kid))
-        except Bad as bad:
-            raise Problem("unauthorised") from bad
-        wanted = {"iss": claims.get("iss"), "aud": self.ledger, "htm": method, "htu": path}
-        if body:
-            wanted["body_sha256"] = digest(body)
-        times: Json = {"iat": claims.get("iat"), "jti": claims.get("jti")}
-        terminal = self.terminals.get(str(claims.get("iss")))
-        if claims != {**wanted, **times} or terminal is None:
-            raise Problem("unauthorised")
-        if thing.kid not in terminal.order.reading:
-            raise Problem("unauthorised")
-        if terminal.status in ("revoked", "forked"):
-            raise Problem("unauthorised")
-        jti = times["jti"]
-        if not _date(times["iat"]) or not text(r"[A-Za-z0-9_-]{22}")(jti):
-            raise Problem("unauthorised")
-        if abs(times["iat"] - self.now().timestamp()) > 60:
-            at = {"v": 1, "server_time": utc(self.now()), "request": jti}
-            raise Problem("clock_skew", server_time=self.key.sign(TIME, at))
-        return terminal, str(jti), thing.kid
 
     # The pack and the lookup.
 
@@ -278,14 +233,52 @@ class SecondLedger:
         }
         return canonical(file)
 
-    def pack_manifest(self, terminal: Terminal) -> tuple[str, str]:
-        file = self.pack(terminal)
+    def household_pack(self, terminal: Terminal, incarnation: str) -> tuple[str, str]:
+        """The pack of `POST /v1/offline-pack`: its digest and its manifest."""
+        with self.lock:
+            if terminal.status != "active":
+                raise Problem(f"terminal_{terminal.status}")
+            here = [holder for holder, store in self.homes.items() if store == terminal.store]
+            households = []
+            for holder in here:
+                reference = self.reference(terminal.merchant, holder)
+                mine = [each["voucher"] for each in self._in_order(holder, terminal)]
+                for name in mine:
+                    rule = self.programmes[self.book.vouchers[name]["programme"]].get("offline")
+                    if rule:
+                        self.allotting.set_aside(name, rule, terminal, incarnation)
+                households.append(Household(holder, reference, self.buckets[holder], mine))
+            currencies = {name: each["currency"] for name, each in self.programmes.items()}
+            names, files = self.allotting.households(
+                households, terminal, incarnation, self.identity.cards.told, currencies
+            )
+            for sha256, file in files.items():
+                self.packs[sha256] = terminal.name, file
+            return self.pack_manifest(terminal, names)
+
+    def pack_file(self, terminal: Terminal, sha256: str) -> bytes:
+        if sha256 not in self.packs:
+            self.pack_manifest(terminal)
+        owner, file = self.packs.get(sha256, ("", b""))
+        if owner != terminal.name:
+            raise Problem("not_found")
+        return file
+
+    def pack_manifest(self, terminal: Terminal, names: Json | None = None) -> tuple[str, str]:
+        """Its digest and its manifest; `names`: what a pack with households has besides."""
+        file = canonical({**strict_json(self.pack(terminal)), **(names or {})})
+        self.packs[digest(file)] = terminal.name, file
+        self.said[digest(file)] = Known(
+            {name: dict(each) for name, each in self.programmes.items()},
+            {name: dict(each) for name, each in self.book.vouchers.items()},
+            self.identity.withdrawals(),
+        )
         manifest = {
             "v": 1,
             "kind": "offline-pack",
             "terminal": terminal.name,
             "issued_at": utc(self.now()),
-            "epoch": 1,
+            "epoch": self.heal.epoch,
             "file": {"sha256": digest(file), "length": len(file)},
         }
         return digest(file), self.key.sign(PACK, manifest)
@@ -305,14 +298,7 @@ class SecondLedger:
             except Refused as refused:
                 raise Problem(refused.refusal.code, 403, **refused.more) from refused
             holder = holder_of(shown)
-            mine = [found for name, found in self.vouchers.items() if self.holders[name] == holder]
-            mine.sort(
-                key=lambda found: (
-                    not (found["available_minor"] or found["available_quantity"]),
-                    found["expires_at"],
-                    found["voucher"],
-                )
-            )
+            mine = self._in_order(holder, terminal)
             payload = {
                 "v": 1,
                 "request": jti,
@@ -335,6 +321,21 @@ class SecondLedger:
                 }
             return {"lookup": self.key.sign(LOOKUP, payload)}
 
+    def _in_order(self, holder: Holder, terminal: Terminal) -> list[Json]:
+        """A holder's vouchers as a terminal sees them, what is left first."""
+        found = []
+        for name in (name for name, each in self.holders.items() if each == holder):
+            self.allotting.free(name)
+            found.append(self.book.told(name, self.allotting.own(name, terminal.name)))
+        found.sort(
+            key=lambda each: (
+                not (each["available_minor"] or each["available_quantity"]),
+                each["expires_at"],
+                each["voucher"],
+            )
+        )
+        return found
+
     # Records.
 
     def records(self, envelopes: Sequence[object]) -> list[Json]:
@@ -343,18 +344,23 @@ class SecondLedger:
             # All are noted before any is decided; what was noted is decided, also where a fork
             # came behind it.
             noted = {item.digest: self._note(item) for item in items if isinstance(item, Item)}
-            return [self._answer(item, noted) for item in items]
+            return [
+                self._answer(item, noted, behind)
+                for item, behind in zip_longest(items, items[1:])
+                if item is not None
+            ]
 
     def _verified(self, envelope: object) -> Item | Problem:
         try:
-            # Sealed evidence is reserved, and this ledger can't open any.
-            if not isinstance(envelope, dict) or not set(envelope) <= {"record", "token"}:
+            if not isinstance(envelope, dict) or not set(envelope) <= _ENVELOPE:
                 raise Bad
-            token = envelope.get("token")
-            if "token" in envelope and not isinstance(token, str):
+            if not all(isinstance(each, str) for each in envelope.values()):
+                raise Bad
+            token, evidence = envelope.get("token"), envelope.get("evidence")
+            if evidence is not None and (len(evidence) > 5_600 or len(unb64(evidence)) < 48):
                 raise Bad
             thing: Unread = unread(envelope.get("record"), "carepos-record+jws")
-            record = thing.read(self._by_kid(thing.kid))
+            record = thing.read(self.by_kid(thing.kid))
             check_record(record)
             terminal = self.terminals.get(record["terminal"])
             if terminal is None or thing.kid not in terminal.keys:
@@ -363,7 +369,8 @@ class SecondLedger:
                 check_key_change(record, thing.kid)
         except Bad as bad:
             return Problem(bad.code)
-        return Item(record, thing.digest, terminal, token, thing.kid)
+        jws = envelope["record"]
+        return Item(record, thing.digest, terminal, token, evidence, thing.kid, jws)
 
     def _counting(self, item: Item | Problem) -> Item | Problem:
         """The item, unless another key has taken the place of the one that signed it. What was
@@ -397,66 +404,106 @@ class SecondLedger:
             terminal.status = "forked"
         return f"terminal_{terminal.status}"
 
-    def _answer(self, item: Item | Problem, noted: dict[str, str]) -> Json:
+    def _answer(
+        self, item: Item | Problem, noted: dict[str, str], behind: Item | Problem | None
+    ) -> Json:
+        """`behind`: the item that comes next."""
         if isinstance(item, Problem):
             return {"problem": item.document}
         try:
             if item.digest in self.decided:
                 return {"outcome": self.decided[item.digest]}
             if noted[item.digest]:
-                return {"outcome": self._hold(item, noted[item.digest])}
+                return {"outcome": self.hold(item, noted[item.digest])}
+            if item.digest in self.held:
+                return {"outcome": self.held[item.digest]}
+            attempt = self._attempt(item)
+            if item.record["kind"] == "redeem" and item.evidence and not attempt.record_sha256:
+                return {"outcome": went_out(self, item, attempt, behind)}
             return {"outcome": self._decide(item)}
         except Problem as problem:
             return {"problem": problem.document}
 
-    def _hold(self, item: Item, reason: str) -> str:
+    def hold(self, item: Item, reason: str) -> str:
         """Keep it until a person decides; the same answer for the same record."""
         if item.digest not in self.held:
             self.held[item.digest] = self._signed(item, {"result": "held", "reason": reason})
         return self.held[item.digest]
 
+    def _attempt(self, item: Item) -> Attempt:
+        return self.attempts.get((item.terminal.name, item.record["id"]), Attempt())
+
     def _decide(self, item: Item) -> str:
-        record, terminal = item.record, item.terminal
-        attempt = self.attempts.get((terminal.name, record["id"]), Attempt())
-        decides = {
+        record, attempt = item.record, self._attempt(item)
+        decides: dict[str, Callable[[Item, Attempt], Json]] = {
             "redeem": self._redeem,
             "reversal": self._reverse,
             "key_change": self._change_key,
+            "void": self._take_back,
+            "refund": self._take_back,
+            "return_allotment": self._return,
+            "accept_offline": partial(accept_alone, self),
         }
         decide = decides.get(record["kind"], self._note_down)
         try:
             result = decide(item, attempt)
+        except Held as held:
+            return self.hold(item, held.reason)
         except Refused as refused:
-            refusal = {"code": refused.refusal.code, "at": refused.refusal.at}
+            refusal: Json = {"code": refused.refusal.code, "at": refused.refusal.at}
+            if refused.refusal.code == "reserved_elsewhere":
+                refusal["reserved"] = self._reserved(str(refused.refusal.at), item)
             result = {"result": "refused", "refusal": refusal}
             if refused.refusal.code != "id_content_mismatch":
-                self._begin(item, attempt, "refused", result)
+                self.begin(item, attempt, "refused", result)
+        attempt.kind = attempt.kind or record["kind"]
+        return self.keep(item, attempt, result)
+
+    def _reserved(self, name: str, item: Item) -> Json:
+        """Where a voucher's rest is set aside for the longest time."""
+        own = self.own_allotments(name, item)
+        others = [each for each in self.book.allotments[name] if each.open and each not in own]
+        last = max(others, key=lambda each: each.reclaim_after)
+        store = self.terminals[last.terminal].store
+        return {"store_name": self.stores[store][1], "until": last.reclaim_after}
+
+    def keep(self, item: Item, attempt: Attempt, result: Json) -> str:
+        """Sign an outcome, for good."""
+        record, terminal = item.record, item.terminal
         outcome = self._signed(item, result)
         self.attempts[terminal.name, record["id"]] = attempt
         attempt.outcomes.append(outcome)
         self.decided[item.digest] = outcome
+        place = terminal.name, record["incarnation"]
+        self.places.setdefault(place, set()).add(record["sequence"])
         return outcome
 
     def _signed(self, item: Item, result: Json) -> str:
         bound = {name: item.record[name] for name in ("kind", "id", "terminal")}
-        now = {"recorded_at": utc(self.now()), "epoch": 1}
+        now = {"recorded_at": utc(self.now()), "epoch": self.heal.epoch}
         return self.key.sign(
             OUTCOME, {"v": 1, **bound, "record_sha256": item.digest, **now, **result}
         )
 
     def _note_down(self, item: Item, attempt: Attempt) -> Json:
         """`start` and `day_report`."""
-        self._active(item.terminal)
+        self.active(item.terminal)
         if item.record["kind"] == "day_report":
-            seen = self.numbers[item.terminal.name, item.record["incarnation"]]
-            missing = [n for n in range(1, item.record["sequence"]) if n not in seen]
-            if missing:
-                raise Problem("sequence_gap", missing=missing[:100])
+            self._wait(item, self.numbers[item.terminal.name, item.record["incarnation"]])
         attempt.state = attempt.state or "posted"
         return {"result": "posted"}
 
+    def _wait(self, item: Item, seen: Container[int]) -> None:
+        missing = [n for n in range(1, item.record["sequence"]) if n not in seen]
+        if missing:
+            raise Problem("sequence_gap", missing=missing[:100])
+
+    def wait_for_decisions(self, item: Item) -> None:
+        """Of every earlier record of the terminal."""
+        self._wait(item, self.places.get((item.terminal.name, item.record["incarnation"]), ()))
+
     def _change_key(self, item: Item, attempt: Attempt) -> Json:
-        self._active(item.terminal)
+        self.active(item.terminal)
         key = PublicKey.of(item.record["content"]["key"])
         owner = self._owner(key.kid)
         elsewhere = owner is not None and owner is not item.terminal
@@ -467,25 +514,37 @@ class SecondLedger:
         attempt.state = "posted"
         return {"result": "posted"}
 
-    def _active(self, terminal: Terminal) -> None:
+    def active(self, terminal: Terminal) -> None:
         # What was noted before a fork is decided.
         if terminal.status == "suspended":
             raise Problem(f"terminal_{terminal.status}")
 
-    def _begin(self, item: Item, attempt: Attempt, state: str, payload: Json) -> None:
+    def begin(self, item: Item, attempt: Attempt, state: str, payload: Json) -> None:
         attempt.state, attempt.payload, attempt.sale = state, payload, item.record
+        attempt.kind, attempt.jws = item.record["kind"], item.jws
+        attempt.recorded_at = utc(self.now())
         attempt.record_sha256, attempt.content_sha256 = item.digest, content_digest(item.record)
+
+    def known_id(self, item: Item, attempt: Attempt) -> Json | None:
+        """The result of what came before under the id, bound anew; None: nothing came."""
+        tombstone = attempt.kind == "reversal" and item.record["kind"] == "redeem"
+        if attempt.kind not in ("", item.record["kind"]) and not tombstone:
+            raise Refused("id_content_mismatch")
+        if not attempt.record_sha256:
+            return None
+        attempt.content_sha256 = attempt.content_sha256 or content_digest(item.record)
+        if attempt.content_sha256 != content_digest(item.record):
+            raise Refused("id_content_mismatch")
+        if attempt.state == "reversed":
+            return nothing_put_back("reversed")
+        return {**attempt.payload, **self.as_they_stand(item, attempt.payload)}
 
     def _redeem(self, item: Item, attempt: Attempt) -> Json:
         content = item.record["content"]
-        if attempt.record_sha256:
-            attempt.content_sha256 = attempt.content_sha256 or content_digest(item.record)
-            if attempt.content_sha256 != content_digest(item.record):
-                raise Refused("id_content_mismatch")
-            if attempt.state == "reversed":
-                return _nothing_put_back()
-            return {**attempt.payload, **self._as_they_stand(attempt.payload)}
-        self._active(item.terminal)
+        known = self.known_id(item, attempt)
+        if known is not None:
+            return known
+        self.active(item.terminal)
         programme = self.programmes.get(content["programme"])
         if programme is None or programme["currency"] != content["currency"]:
             raise Problem("malformed")
@@ -493,13 +552,10 @@ class SecondLedger:
         refusal = self._judge(item, programme, shown)
         if refusal is not None:
             raise Refused(refusal.code, refusal.at)
-        parts = [
-            (entry["voucher"], entry["programme_minor"], entry["quantity"])
-            for entry in content["allocation"]
-        ]
-        payload = {"result": "posted", **self._book(content["currency"], parts, -1)}
-        self._begin(item, attempt, "posted", payload)
-        self._enter(item, item.record, payload["amount_minor"])
+        payload = {"result": "posted", **self._take(item, attempt, content)}
+        self.begin(item, attempt, "posted", payload)
+        self.enter(item, item.record, content["programme"], payload["amount_minor"])
+        self.note_home(holder_of(shown), programme, item.terminal.store)
         self.acting.note(
             (item.terminal.name, item.record["id"]),
             shown,
@@ -509,11 +565,14 @@ class SecondLedger:
         )
         return payload
 
-    def _as_they_stand(self, payload: Json) -> Json:
+    def _stands(self, name: str, item: Item) -> Json:
+        return self.book.told(name, self.own_allotments(name, item))
+
+    def as_they_stand(self, item: Item, payload: Json) -> Json:
         """The vouchers of a stored answer with the balances of now."""
         names = ("available_minor", "available_quantity")
         told = [
-            {**part, **{name: self.vouchers[part["voucher"]][name] for name in names}}
+            {**part, **{name: self._stands(part["voucher"], item)[name] for name in names}}
             for part in payload.get("vouchers", [])
         ]
         return {"vouchers": told} if "vouchers" in payload else {}
@@ -552,68 +611,134 @@ class SecondLedger:
             store=item.terminal.store,
             programme={**programme, "stores": sorted(self.admitted[content["programme"]])},
             products=self.products[programme["product_list"]]["entries"],
-            vouchers={name: self.vouchers[name] for name in mine},
+            vouchers={name: self.book.told(name, self.own_allotments(name, item)) for name in mine},
+            reserved={name: self._elsewhere(name, item) for name in mine},
             others=frozenset(near - mine),
             acted=self.acting.paid(shown, programme, self.now()) if shown.actor else None,
         )
         return check(now, content["basket"], content["allocation"])
 
-    def _book(self, currency: str, parts: Sequence[tuple[str, int, int]], sign: int) -> Json:
-        """Take (`sign` -1) or put back (1) parts of vouchers; what the outcome says of it."""
-        said = []
-        for name in sorted({part[0] for part in parts}):
-            voucher = self.vouchers[name]
-            amount = sum(part[1] for part in parts if part[0] == name)
-            quantity = sum(part[2] for part in parts if part[0] == name)
-            if voucher["kind"] == "value":
-                voucher["available_minor"] += sign * amount
-            else:
-                voucher["available_quantity"] += sign * quantity
-            said.append(
-                {
-                    "voucher": name,
-                    "amount_minor": amount,
-                    "quantity": quantity,
-                    "unit": voucher["terms"]["unit"] if voucher["terms"] else None,
-                    "from_allotment_minor": 0,
-                    "from_allotment_quantity": 0,
-                    "available_minor": voucher["available_minor"],
-                    "available_quantity": voucher["available_quantity"],
-                }
-            )
-        amount = sum(part[1] for part in parts)
-        return {"currency": currency, "amount_minor": amount, "vouchers": said}
+    def _elsewhere(self, name: str, item: Item) -> int:
+        """What of a voucher is set aside for others."""
+        own = self.own_allotments(name, item)
+        others = [each for each in self.book.allotments[name] if each.open and each not in own]
+        value = self.book.vouchers[name]["kind"] == "value"
+        return sum(each.minor if value else each.quantity for each in others)
 
-    def _enter(self, item: Item, sale: Json, amount_minor: int) -> None:
+    def _take(self, item: Item, attempt: Attempt, content: Json) -> Json:
+        """Take what an allocation says; what the outcome says of it."""
+        told, wanted = [], []
+        for name in sorted({entry["voucher"] for entry in content["allocation"]}):
+            parts = [entry for entry in content["allocation"] if entry["voucher"] == name]
+            minor = sum(entry["programme_minor"] for entry in parts)
+            quantity = sum(entry["quantity"] for entry in parts)
+            own = self.own_allotments(name, item)
+            pot = self.book.pots[name]
+            if minor > pot.minor or quantity > pot.quantity:
+                self.wait_for_decisions(item)
+            wanted.append((name, minor, quantity, own))
+        for name, minor, quantity, own in wanted:
+            taken = self.book.take(name, minor, quantity, own)
+            attempt.taken.append(taken)
+            told.append(self.book.said(name, taken.draws, own))
+        amount = sum(each["amount_minor"] for each in told)
+        return {"currency": content["currency"], "amount_minor": amount, "vouchers": told}
+
+    def own_allotments(self, name: str, item: Item) -> list[Allotment]:
+        """What is set aside of a voucher for the terminal that sent a record, for its journal."""
+        self.allotting.free(name)
+        return self.allotting.own(name, item.terminal.name, item.record["incarnation"])
+
+    def enter(
+        self, item: Item, named: Json, programme: str, amount_minor: int, at: str = ""
+    ) -> None:
+        """A settlement row of a record, under the number of the record `named`."""
+        if amount_minor == 0:
+            return
         entry = Entry(
             item.record,
             item.digest,
-            receipt_no(item.terminal.number, sale["sequence"]),
-            sale,
+            receipt_no(item.terminal.number, named["sequence"]),
+            named,
             item.terminal.store,
-            utc(self.now()),
+            at or utc(self.now()),
             amount_minor,
         )
-        self.settlement.enter(item.terminal.merchant, sale["content"]["programme"], entry)
+        self.settlement.enter(item.terminal.merchant, programme, entry)
 
     def _reverse(self, item: Item, attempt: Attempt) -> Json:
         named = item.record["content"]["record_sha256"]
-        if attempt.record_sha256 not in ("", named):
+        if attempt.record_sha256 not in ("", named) or attempt.kind in ("void", "refund"):
             raise Refused("id_content_mismatch")
         attempt.record_sha256 = named
         if attempt.state in ("refused", "reversed"):
-            return _nothing_put_back()
+            return nothing_put_back("reversed")
         was, attempt.state = attempt.state, "reversed"
         if was != "posted" or not attempt.sale:
-            return _nothing_put_back()
-        parts = [
-            (part["voucher"], part["amount_minor"], part["quantity"])
-            for part in attempt.payload["vouchers"]
+            return nothing_put_back("reversed")
+        wanted = {taken.voucher: (taken.minor, taken.quantity) for taken in attempt.taken}
+        result = self.undo.give_back(item, attempt, wanted, None)
+        self._finish_undo(item, item.terminal.name, attempt, attempt.sale, result)
+        return {**result, "result": "reversed"}
+
+    def _take_back(self, item: Item, attempt: Attempt) -> Json:
+        """`void` and `refund`."""
+        known = self.known_id(item, attempt)
+        if known is not None:
+            return known
+        self.active(item.terminal)
+        self.wait_for_decisions(item)
+        result = self.undo.book_it(item, self.programmes)
+        self.begin(item, attempt, "posted", result)
+        sale, by = self.undo.of(item), item.record["content"]["original"]["terminal"]
+        if sale is not None:
+            named = sale.sale if item.record["kind"] == "void" else item.record
+            self._finish_undo(item, by, sale, named, result)
+        return result
+
+    def note_home(self, holder: Holder, programme: Json, store: str) -> None:
+        if programme.get("offline"):
+            self.homes[holder] = store
+
+    def _return(self, item: Item, attempt: Attempt) -> Json:
+        """`return_allotment`."""
+        known = self.known_id(item, attempt)
+        if known is not None:
+            return known
+        self.active(item.terminal)
+        self.wait_for_decisions(item)
+        back = self.offline.return_them(item)
+        told = [
+            self.book.said(name, draws, self.own_allotments(name, item)) for name, draws in back
         ]
-        result = self._book(attempt.payload["currency"], parts, 1)
-        self.acting.posted.pop((item.terminal.name, item.record["id"]), None)
-        self._enter(item, attempt.sale, -result["amount_minor"])
-        return {"result": "reversed", **result}
+        told = [each for each in told if each["amount_minor"] or each["quantity"]]
+        result = nothing_put_back("posted")
+        if told:
+            programme = self.book.vouchers[told[0]["voucher"]]["programme"]
+            result |= {
+                "currency": self.programmes[programme]["currency"],
+                "amount_minor": sum(each["amount_minor"] for each in told),
+                "vouchers": told,
+            }
+        self.begin(item, attempt, "posted", result)
+        return result
+
+    def _finish_undo(
+        self, item: Item, seller: str, sale: Attempt, named: Json, result: Json
+    ) -> None:
+        if item.record["kind"] != "refund":
+            self.acting.posted.pop((seller, sale.sale["id"]), None)
+        programme, back = sale.sale["content"]["programme"], result["amount_minor"]
+        if sale.loss_minor:
+            self.offline.reserves[programme] += sale.loss_minor
+            back, sale.loss_minor = back + sale.loss_minor, 0
+        self.enter(item, named, programme, -back)
+
+    def find_sale(self, terminal: Terminal, jti: str, number: str, code: str | None) -> Json:
+        with self.lock:
+            told, record = self.undo.find(terminal, number, code)
+            payload = {"v": 1, "request": jti, "terminal": terminal.name, **told}
+            return {"sale": self.key.sign(SALE, payload), "record": record}
 
     def attempt(self, terminal: Terminal, jti: str, identifier: str) -> Json:
         with self.lock:
@@ -626,15 +751,7 @@ class SecondLedger:
                 "id": identifier,
                 "terminal": terminal.name,
                 "recorded_at": utc(self.now()),
-                "epoch": 1,
+                "epoch": self.heal.epoch,
                 "request": jti,
             }
             return {"state": "not_found", "outcomes": [self.key.sign(OUTCOME, payload)]}
-
-
-def _date(value: Any) -> bool:
-    return type(value) is int
-
-
-def _nothing_put_back() -> Json:
-    return {"result": "reversed", "currency": None, "amount_minor": 0, "vouchers": []}

@@ -7,11 +7,14 @@ from typing import Any
 from tests.second_signing import Json
 
 STATUS = {
+    "acceptance_missing": 409,
     "activation_unknown": 403,
     "activation_used": 403,
     "already_exists_differently": 409,
     "clock_skew": 401,
     "in_flight": 409,
+    "ledger_healing": 503,
+    "not_enrolled": 409,
     "not_found": 404,
     "method_not_allowed": 405,
     "sequence_gap": 409,

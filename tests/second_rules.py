@@ -19,6 +19,7 @@ from tests.second_signing import (
     read,
     split,
 )
+from tests.vectors import second_offline, second_undo
 
 ORDER = (
     "programme_not_started programme_ended programme_paused store_not_in_programme"
@@ -187,14 +188,22 @@ def check_record(record: Json) -> None:
     if not _RECORD(record):
         raise Bad
     kind, content = record["kind"], record["content"]
-    if kind not in _CONTENT:
+    if kind in second_undo.CONTENT:
+        code = second_undo.judge_undo(record)
+        if code is not None:
+            raise Bad(code)
+    elif kind in second_offline.CONTENT:
+        code = second_offline.judge(record)
+        if code is not None:
+            raise Bad(code)
+    elif kind not in _CONTENT:
         raise Bad("unsupported_kind")
     if kind == "key_change" and set(content) != {"key", "proof"}:
         raise Bad("unsupported_kind")
     basket = content.get("basket")
     if kind == "redeem" and isinstance(basket, list) and len(basket) > 40:
         raise Bad("basket_too_large")
-    if not _CONTENT[kind](content):
+    if kind in _CONTENT and not _CONTENT[kind](content):
         raise Bad
     if kind == "redeem":
         _check_allocation(content["basket"], content["allocation"])
@@ -243,6 +252,10 @@ def _check_allocation(basket: Sequence[Json], allocation: Sequence[Json]) -> Non
 
 def content_digest(record: Json) -> str:
     content = record["content"]
+    if record["kind"] in second_undo.CONTENT:
+        return second_undo.content_sha256(record)
+    if record["kind"] in second_offline.CONTENT:
+        return second_offline.content_sha256(record) or ""
     named = {name: content[name] for name in ("allocation", "beneficiary", "currency", "programme")}
     return digest(canonical({**named, "terminal": record["terminal"]}))
 

@@ -18,7 +18,7 @@ HEADER = (
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of a settlement file that a close will sweep."""
+    """A row of a settlement file that a close will sweep; `sale`: whose number it bears."""
 
     record: Json
     record_sha256: str
@@ -34,9 +34,11 @@ class Settlement:
 
     def __init__(self, now: Callable[[], datetime], key: Key) -> None:
         self.now, self.key = now, key
+        self.epoch = 1
         self.put_in: dict[str, Counter[str]] = {}
         self.given: dict[str, Counter[str]] = {}
         self.settled: Counter[str] = Counter()
+        self.swept: set[str] = set()
         self.entries: dict[tuple[str, str], list[Entry]] = {}
         self.batches: dict[tuple[str, str], list[tuple[str, bytes]]] = {}
 
@@ -86,10 +88,9 @@ class Settlement:
         batches = self.batches.setdefault((merchant, programme), [])
         first = digest(f"carepos/settlement/v1|{merchant}|{programme}".encode())
         previous = unread(batches[-1][0], MANIFEST).digest if batches else first
-        sums = {
-            kind: [row.amount_minor for row in rows if row.record["kind"] == kind]
-            for kind in ("redeem", "reversal")
-        }
+        sold = [row.amount_minor for row in rows if row.record["kind"] == "redeem"]
+        undone = [row.amount_minor for row in rows if row.record["kind"] != "redeem"]
+        self.swept |= {row.record_sha256 for row in rows}
         net = sum(row.amount_minor for row in rows)
         manifest = {
             "v": 1,
@@ -99,15 +100,15 @@ class Settlement:
             "currency": currency,
             "batch_no": len(batches) + 1,
             "closed_at": utc(self.now()),
-            "epoch": 1,
+            "epoch": self.epoch,
             "file": {
                 "name": f"settlement-{merchant}-{programme}-{len(batches) + 1:06d}.csv",
                 "sha256": digest(file),
                 "length": len(file),
                 "rows": len(rows),
             },
-            "redeemed": {"count": len(sums["redeem"]), "amount_minor": sum(sums["redeem"])},
-            "reversed": {"count": len(sums["reversal"]), "amount_minor": sum(sums["reversal"])},
+            "redeemed": {"count": len(sold), "amount_minor": sum(sold)},
+            "reversed": {"count": len(undone), "amount_minor": sum(undone)},
             "net_minor": net,
             "funders": self._parts(programme, net),
             "previous": previous,

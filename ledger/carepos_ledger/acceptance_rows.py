@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, select, tuple_
 
 from carepos.acceptance import AcceptOffline
 from carepos.token import IdentityToken
-from carepos_ledger import schema
+from carepos_ledger import allotments, schema
 from carepos_ledger.shelf import Command, ListedException, Owner, Shelf
 
 
@@ -28,6 +28,14 @@ def read(connection: Connection, shelf: Shelf, batch: Sequence[Command]) -> None
     read_people(connection, shelf, sales)
     _read_freezes(connection, shelf, sales)
     _read_packs(connection, shelf, accepted)
+    used = {
+        (c.record.bucket, use.voucher)
+        for c in accepted
+        if isinstance(c.record.content, AcceptOffline)
+        for use in c.record.content.allotment_use
+    }
+    tills = [c.record.terminal for c in accepted]
+    shelf.freed |= allotments.read_freed(connection, used, tills)
     programmes = schema.programmes.c
     # Whoever pays from the loss reserve holds it until the transaction ends.
     for row in connection.execute(

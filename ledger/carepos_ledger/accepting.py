@@ -43,11 +43,13 @@ class NotBooked:
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """How it is paid, by voucher, and what nobody's voucher covers."""
+    """How it is paid, by voucher, and what nobody's voucher covers; `said`: how much of it the till
+    drew on allotments that were freed since."""
 
     draws: Mapping[str, Drawn]
     shortfall_minor: int
     liability: Liability
+    said: tuple[tuple[Allotment, int], ...] = ()
 
 
 Verdict = Held | NotBooked | Booked
@@ -87,6 +89,8 @@ class Accepting:
             wrong = self._token_refusal(redeem, identity, programme)
             if wrong is not None:
                 return Held("token", wrong)
+            if not _fits(accept, content):
+                return Held("malformed")
         refusal = self._refusal(redeem, content, programme, holder)
         if refusal is not None:
             return NotBooked(refusal)
@@ -168,16 +172,18 @@ class Accepting:
         self, redeem: Command, content: Redeem, accept: AcceptOffline, programme: Programme
     ) -> Booked:
         draws, missing_programme, missing_floor = {}, 0, 0
+        said: list[tuple[Allotment, int]] = []
         for voucher, (minor, quantity) in accounts.taken_by(content.allocation).items():
             balance = self._shelf.holdings[voucher].balance
-            parts, claimed = self._from_allotments(redeem, accept, balance, minor, quantity)
+            parts, freed = self._from_allotments(redeem, accept, balance, minor, quantity)
+            said += freed
             given = sum(each for _, each, _ in parts), sum(each for _, _, each in parts)
             rest = minor - given[0], quantity - given[1]
             money, units = _covered(balance, *rest)
             draws[voucher] = Drawn(money, units, tuple(parts))
             missing = rest[0] - money
             # What the vouchers cover pays first for what is beyond allotments.
-            of_allotments = min(missing, max(0, claimed - given[0]))
+            of_allotments = min(missing, sum(each for _, each in freed))
             missing_programme += of_allotments
             missing_floor += missing - of_allotments
         floor = None if programme.offline is None else programme.offline.floor
@@ -186,7 +192,7 @@ class Accepting:
             floor is None or floor.liability == "merchant" or missing_floor > floor.redemption_minor
         ):
             liability = "merchant"
-        return Booked(draws, missing_programme + missing_floor, liability)
+        return Booked(draws, missing_programme + missing_floor, liability, tuple(said))
 
     def _from_allotments(
         self,
@@ -195,28 +201,48 @@ class Accepting:
         balance: Balance,
         minor: int,
         quantity: int,
-    ) -> tuple[list[tuple[Allotment, int, int]], int]:
-        """What the till's open allotments give of what it says it drew on them, and how much money
-        it says so of."""
+    ) -> tuple[list[tuple[Allotment, int, int]], list[tuple[Allotment, int]]]:
+        """What the till's open allotments give of what it says it drew on them; and how much money
+        it says so of such as were freed, of each what was left then and not more, once.
+
+        What it says of others, or more, says nothing: it is beyond allotments.
+        """
         record = redeem.record
         opened = {
             each.number: each
             for each in self._shelf.own(balance.voucher, record.terminal, record.incarnation)
         }
-        parts, claimed = [], 0
+        parts, said = [], []
         for use in accept.allotment_use:
             if use.voucher != balance.voucher:
                 continue
-            claimed += use.amount_minor
             allotment = opened.get(use.allotment)
             if allotment is None:
+                freed = self._shelf.freed_of(
+                    balance.voucher, use.allotment, record.terminal, record.incarnation
+                )
+                if freed is not None:
+                    said.append((freed, min(use.amount_minor, freed.left_minor)))
                 continue
             units = min(use.quantity, quantity, allotment.left_quantity)
             money = min(use.amount_minor, minor, allotment.spare(balance.terms, units))
             if money or units:
                 parts.append((allotment, money, units))
                 minor, quantity = minor - money, quantity - units
-        return parts, claimed
+        return parts, said
+
+
+def _fits(accept: AcceptOffline, content: Redeem) -> bool:
+    """Whether an acceptance says no more of allotments than its sale takes of the vouchers."""
+    taken = accounts.taken_by(content.allocation)
+    for voucher in {use.voucher for use in accept.allotment_use}:
+        uses = [use for use in accept.allotment_use if use.voucher == voucher]
+        minor, quantity = taken.get(voucher, (0, 0))
+        if minor < sum(use.amount_minor for use in uses):
+            return False
+        if quantity < sum(use.quantity for use in uses):
+            return False
+    return True
 
 
 def is_pin_proved(shelf: Shelf, sale: Command, identity: IdentityToken) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, bindparam, insert, select, tuple_, update
 
 from carepos import clock
 from carepos.voucher import Terms, Voucher
@@ -26,6 +26,8 @@ class Allotment:
     """One allotment that is open: for which incarnation of which till, and what is left of it.
 
     `amount_minor` and `quantity` are what it was made with. `store_name`: where the till stands.
+    Of a `closed` one nothing lies in it any more: `left_minor` is what was freed of it and no sale
+    within it has said so of yet, 0 where the till gave it back.
     """
 
     bucket: int
@@ -119,11 +121,33 @@ def with_own(voucher: Voucher, own: Iterable[Allotment]) -> Voucher:
     return replace(voucher, available_quantity=quantity)
 
 
+def place(voucher: Voucher) -> tuple[bool, datetime, str]:
+    """Where a voucher stands among its holder's, as a till may use them: of many only the first are
+    told, and one that is used up never crowds out one that is not."""
+    used_up = not (voucher.available_minor or voucher.available_quantity)
+    return used_up, voucher.expires_at, voucher.voucher
+
+
 # ── rows ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def read_open(connection: Connection, places: Iterable[Place]) -> dict[str, list[Allotment]]:
     """By voucher, in order of number: every allotment that is open."""
+    return _read(connection, places, schema.allotments.c.closed == 0)
+
+
+def read_freed(
+    connection: Connection, places: Iterable[Place], terminals: Iterable[str]
+) -> dict[str, list[Allotment]]:
+    """By voucher: those of these tills that were freed, and of which something was left."""
+    table = schema.allotments.c
+    freed = (table.closed == 1) & (table.left_minor > 0)
+    return _read(connection, places, freed & table.terminal.in_(sorted(set(terminals))))
+
+
+def _read(
+    connection: Connection, places: Iterable[Place], which: ColumnElement[bool]
+) -> dict[str, list[Allotment]]:
     wanted = sorted(places)
     if not wanted:
         return {}
@@ -132,7 +156,7 @@ def read_open(connection: Connection, places: Iterable[Place]) -> dict[str, list
         select(table, stores.c.name)
         .join(terminals, terminals.c.terminal == table.c.terminal)
         .join(stores, stores.c.store == terminals.c.store)
-        .where(tuple_(table.c.bucket, table.c.voucher).in_(wanted), table.c.closed == 0)
+        .where(tuple_(table.c.bucket, table.c.voucher).in_(wanted), which)
         .order_by(table.c.voucher, table.c.allotment)
     )
     found: dict[str, list[Allotment]] = {}
@@ -151,6 +175,7 @@ def read_open(connection: Connection, places: Iterable[Place]) -> dict[str, list
                 clock.from_text(row.spend_until),
                 clock.from_text(row.reclaim_after),
                 row.name,
+                bool(row.closed),
             )
         )
     return found

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, case, select
+from sqlalchemy import Connection, select
 
 from carepos import clock, ids, jws, outcome, token
 from carepos.claims import Acting
@@ -141,17 +141,10 @@ class Counter:
     ) -> tuple[list[dict[str, object]], dict[str, int]]:
         table = schema.vouchers.c
         programmes = schema.programmes.c
-        # A used-up voucher is still named, so that the till can say so; it never crowds one out.
-        used_up = (
-            case((table.terms.is_(None), table.available_minor), else_=table.available_quantity)
-            == 0
-        )
         query = (
             select(schema.vouchers, programmes.currency, programmes.rules_version)
             .join(schema.programmes, programmes.programme == table.programme)
             .where(table.bucket == bucket, table.beneficiary == beneficiary)
-            .order_by(used_up, table.expires_at, table.voucher)
-            .limit(MAX_VOUCHERS)
         )
         with self._database.read() as connection:
             rows = connection.execute(query).mappings().all()
@@ -159,8 +152,13 @@ class Counter:
         shown = []
         for row in rows:
             own = allotments.newest_of(opened.get(row["voucher"], []), terminal)
-            shown.append(allotments.with_own(holding_from(row).voucher, own).to_json())
-        return shown, {row["programme"]: row["rules_version"] for row in rows}
+            shown.append(allotments.with_own(holding_from(row).voucher, own))
+        # A used-up voucher is still named, so that the till can say so.
+        told = sorted(shown, key=allotments.place)[:MAX_VOUCHERS]
+        versions = {row["programme"]: row["rules_version"] for row in rows}
+        return [each.to_json() for each in told], {
+            each.programme: versions[each.programme] for each in told
+        }
 
     def attempt(self, caller: Caller, attempt_id: str) -> dict[str, Any]:
         """State and every outcome of one of the caller's own attempts, or a signed `not_found`."""

@@ -25,7 +25,7 @@ from carepos.voucher import Programme, Voucher
 from carepos_ledger import accepting, accounts, chain_check, key_rules
 from carepos_ledger.accepting import Accepting, Booked, Held, NotBooked
 from carepos_ledger.accounts import Entry
-from carepos_ledger.allotments import Drawn, draw
+from carepos_ledger.allotments import Allotment, Drawn, draw
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.problems import Problem
 from carepos_ledger.shelf import (
@@ -190,11 +190,20 @@ class Decider:
             if not each.is_for(command.record.terminal, command.record.incarnation)
             and (each.left_minor or each.left_quantity)
         ]
-        if not elsewhere:
+        if not elsewhere or not self._is_there(refusal.at, command, elsewhere):
             return refusal
         last = max(elsewhere, key=lambda each: each.reclaim_after)
         reserved = Reserved(last.store_name, last.reclaim_after)
         return Refusal("reserved_elsewhere", refusal.at, reserved)
+
+    def _is_there(self, voucher: str, command: Command, elsewhere: list[Allotment]) -> bool:
+        """Whether what the allocation takes of a voucher would be there, were nothing set aside for
+        others: else no date helps, and no other shop has it."""
+        minor, quantity = accounts.taken_by(command.record.redeem.allocation)[voucher]
+        usable = self._shelf.at(voucher, command)
+        if usable.terms is None:
+            return minor <= usable.available_minor + sum(each.left_minor for each in elsewhere)
+        return quantity <= usable.available_quantity + sum(e.left_quantity for e in elsewhere)
 
     def _again(self, command: Command, key: Key, known: AttemptState) -> Decided:
         """A redeem whose id is known: the same answer for the same content, else an alarm."""
@@ -485,6 +494,8 @@ class Decider:
         entries = self._book_draws(sale, redeem, booked.draws, more)
         if paid_minor:
             self._shelf.loss_reserve[redeem.programme] -= paid_minor
+        for freed, minor in booked.said:
+            self._shelf.say_of(freed, minor)
         self._shelf.sold[record.digest] = replace(
             self._shelf.sold[record.digest],
             occurred_at=record.occurred_at,
@@ -562,7 +573,7 @@ class Decider:
                     given += accounts.given_back(
                         held, allotment.left_minor, allotment.left_quantity
                     )
-                    shelf.release(allotment)
+                    shelf.release(allotment, given_back=True)
         self._begin(command, AttemptState("posted", record.content_sha256, record.digest, None))
         if not given:
             return self._sign("posted", command)

@@ -27,7 +27,7 @@ from carepos.households import (
 )
 from carepos.keys import digest
 from carepos_ledger import allotments, schema
-from carepos_ledger.allotments import Allotment
+from carepos_ledger.allotments import Allotment, place, with_own
 from carepos_ledger.allotting import CHUNK, Allotting
 from carepos_ledger.book import (
     holding_from,
@@ -216,16 +216,18 @@ class _Packing:
                 connection, [(row["bucket"], row["voucher"]) for row in rows]
             )
             cards = _unlocked_cards(connection, households)
-        packed: dict[str, list[PackedVoucher]] = {}
+        by_holder: dict[str, list[tuple[Any, list[Allotment]]]] = {}
         for row in rows:
             own = [
                 each
                 for each in opened.get(row["voucher"], [])
                 if each.is_for(self.terminal.terminal, self.incarnation)
             ]
-            listed = packed.setdefault(row["beneficiary"], [])
-            if len(listed) < MAX_VOUCHERS:
-                listed.append(self._voucher(row, own))
+            by_holder.setdefault(row["beneficiary"], []).append((row, own))
+        packed: dict[str, list[PackedVoucher]] = {}
+        for beneficiary, found in by_holder.items():
+            found.sort(key=lambda each: place(with_own(holding_from(each[0]).voucher, each[1])))
+            packed[beneficiary] = [self._voucher(*each) for each in found[:MAX_VOUCHERS]]
         made = {}
         for person in names:
             key = HouseholdKey.of(

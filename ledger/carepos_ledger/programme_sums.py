@@ -238,7 +238,7 @@ def _balances(programme: str) -> list[_Query]:
                 schema.vouchers,
                 (vouchers.bucket == allotments.bucket) & (vouchers.voucher == allotments.voucher),
             )
-            .where(vouchers.programme == programme)
+            .where(vouchers.programme == programme, allotments.closed == 0)
             for name, left in (
                 ("minor", allotments.left_minor),
                 ("quantity", allotments.left_quantity),

@@ -279,7 +279,7 @@ class Replayer(Decider):
             for each in list(self._shelf.allotments.get(voucher, [])):
                 if (each.number, each.terminal) == (number, record.terminal):
                     found = True
-                    self._shelf.release(each)
+                    self._shelf.release(each, given_back=True)
         if outcome.vouchers and not found and told.exactly:
             raise Unplaced("allotment_missing")
         self._begin_as(command, outcome)

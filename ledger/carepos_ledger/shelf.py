@@ -207,8 +207,9 @@ class Shelf:
     `waiting`: by digest of an undo, the numbers before it that were not decided when this was read,
     each with its record's digest where it has arrived. `sold`: by posting, the sales that an undo
     of this batch names. `statuses`, `merchants`: of its terminals, and of those whose sales it
-    names. `ownerless`: vouchers of people who were erased. `held`: by digest, answers to sales that
-    went out of the door and that people decide. `owners`: of the vouchers in such sales.
+    names. `freed`: of the allotments that nobody came back for in time, what sales within them may
+    still say so of. `ownerless`: vouchers of people who were erased. `held`: by digest, answers to
+    sales that went out of the door and that people decide. `owners`: of the vouchers in such sales.
     """
 
     outcomes: dict[str, Decided] = field(default_factory=dict)
@@ -228,6 +229,7 @@ class Shelf:
     waiting: dict[str, list[tuple[int, str | None]]] = field(default_factory=dict)
     sold: dict[str, Sold] = field(default_factory=dict)
     allotments: dict[str, list[Allotment]] = field(default_factory=dict)
+    freed: dict[str, list[Allotment]] = field(default_factory=dict)
     homes: dict[Holder, tuple[str, bool]] = field(default_factory=dict)
     held: dict[str, Decided] = field(default_factory=dict)
     owners: dict[str, Owner] = field(default_factory=dict)
@@ -294,8 +296,32 @@ class Shelf:
         self.allotments[allotment.voucher] = [each for each in kept if not each.closed]
         self.changed_allotments[allotment.voucher, allotment.number] = allotment
 
-    def release(self, allotment: Allotment) -> None:
-        """What is left of an allotment goes back to its voucher, and it is closed."""
+    def freed_of(
+        self, voucher: str, number: int, terminal: str, incarnation: str
+    ) -> Allotment | None:
+        """An allotment of this till that was freed, if it was set aside for it at all."""
+        return next(
+            (
+                each
+                for each in self.freed.get(voucher, [])
+                if each.number == number and each.is_for(terminal, incarnation)
+            ),
+            None,
+        )
+
+    def say_of(self, freed: Allotment, minor: int) -> None:
+        """A sale within an allotment that was freed has said so of this much: no other can."""
+        less = freed.less(minor, 0)
+        others = [each for each in self.freed[freed.voucher] if each.number != freed.number]
+        self.freed[freed.voucher] = [*others, less]
+        self.changed_allotments[freed.voucher, freed.number] = less
+
+    def release(self, allotment: Allotment, *, given_back: bool = False) -> None:
+        """What is left of an allotment goes back to its voucher, and it is closed.
+
+        What was left stays noted on one that its till did not give back itself: a sale within it
+        may be on its way.
+        """
         held = self.holdings[allotment.voucher]
         entries = accounts.set_aside(
             held.balance,
@@ -310,4 +336,9 @@ class Shelf:
             self.new_postings.append(
                 Posting(posting, "release", held.voucher.programme, allotment.bucket, None, entries)
             )
-        self.change(replace(allotment, left_minor=0, left_quantity=0, closed=True))
+        if given_back:
+            self.change(replace(allotment, left_minor=0, left_quantity=0, closed=True))
+            return
+        closed = replace(allotment, closed=True)
+        self.change(closed)
+        self.freed.setdefault(allotment.voucher, []).append(closed)

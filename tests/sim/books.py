@@ -432,7 +432,7 @@ def _check_sums(evidence: Evidence) -> None:
 
 def _check_set_aside(evidence: Evidence, accounts: Counter[tuple[str, str, str]]) -> None:
     left: Counter[tuple[str, str]] = Counter()
-    for row in evidence.book["allotments"]:
+    for row in (row for row in evidence.book["allotments"] if not row["closed"]):
         left[row["voucher"], "money"] += row["left_minor"]
         left[row["voucher"], "units"] += row["left_quantity"]
     summed: Counter[tuple[str, str]] = Counter()

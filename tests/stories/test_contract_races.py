@@ -1,4 +1,5 @@
-"""What must hold when tills ask at the same moment: docs/identity.md sections 5, 7 and 8 over HTTP.
+"""What must hold when tills ask at the same moment: docs/identity.md sections 5, 7 and 8, and
+docs/offline.md sections 3, 4 and 8, over HTTP.
 
 Every test runs against a ledger written from the page alone, against the product's on SQLite, and
 against two servers of the product's on one PostgreSQL database, each of which serves one till.
@@ -8,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
-from tests.contract_ledgers import VALUE, ContractLedger, two_servers
+from tests.contract_ledgers import VALUE, ContractLedger, care, two_servers
 from tests.contract_office import Office, acting_office, collect, office, tried
+from tests.contract_offline import FLOOR, HALF, alone, pack
 from tests.contract_till import ContractTill
-from tests.contract_visit import LEDGERS, entry, line, till_of
+from tests.contract_visit import LEDGERS, entry, line, till_of, visit
+from tests.vectors import second_undo
 
 
 @pytest.fixture(scope="module", params=[*LEDGERS, "two servers on PostgreSQL"])
@@ -113,3 +117,63 @@ def test_two_actors_at_once_stay_within_the_limit_of_a_household(
             outcomes = list(pool.map(lambda there, sale: there.till.outcome(sale), visits, sales))
         assert sorted(each["result"] for each in outcomes) == ["posted", "refused"]
         assert {"code": "acting_limit", "at": None} in [each.get("refusal") for each in outcomes]
+
+
+def test_one_sale_given_back_by_many_tills_at_once_comes_back_once(
+    ledger: ContractLedger,
+) -> None:
+    """A void of the till that sold and seven refunds of its merchant: one of them is posted."""
+    ledger.programme("returns", refunds={"window_s": 3_600, "grace_s": 0})
+    till = till_of(ledger)
+    there = visit(ledger, till, {**VALUE, "programme": "returns"})
+    sale = there.milk(6_000, programme="returns")
+    assert till.outcome(sale)["result"] == "posted"
+    others = [till_of(ledger, "shop-b", ledger.other_url) for _ in range(7)]
+    part = second_undo.parts(sale.payload["content"], [], [{"line": 1, "quantity": 1}])
+    sent = [(till, till.void(sale)), *((each, each.refund(sale, {1: 1}, part)) for each in others)]
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(lambda pair: pair[0].outcome(pair[1]), sent))
+    assert sorted(each["result"] for each in outcomes) == ["posted"] + ["refused"] * 7
+    codes = {each["refusal"]["code"] for each in outcomes if each["result"] == "refused"}
+    assert codes == {"already_undone"} and there.balance() == 12_000
+
+
+def test_many_outages_that_end_at_once_lose_what_was_agreed(
+    ledger: ContractLedger,
+) -> None:
+    """Eight tills of one code come back together: the voucher pays once, the reserve what it holds
+    and no minor unit more, and the till with the allotment is paid in full."""
+    ledger.programme("dairy")
+    ledger.programme("outages", offline={**HALF, "floor": FLOOR})
+    ledger.reserve("outages", 10_000)
+    there = alone(ledger, till_of(ledger), "outages")
+    urls = [ledger.url, ledger.other_url] * 4
+    shops = [replace(there, pack=pack(till_of(ledger, "shop-a", url))) for url in urls]
+    sold = [there.sell(6_000, there.use(6_000)), *(shop.sell(5_000) for shop in shops)]
+    with ThreadPoolExecutor(9) as pool:
+        told = list(pool.map(lambda shop, pair: shop.both(*pair), [there, *shops], sold))
+    assert (told[0]["result"], told[0]["amount_minor"]) == ("posted", 6_000)
+    booked = [each for each in told if each["result"] != "exception"]
+    assert sum(each["amount_minor"] for each in booked) == 12_000
+    assert sum(each.get("shortfall_minor", 0) for each in booked) == 9_000
+    assert len(booked) == 4 and there.balance() == 0
+
+
+def test_one_allotment_given_back_and_drawn_on_at_once(
+    ledger: ContractLedger, neighbour: ContractTill
+) -> None:
+    """Whoever is first has it: never more is spent than the voucher held."""
+    ledger.programme("dairy")
+    ledger.programme("given-back", offline=HALF)
+    till = till_of(ledger)
+    there = alone(ledger, till, "given-back")
+    back, token = there.give_back(1), care(ledger, there.sub)
+    found = neighbour.lookup(token)
+    part = [entry(there.voucher(), 9_000)]
+    sale = neighbour.redeem(found, token, [line(9_000)], part, programme="given-back")
+    with ThreadPoolExecutor(2) as pool:
+        given = pool.submit(till.outcome, back)
+        sold = pool.submit(neighbour.outcome, sale)
+    assert given.result()["amount_minor"] == 6_000
+    taken = sold.result().get("amount_minor", 0)
+    assert taken in (0, 9_000) and there.balance() == 12_000 - taken

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from carepos import ClockSkew, Holder, Line, Refused, Sale, Till
+from carepos import ClockSkew, Holder, Line, Refused, ReturnedLine, Sale, Till
 from carepos.clock_ratchet import Standing
 from carepos.journal_view import JournalView
 from carepos.keys import KeySet, SigningKey
@@ -188,6 +188,41 @@ def test_a_restart_before_arrival_reverses(shop: Shop) -> None:
     sale = shop.sell(sub, "S1", fault="drop_before")
     assert sale.state == "unknown"
     assert [each.state for each in shop.reopen().settle()] == ["reversed"]
+    assert shop.balance(sub) == 12_000
+
+
+def test_a_sale_is_taken_back_at_a_foreign_ledger(shop: Shop) -> None:
+    """Voided whole, refunded by lines, also when the answer was lost; all of it is reconciled."""
+    shop.ledger.programme("dairy", refunds={"window_s": 86_400, "grace_s": 0})
+    shop.till.refresh_pack()
+    sub = shop.family()
+    assert shop.sell(sub, "S1", milk(3_000)).state == "confirmed"
+    shop.proxy.fail("drop_after")
+    assert shop.till.void("S1", cashier="c01", reason="changed_mind").state == "waiting"
+    shop.reopen().settle()
+    assert shop.balance(sub) == 12_000
+    sale = shop.sell(sub, "S2", milk(3_000), milk(2_000))
+    done = shop.till.refund(
+        str(sale.receipt_no), [ReturnedLine(2, 1)], cashier="c01", reason="returned"
+    )
+    assert done.state == "posted" and shop.balance(sub) == 9_000
+    shop.till.close_day()
+    shop.ledger.close("dairy")
+    assert shop.reconciled().differences == ()
+
+
+def test_another_till_refunds_at_a_foreign_ledger(shop: Shop) -> None:
+    """What that ledger vouches for of the sale is enough to give it back."""
+    shop.ledger.programme("dairy", refunds={"window_s": 86_400, "grace_s": 0})
+    sub = shop.family()
+    sale = shop.sell(sub, "S1", milk(3_000))
+    folder = shop.folder.with_name("other")
+    Till.enrol(folder, url=shop.proxy.url, activation=shop.ledger.activation("shop-b"))
+    with Till.open(folder, now=shop.ledger.now, answer_timeout_s=20) as other:
+        done = other.refund(
+            str(sale.receipt_no), [ReturnedLine(1, 1)], cashier="c02", reason="faulty"
+        )
+        assert done.state == "posted"
     assert shop.balance(sub) == 12_000
 
 

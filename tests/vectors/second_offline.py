@@ -163,11 +163,25 @@ def _label(suite: bytes, key: bytes, label: bytes, info: bytes, length: int) -> 
 def open_evidence(evidence: str, private: bytes, terminal: str, attempt_id: str) -> str:
     """RFC 9180 §4.1 and §5.1. Raises for anything that does not open."""
     raw, own = unb64(evidence), X25519PrivateKey.from_private_bytes(private)
-    enc = raw[:32]
-    shared = own.exchange(X25519PublicKey.from_public_bytes(enc))
-    context = enc + own.public_key().public_bytes_raw()
+    shared = own.exchange(X25519PublicKey.from_public_bytes(raw[:32]))
+    to = own.public_key().public_bytes_raw()
+    key, nonce = _schedule(shared, raw[:32] + to, f"{terminal}|{attempt_id}")
+    return ChaCha20Poly1305(key).decrypt(nonce, raw[32:], b"").decode("ascii")
+
+
+def seal_evidence(told: str, public: bytes, terminal: str, attempt_id: str) -> bytes:
+    """The other way round, for one sender of a moment."""
+    sender = X25519PrivateKey.generate()
+    enc = sender.public_key().public_bytes_raw()
+    shared = sender.exchange(X25519PublicKey.from_public_bytes(public))
+    key, nonce = _schedule(shared, enc + public, f"{terminal}|{attempt_id}")
+    return enc + ChaCha20Poly1305(key).encrypt(nonce, told.encode("ascii"), b"")
+
+
+def _schedule(shared: bytes, context: bytes, who: str) -> tuple[bytes, bytes]:
+    """The key and the nonce of one message."""
     secret = _label(_KEM, _extract(_KEM, b"", b"eae_prk", shared), b"shared_secret", context, 32)
-    info = f"carepos/evidence/v1|{terminal}|{attempt_id}".encode()
+    info = f"carepos/evidence/v1|{who}".encode()
     scheduled = (
         b"\x00"
         + _extract(_SUITE, b"", b"psk_id_hash", b"")
@@ -175,8 +189,7 @@ def open_evidence(evidence: str, private: bytes, terminal: str, attempt_id: str)
     )
     made = _extract(_SUITE, secret, b"secret", b"")
     key = _label(_SUITE, made, b"key", scheduled, 32)
-    nonce = _label(_SUITE, made, b"base_nonce", scheduled, 12)
-    return ChaCha20Poly1305(key).decrypt(nonce, raw[32:], b"").decode("ascii")
+    return key, _label(_SUITE, made, b"base_nonce", scheduled, 12)
 
 
 def read_allotted(told: Any) -> dict[str, int] | None:

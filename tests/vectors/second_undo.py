@@ -266,7 +266,8 @@ def judge(situation: Mapping[str, Any], record: Mapping[str, Any]) -> str | None
     if void:
         window = timedelta(seconds=situation["programme"]["undo_window_s"])
         by_till = moment(record["occurred_at"]) - moment(sale["occurred_at"])
-        late = by_till >= window
+        stayed = content["reason"] == "goods_kept" and sale["offline"]
+        late = by_till >= window and not stayed
         if not sale["offline"]:
             late = late or since >= window or sale["settled"]
         return "already_undone" if before else "void_too_late" if late else None
