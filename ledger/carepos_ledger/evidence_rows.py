@@ -111,11 +111,12 @@ def waiting(connection: Connection, most: int) -> Sequence[Row[Any]]:
     return untried(connection, 2**31, most)
 
 
-def of_terminal(connection: Connection, terminal: str, state: State) -> Sequence[Row[Any]]:
+def late(connection: Connection, terminal: str, epoch: int) -> Sequence[Row[Any]]:
+    """What waits of one till from before this epoch, in the same order."""
     table = schema.heal_evidence.c
     return connection.execute(
         select(schema.heal_evidence)
-        .where(table.terminal == terminal, table.state == state)
+        .where(table.terminal == terminal, table.state == "staged", table.epoch < epoch)
         .order_by(table.recorded_at, table.incarnation, table.sequence, table.n)
     ).all()
 

@@ -140,7 +140,7 @@ class Offering:
         read = [self._read(each, caller.terminal, own) for each in listed]
         good = [each for each in read if isinstance(each, Evidence)]
         is_healing, before = self._stage(caller, good)
-        if good and not is_healing:
+        if not is_healing and (good or self._waits(caller.terminal)):
             self._place_late(caller.terminal)
         at = clock.to_text(self._now())
 
@@ -159,6 +159,12 @@ class Offering:
             "more": more,
             "results": [_answer(each, before, known) for each in read],
         }
+
+    def _waits(self, terminal: str) -> bool:
+        """Whether something of before waits still: whoever was to place it was cut short, and the
+        till, which is told that it is held, offers it no more."""
+        with self._database.read() as connection:
+            return bool(evidence_rows.late(connection, terminal, self._keyring.epoch))
 
     def _known_keys(self, terminal: str) -> list[PublicKey]:
         table = schema.terminal_keys.c

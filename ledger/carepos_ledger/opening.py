@@ -296,18 +296,19 @@ class Opening:
         with self._one_at_a_time:
             self._set_aside(told_allotments.known)
             with self._database.read() as connection:
-                rows = [
-                    row
-                    for row in evidence_rows.of_terminal(connection, terminal, "staged")
-                    if row.epoch < self._keyring.epoch
-                ]
-            waiting = self._place(rows, exactly=True)
+                rows = evidence_rows.late(connection, terminal, self._keyring.epoch)
+            # One with a reason was being given up when that was cut short.
+            waiting = self._place([row for row in rows if row.reason is None], exactly=True)
             self._set_aside(told_allotments.staged)
             for row in self._place(waiting, exactly=False):
                 reason = self._replay(row, exactly=False)
-                self._replay(row, gives_up=True)
                 with self._database.write() as connection:
-                    evidence_rows.move(connection, row.n, "excepted", reason=reason)
+                    evidence_rows.move(connection, row.n, "staged", reason=reason)
+            with self._database.read() as connection:
+                rows_left = evidence_rows.late(connection, terminal, self._keyring.epoch)
+            for row in rows_left:
+                if row.reason is not None:
+                    self._give_up(row)
             if rows:
                 self._place_excepted()
             with self._database.read() as connection:

@@ -154,8 +154,7 @@ class Healer:
                 answer = self._ask(items)
                 offered |= set(numbers)
                 state = self._note(replace(state, sent=state.sent + len(numbers)))
-        if answer.is_healing or offered or answer.epoch > state.epoch:
-            state = self._tell_pack(state, answer)
+        state = self._tell_pack(state, answer)
         if answer.is_healing and not state.complete:
             self._ask([], complete=True)
             state = self._note(replace(state, complete=True))

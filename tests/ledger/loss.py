@@ -123,9 +123,9 @@ class Loss:
     def opening(self, reached: Reached = pass_by) -> Opening:
         return Opening(self.rig.database, self.rig.keyring, self.rig.now, reached)
 
-    def offering(self) -> Offering:
-        rig = self.rig
-        return Offering(rig.database, rig.keyring, rig.now, self.opening().place_late)
+    def offering(self, opening: Opening | None = None) -> Offering:
+        rig, opening = self.rig, opening or self.opening()
+        return Offering(rig.database, rig.keyring, rig.now, opening.place_late)
 
     def caller(self, signer: Signer) -> Terminal:
         offering = self.offering()
@@ -138,9 +138,10 @@ class Loss:
         items: Sequence[tuple[str, str]] | None = None,
         *,
         complete: bool = True,
+        opening: Opening | None = None,
     ) -> dict[str, Any]:
         """What a till holds, all of it; the answer."""
-        offering = self.offering()
+        offering = self.offering(opening)
         certified = offering.certified(self.certificates[signer.terminal])
         pairs = self.held.get(signer.terminal, []) if items is None else items
         told = [{"record": record, "outcome": outcome} for record, outcome in pairs]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -710,6 +711,43 @@ class Killed(Exception):
     """The process ended here."""
 
 
+def killed(loss: Loss, point: str, after: int) -> Opening:
+    """An opening whose process ends at the `after`-th such point."""
+    left = [after]
+
+    def reached(passed: str) -> None:
+        if passed == point:
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+
+    return loss.opening(reached)
+
+
+@pytest.mark.parametrize("point", ["noted", "written", "committed"])
+def test_late_evidence_that_is_placed_when_the_ledger_dies(loss: Loss, point: str) -> None:
+    """The till is told that all of it is held and offers it no more: when it asks again, what fits
+    is booked, and what does not is listed, wherever the ledger was killed."""
+    rig, till, other = loss.rig, loss.till(), loss.till()
+    fits, spent = rig.holder(), rig.holder()
+    loss.send(till.start(), other.start())
+    loss.back_up()
+    loss.send(rig.redeem(other, fits, 2_000), rig.redeem(other, spent, 9_000))
+    loss.lose()
+    loss.begin()
+    loss.offer(till)
+    loss.open(early=True)
+    loss.one(rig.redeem(till, spent, 8_000))
+    for after in range(1, 5):
+        with suppress(Killed):
+            items: list[tuple[str, str]] | None = None if after == 1 else []
+            loss.offer(other, items, opening=killed(loss, point, after))
+    assert loss.offer(other, [])["held"] == [[1, 3]]
+    assert loss.exceptions() == [("balance_insufficient", "redeem", "open")]
+    assert rig.balance(fits.voucher) == (10_000, 0, 0)
+    assert rig.balance(spent.voucher) == (4_000, 0, 0)
+
+
 @pytest.mark.parametrize("point", ["noted", "written", "committed", "replayed", "turned"])
 def test_an_opening_that_is_cut_short_goes_on(loss: Loss, point: str) -> None:
     """INV-8: killed at each such point, again and again; in the end it is as if it never was."""
@@ -726,20 +764,9 @@ def test_an_opening_that_is_cut_short_goes_on(loss: Loss, point: str) -> None:
     for each in (till, other):
         loss.offer(each)
 
-    def killing(after: int) -> Opening:
-        left = [after]
-
-        def reached(passed: str) -> None:
-            if passed == point:
-                left[0] -= 1
-                if left[0] == 0:
-                    raise Killed
-
-        return loss.opening(reached)
-
     for after in range(1, 5):
         try:
-            loss.open(early=False, opening=killing(after))
+            loss.open(early=False, opening=killed(loss, point, after))
         except Killed:
             loss.offer(till)  # repeated, it changes nothing
     loss.open()

@@ -66,6 +66,14 @@ class Move:
         text: str = self.outcome["recorded_at"]
         return text
 
+    @property
+    def posting(self) -> tuple[str, str]:
+        return self.kind, self.record.digest
+
+    @property
+    def vouchers(self) -> set[str]:
+        return {stated["voucher"] for stated in self.outcome["vouchers"]}
+
 
 @dataclass(frozen=True)
 class Transfer:
@@ -77,6 +85,7 @@ class Transfer:
     terminal: str
     minor: int
     quantity: int
+    posting: tuple[str, str]
 
 
 def _transfers(evidence: Evidence) -> list[Transfer]:
@@ -93,7 +102,13 @@ def _transfers(evidence: Evidence) -> list[Transfer]:
             legs[0 if row["unit"] == CURRENCY else 1] += row["amount"]
     return [
         Transfer(
-            made[posting]["kind"], made[posting]["recorded_at"], voucher, terminal, minor, quantity
+            made[posting]["kind"],
+            made[posting]["recorded_at"],
+            voucher,
+            terminal,
+            minor,
+            quantity,
+            (made[posting]["kind"], posting),
         )
         for (posting, voucher, terminal), (minor, quantity) in moved.items()
     ]
@@ -105,10 +120,13 @@ def _moves(evidence: Evidence) -> list[Move]:
         Move(kind, record, outcome)
         for kind, results in _BOOKED.items()
         for record, outcome in evidence.decided(kind, *results)
-        if outcome["vouchers"]
-        or outcome.get("shortfall_minor")
-        # Only the loss reserve gets something back.
-        or (kind == "void" and _lost(evidence, record.payload["content"]["record_sha256"]))
+        if evidence.is_booked(record)
+        and (
+            outcome["vouchers"]
+            or outcome.get("shortfall_minor")
+            # Only the loss reserve gets something back.
+            or (kind == "void" and _lost(evidence, record.payload["content"]["record_sha256"]))
+        )
     ]
     return sorted(found, key=lambda move: (move.outcome["recorded_at"], move.record.number))
 
@@ -150,6 +168,8 @@ class Money:
     """By the digest of a sale that was booked in part: (money, quantity) of each voucher."""
     copied: frozenset[str] = frozenset()
     """Terminals that have two journals."""
+    loose: frozenset[str] = frozenset()
+    """Vouchers of which nobody knows what they held meanwhile; in the end it is known again."""
 
     def copy(self) -> Money:
         sales = {
@@ -164,6 +184,7 @@ class Money:
             Counter(self.allotted),
             dict(self.short),
             self.copied,
+            self.loose,
         )
 
     def book(self, move: Move | Transfer) -> None:
@@ -187,7 +208,8 @@ class Money:
             held = self._usable(purse, terminal)
             # Of two journals of one till each reads what is set aside for it alone.
             least = purse.shown() if terminal in self.copied else held
-            assert least <= shown <= held, f"said {shown}, held {held}"
+            is_right = least <= shown <= held or stated["voucher"] in self.loose
+            assert is_right, f"said {shown}, held {held}"
         assert not moved, "an outcome leaves vouchers out"
 
     def _sold(self, move: Move) -> dict[str, tuple[int, int]]:
@@ -236,11 +258,10 @@ class Money:
             for is_units, part in enumerate(aside):
                 self.allotted[voucher, terminal, bool(is_units)] -= part
                 left = self.allotted[voucher, terminal, bool(is_units)]
-                assert left >= 0, "more than was set aside"
+                assert left >= 0 or voucher in self.loose, "more than was set aside"
             purse.money -= booked[voucher][0] - aside[0]
             purse.quantity -= booked[voucher][1] - aside[1]
-            assert min(purse.money, purse.quantity) >= 0, "more than the voucher held"
-            assert purse.money >= purse.available, "the rest of the voucher is not covered"
+            self._check(purse, "more than the voucher held")
         return booked
 
     def _transfer(self, move: Transfer) -> None:
@@ -248,11 +269,15 @@ class Money:
         for is_units, part in enumerate((move.minor, move.quantity)):
             self.allotted[move.voucher, move.terminal, bool(is_units)] += part
             left = self.allotted[move.voucher, move.terminal, bool(is_units)]
-            assert left >= 0, "more than was set aside"
+            assert left >= 0 or move.voucher in self.loose, "more than was set aside"
         purse.money -= move.minor
         purse.quantity -= move.quantity
-        assert min(purse.money, purse.quantity) >= 0, "more set aside than the voucher held"
-        assert purse.money >= purse.available, "the rest of the voucher is not covered"
+        self._check(purse, "more set aside than the voucher held")
+
+    def _check(self, purse: Purse, otherwise: str) -> None:
+        if purse.voucher not in self.loose:
+            assert min(purse.money, purse.quantity) >= 0, otherwise
+            assert purse.money >= purse.available, "the rest of the voucher is not covered"
 
     def _taken_back(self, move: Move, sale: Sale) -> dict[str, tuple[int, int]]:
         if move.kind == "refund":
@@ -350,10 +375,48 @@ def _replayed(evidence: Evidence) -> Money:
             return False
         return True
 
-    moves: list[Move | Transfer] = [*_transfers(evidence), *_moves(evidence)]
-    money = go(_issued(evidence), sorted(moves, key=_place))
+    moves: list[Move | Transfer] = sorted([*_transfers(evidence), *_moves(evidence)], key=_place)
+    money: Money | None = _issued(evidence)
+    assert money is not None
+    loss = evidence.witness.loss
+    if loss is not None and loss.healed is not None:
+        # Up to the copy, and from the opening on, every decision shows what its vouchers held.
+        money = go(money, [each for each in moves if each.posting in loss.backed_up])
+        again = [each for each in moves if each.posting in loss.healed - loss.backed_up]
+        moves = [each for each in moves if each.posting not in loss.healed]
+        late = [
+            each for each in moves if isinstance(each, Move) and evidence.came_late(each.record)
+        ]
+        if money is not None:
+            money = _booked_again(money, [*again, *late])
+            money.loose = frozenset(voucher for each in late for voucher in each.vouchers)
+        moves = [each for each in moves if each not in late]
+    money = None if money is None else go(money, moves)
     if money is None:
         raise Violation("INV-2", min(deepest)[1])
+    return money
+
+
+def _booked_again(money: Money, moves: Sequence[Move | Transfer]) -> Money:
+    """What came back after a loss, and what the ledger set aside meanwhile: in between nobody knows
+    what a voucher held, for some of what was decided then is gone."""
+    money = money.copy()
+    money.loose = frozenset(money.purses)
+    while moves:
+        left: list[Move | Transfer] = []
+        problem = ""
+        for move in moves:
+            tried = money.copy()
+            try:
+                tried.book(move)
+            except AssertionError as error:
+                problem = f"{move.kind} of {move.recorded_at}: {error}"
+                left.append(move)
+            else:
+                money = tried
+        if len(left) == len(moves):
+            raise Violation("INV-9", f"booked again: {problem}")
+        moves = left
     return money
 
 
@@ -466,7 +529,7 @@ def _check_undo_rules(evidence: Evidence) -> None:
             # Its till could not know of a settlement; and goods that never left have no window.
             if said["content"]["reason"] == "goods_kept":
                 continue
-        elif batch[move.record.digest] != batch[digest]:
+        elif batch[move.record.digest] != batch[digest] and not evidence.came_late(move.record):
             raise Violation("undo", "a settled sale was voided")
         elif evidence.in_order:
             recorded = evidence.outcome[digest]["recorded_at"]
@@ -526,6 +589,7 @@ def _check_settlements(evidence: Evidence) -> None:
         listed[batch["merchant"]] += _rows(said, bytes(batch["file"]))
     for merchant in sorted(set(STORES.values())):
         wanted, there = Counter(_owed(evidence, merchant)), Counter(listed[merchant])
+        wanted += evidence.paid_not_booked(merchant)
         need("settlement", there == wanted, f"{merchant}: files are not postings")
 
 

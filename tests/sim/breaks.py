@@ -41,9 +41,12 @@ from carepos.outcome import Outcome
 from carepos.record import Record, envelope
 from carepos.refusals import Refusal
 from carepos.till import Sale, Till
-from carepos_ledger import accounts, chain_check, database, decide, settlement
+from carepos_ledger import accounts, chain_check, database, decide, restored_rows, settlement
 from carepos_ledger.book import Book
+from carepos_ledger.healing import Healing
+from carepos_ledger.opening import Opening
 from carepos_ledger.problems import Problem
+from carepos_ledger.replaying import Replayer
 from carepos_ledger.shelf import AttemptState, Command, Decided
 from tests.sim import ground
 from tests.sim.ground import Ground, memory
@@ -480,6 +483,49 @@ def one_number_twice_a_file(stack: ExitStack) -> None:
     _patch(stack, settlement, "_one_sale_a_number", lambda rows: rows)
 
 
+# ── after a loss ───────────────────────────────────────────────────────────────────────────────
+
+
+def evidence_not_booked(stack: ExitStack) -> None:
+    """A sale that a till told of after a loss is ticked off, and not in the book."""
+
+    def replay(self: Opening, row: Any, **more: Any) -> Any:
+        return None if row.kind == "redeem" else before(self, row, **more)
+
+    before = _patch(stack, Opening, "_replay", replay)
+
+
+def evidence_signed_anew(stack: ExitStack) -> None:
+    """What was decided in what is lost is decided so again, in another word."""
+
+    def keep(self: Replayer, command: Command, decided: Decided) -> Decided:
+        again = decide.Decider._sign(self, "refused", command, refusal=Refusal("voucher_frozen"))
+        kept = again if decided.result == "refused" else decided
+        return before(self, command, kept)  # type: ignore[no-any-return]
+
+    before = _patch(stack, Replayer, "_keep", keep)
+
+
+def serves_while_it_heals(stack: ExitStack) -> None:
+    """A ledger that lost data sells on what is left of its book."""
+    _patch(stack, Healing, "begun", False)
+
+
+def opened_unasked(stack: ExitStack) -> None:
+    """A ledger opens while tills still have something to tell."""
+    _patch(stack, Opening, "not_reported", lambda self: [])
+
+
+def paid_batch_closed_again(stack: ExitStack) -> None:
+    """What a batch of before a loss has paid stands in the next one too."""
+    _patch(stack, restored_rows, "place", lambda *args: None)
+
+
+def key_not_brought_back(stack: ExitStack) -> None:
+    """A key that a till changed to is unknown after a loss."""
+    _patch(stack, Replayer, "_changed_key", lambda self, *args: None)
+
+
 BREAKS: Final[dict[str, Break]] = {
     each.__name__: each
     for each in (
@@ -524,6 +570,12 @@ BREAKS: Final[dict[str, Break]] = {
         fork_not_told,
         fork_held_alone,
         one_number_twice_a_file,
+        evidence_not_booked,
+        evidence_signed_anew,
+        serves_while_it_heals,
+        opened_unasked,
+        paid_batch_closed_again,
+        key_not_brought_back,
     )
 }
 

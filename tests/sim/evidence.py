@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +43,17 @@ class Evidence:
             for journal in self.copies
             for opened in journal.opened
         }
+        self.excepted = {
+            row["digest"]: row
+            for row in self.book["heal_evidence"]
+            if row["state"] in ("excepted", "closed")
+        }
+        late = self.witness.loss is not None and self.witness.loss.is_late
+        self.listed = {self.record[digest].key for digest in self.excepted} if late else set()
+        self._told = {row["digest"] for row in self.book["heal_evidence"]}
+        self._sold = {
+            record.key for record, _ in self.booked() if record.digest not in self.excepted
+        }
         self.merchant = {row["terminal"]: row["merchant"] for row in self.book["terminals"]}
 
     def place(self, record: Opened) -> tuple[str, int]:
@@ -52,6 +64,29 @@ class Evidence:
     def is_copied(self, digest: str) -> bool:
         """Whether the terminal of this record has two journals."""
         return bool(self.copied) and self.record[digest].payload["terminal"] in self.copied
+
+    def is_booked(self, record: Opened) -> bool:
+        """Whether what was decided of it is in the book: not where it is lost and was listed; and
+        of a sale that nobody tells of any more, nothing was to be put back."""
+        if record.digest in self.excepted:
+            return False
+        is_reversal = record.payload["kind"] == "reversal"
+        return not (self.witness.loss and is_reversal) or record.key in self._sold
+
+    def came_late(self, record: Opened) -> bool:
+        """Whether it was decided in what is lost, and a till told of that behind the opening."""
+        loss = self.witness.loss
+        if loss is None or loss.healed is None or record.digest not in self._told:
+            return False
+        return (record.payload["kind"], record.digest) not in loss.healed
+
+    def paid_not_booked(self, merchant: str) -> Counter[tuple[str, int, int]]:
+        """Rows of batches that were restored, of sales that were not decided so again."""
+        return Counter(
+            (row["kind"], row["sequence"], row["amount_minor"])
+            for row in self.book["heal_rows"]
+            if row["merchant"] == merchant
+        )
 
     def booked(self) -> list[tuple[Opened, dict[str, Any]]]:
         """Sales that the ledger booked, in whole or in part."""

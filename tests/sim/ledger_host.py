@@ -139,6 +139,8 @@ class LedgerHost(Process):
         self._ids = ids
         self.running: app.Ledger | None = None
         self.lingers = False
+        self.may_be_healed: Callable[[], None] = lambda: None
+        """Told when this may be a ledger that has just been healed."""
 
     def start(self) -> None:
         self.running = app.build(
@@ -150,6 +152,12 @@ class LedgerHost(Process):
         )
         for engine in (self.running.database._writer, self.running.database._reader):
             engine.update_execution_options(compiled_cache=_COMPILED)
+        self.may_be_healed()
+
+    def reached(self, point: str) -> None:
+        if point == "opened":
+            self.may_be_healed()
+        super().reached(point)
 
     def stop(self) -> None:
         if self.running is not None:

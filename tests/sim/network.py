@@ -85,6 +85,10 @@ class Network:
         self.arrive(request)
         self.ledger.lingers = False
 
+    def forget_answers(self) -> None:
+        """The machine that gave them is gone, and whatever of them was still on the way."""
+        self._answers.clear()
+
     def arrive(self, request: Request, *, cut: bool = False) -> Answer | None:
         """A request is at the ledger; None if nobody is there."""
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final
 
@@ -20,6 +20,7 @@ from tests.sim.issuer import Issuer
 from tests.sim.ledger_host import LedgerHost
 from tests.sim.network import Network
 from tests.sim.process import Dead
+from tests.sim.shop import Shop
 from tests.sim.township import PROGRAMMES, Household, Township, issue, rules_of
 from tests.world import ISSUER
 
@@ -46,6 +47,7 @@ class OperatorDesk:
         self._ids = ids
         self.funded = 0
         self.households = 0
+        self.shops: Sequence[Shop] = ()
 
     def act(self, rng: Random) -> None:
         """One thing that an operator might do now."""
@@ -54,6 +56,10 @@ class OperatorDesk:
             self._say("starts the ledger")
             return
         action = rng.choices([each for each, _ in ACTIONS], [weight for _, weight in ACTIONS])[0]
+        self.carry_out(action, rng)
+
+    def carry_out(self, action: Action, rng: Random) -> None:
+        assert self._host.running is not None
         try:
             action(self, self._host.running, rng)
         except Dead as death:
@@ -64,6 +70,14 @@ class OperatorDesk:
             self._say(f"{action.__name__}: {problem.code}")
         except OperationalError:
             self._say(f"{action.__name__}: the disk failed")
+
+    def at_step(self, n: int, rng: Random) -> None:
+        """What is due in a step, whatever else happens in it."""
+
+    def bring_up(self, rng: Random) -> None:
+        """The storm is over: the ledger runs."""
+        if self._host.running is None:
+            self._host.start()
 
     def freeze(self, ledger: app.Ledger, rng: Random) -> None:
         self._set_frozen(ledger, rng, True)

@@ -118,6 +118,8 @@ class Shop(Process):
         self._holders: dict[int, Holder] = {}
         self._step_rng = Random()
         self.disk_bytes = PLENTY
+        self.reports = False
+        """Whether it asks now and then what the ledger holds of its records."""
         self._wrong_paper: Violation | None = None
 
     # ── the process ────────────────────────────────────────────────────────────────────────────
@@ -183,6 +185,8 @@ class Shop(Process):
         action = rng.choices([each for each, _ in ACTIONS], [weight for _, weight in ACTIONS])[0]
         if not self.till.journal.attempts():
             action = Shop.sell
+        if self.reports and rng.random() < 0.3:
+            action = rng.choice((Shop.report, Shop.report, Shop.refresh_pack))
         try:
             action(self, rng)
             if self.is_open and rng.random() < 0.5:
@@ -361,6 +365,13 @@ class Shop(Process):
             job = self.till.journal.queue_copy(rng.choice(jobs).receipt_no)
             self._say(f"wants a copy of {job.receipt_no}")
 
+    def report(self, rng: Random) -> None:
+        """Ask what the ledger holds, and offer it what it lost: as the plugin does by itself."""
+        assert self.till is not None
+        state = self.till.heal()
+        word = "healing" if state.is_healing else "open"
+        self._say(f"reports: {word}, epoch {state.epoch}, {state.sent} of {state.of} sent")
+
     def give_back(self, rng: Random) -> None:
         """A family moves on: what this till has set aside for it is free again elsewhere."""
         assert self.till is not None
@@ -370,6 +381,8 @@ class Shop(Process):
 
     def refresh_pack(self, rng: Random) -> None:
         assert self.till is not None
+        if self.reports:
+            self.till.heal()
         self.till.refresh_pack()
 
     def forget(self, rng: Random) -> None:

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from random import Random
 
-from tests.sim import checker, tampering
+from tests.sim import checker, lost_disk, tampering
 from tests.sim.carried import Pockets
 from tests.sim.clock import Time
 from tests.sim.copied import Copying
@@ -92,6 +92,7 @@ class Simulation:
             self._change_weather(rng, n)
             if self.copying is not None:
                 self.copying.step(self, n)
+            self.desk.at_step(n, rng)
             if self.host.running is None and rng.random() < 0.5:
                 self.desk.act(rng)
             self._arm(rng)
@@ -186,8 +187,7 @@ class Simulation:
             self.network.cut_off.clear()
             self.time.wrong.clear()
             self.time.forward(_CALM_S)
-            if self.host.running is None:
-                self.host.start()
+            self.desk.bring_up(rng)
             assert self.host.running is not None
             self.desk.let_everybody_in()
             if self.copying is not None:
@@ -283,7 +283,7 @@ def _everybody(
     witness = Witness({township.ledger_kid: township.ledger_x}, dict(township.terminals))
     network = Network(host, witness, story, weather)
     issuer, pockets = Issuer(township.issuer_key), Pockets(folder / "pockets")
-    desk = OperatorDesk(
+    desk = lost_disk.office_of(seed, weather)(
         host, township, network=network, issuer=issuer, pockets=pockets, ids=ids.randbytes
     )
 
@@ -303,6 +303,7 @@ def _everybody(
         )
 
     shops = [open_shop(name) for name in list(township.terminals)[: weather.tills]]
+    desk.shops = shops
     copying = Copying(seed, weather) if weather.copied else None
     sim = Simulation(
         seed, weather, story, time, host, network, desk, shops, open_shop, copying, ids

@@ -30,7 +30,8 @@ def ground() -> Iterator[Ground]:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_everything_holds_whatever_fails(ground: Ground, seed: int) -> None:
-    """INV-1 to INV-8 after deaths, cut lines, lies and late arrivals (FA, FB, FC, FD, FF-1)."""
+    """INV-1 to INV-9 after deaths, cut lines, lies, late arrivals and a ledger's disk that is lost
+    (FA, FB, FC, FD, FF-1, FI-1)."""
     ended = ground.play(seed)
     assert ended.violation is None, "\n".join(ended.story.lines)
     assert ended.story.counts

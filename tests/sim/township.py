@@ -33,6 +33,7 @@ TILLS: Final = ("zhou-shop", "li-shop", "zhou-shop", "zhou-far")
 """The store of till 1, 2, …: of two merchants, and the third stands beside the first."""
 PROGRAMMES: Final = ("dairy", "grain", "formula")
 UNDO_WINDOW_S: Final = 3600
+OPERATOR_SECRET: Final = "o" * 43
 GRACE_S: Final = {"dairy": 3 * 86_400, "grain": 0, "formula": 600}
 """How long what is refunded into an expired voucher can be used."""
 
@@ -194,6 +195,7 @@ def found(folder: Path) -> Township:
 
 def _open_office(ledger: app.Ledger, issuer_key: SigningKey) -> tuple[Household, ...]:
     office = ledger.office
+    ledger.operators.add("office", OPERATOR_SECRET)
     ledger.issuers.put(ISSUER, [issuer_key.public.to_jwk()])
     products = {MILK: "dairy", FORMULA: "infant-formula", RICE: "grain"}
     ledger.programmes.put_product_list("relief", 1, products)

@@ -58,6 +58,7 @@ class Weather:
     cards: bool
     copied: bool
     """Whether somebody copies a till's folder, to put it back or to run it beside the first."""
+    lost_disk: bool
 
     @classmethod
     def of(cls, rng: Random) -> Weather:
@@ -80,7 +81,8 @@ class Weather:
             disk_step=rng.choice((0.0, 0.0, 0.05)),
             meanwhile=rng.choice((0.0, 0.1, 0.3)),
             cards=rng.random() < 0.4,
-            copied=rng.random() < 1 / 7,
+            copied=(copied := rng.random() < 1 / 7),
+            lost_disk=not copied and rng.random() < 1 / 7,
         )
 
     def is_dark(self, step: int) -> bool:

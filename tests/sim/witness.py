@@ -22,6 +22,7 @@ from tests.properties.ledger_model import Opened, unb64
 if TYPE_CHECKING:
     from carepos import Correction, Sale
     from tests.sim.ledger_host import Answer, Request
+    from tests.sim.loss import Loss
 
 _OUTCOME = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}")
 _HEADLINES: Final = {
@@ -133,6 +134,8 @@ class Witness:
     """The ledger's outcome of each record that it was seen to answer, by the record's digest."""
     sales: set[tuple[str, str]] = field(default_factory=set)
     """Every (terminal, receipt number) that a cashier saw."""
+    loss: Loss | None = None
+    """What was seen when the ledger's disk was lost, where it was."""
     _heard: defaultdict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
     _seen: dict[tuple[str, str], str] = field(default_factory=dict)
     _seen_undo: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -334,6 +337,15 @@ class Witness:
                 self._heard[self.line_of(till), word.payload["id"]].add(word.payload["result"])
                 if word.payload.get("reason") in ("terminal_forked", "terminal_revoked"):
                     self._stopped.add(self.line_of(till))
+
+    def unsay(self, digest: str, word: str | None) -> None:
+        """The ledger lost what it last said about a record, and nobody had heard that; `word` is
+        what was heard before."""
+        self._judged_late.discard(digest)
+        if word is None:
+            del self.words[digest]
+        else:
+            self.words[digest] = word
 
     def verify_ledger(self, text: str) -> None:
         """Raises Violation unless the ledger signed it, with a key that its operator knows of."""

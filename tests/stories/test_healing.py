@@ -232,6 +232,29 @@ def test_a_till_that_comes_late(house: Restorable, capsys: pytest.CaptureFixture
     assert world.ledger.office.programme_sums(PROGRAMME["programme"]).differences == ()
 
 
+def test_a_till_that_comes_late_with_a_pack_alone(house: Restorable) -> None:
+    """All its answers are in the backup, and what its pack sets aside is not: it tells of that too,
+    and goods that left within it are paid."""
+    world = house.world
+    one, two = world.till("till-1"), world.till("till-2")
+    assert sells(one, world.family(100), "A-1", 10) == "confirmed"
+    family = world.family(9_000)
+    assert sells(two, family, "B-1", 1_000) == "confirmed"
+    house.back_up()
+    two.refresh_pack()
+    lose(house)
+    assert sells(two, family, "B-2", 2_000) == "accepted"
+    one.heal()
+    assert house.carepos("heal", "open", "--early") == 0
+    assert sells(one, family, "A-2", 4_000) == "confirmed"
+    two.heal()
+    sums = world.ledger.office.programme_sums(PROGRAMME["programme"])
+    assert (sums.allotted_minor, sums.differences) == (45 + 4_000, ())
+    two.answer_goods("B-2", handed_over=True)
+    two.settle()
+    assert two.status("B-2").state == "confirmed"
+
+
 def test_a_backup_that_was_restored_without_a_word(
     house: Restorable, capsys: pytest.CaptureFixture[str]
 ) -> None:
