@@ -166,6 +166,9 @@ class Book:
                         # All of it or nothing: a problem undoes what was decided beside it.
                         _raise_problem(answers)
                         ruling.end(connection, batch)
+                        # Held alone it took no number, behind which its till would wait for ever.
+                        ruled = [c for c in batch if c.ruling is not None]
+                        self._write_notes(connection, ruled, clock.to_text(self._now()))
             # What was stored names vouchers that are not locked yet (a reversal): begin again.
             wanted |= needed
         self._reached("committed")

@@ -95,7 +95,11 @@ class Decider:
         is booked already."""
         record = command.record
         known = self._shelf.attempts.get((record.terminal, record.id))
-        if isinstance(record.content, AcceptOffline) and known and known.state == "posted":
+        if (
+            isinstance(record.content, AcceptOffline)
+            and known is not None
+            and (known.state, known.record_sha256) == ("posted", record.content.record_sha256)
+        ):
             raise Problem(
                 "already_exists_differently",
                 "its sale is booked by now: post it, and void or refund what should not stand",

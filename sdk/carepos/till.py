@@ -1143,7 +1143,8 @@ class Till:
 
     def take_answers(self, found: Sequence[Mapping[str, Any]]) -> AnswersTaken:
         """Take outcomes that came in a file (docs/offline.md §10), verified and bound like those
-        that come over the network. What they do not answer stays open; again they change nothing.
+        that come over the network, once the keys that came with them are (`take_ledger_keys`). What
+        they do not answer stays open; again they change nothing.
 
         `found`: `{"outcome"}` or `{"problem"}` each. Raises Malformed, JournalClosed.
         """

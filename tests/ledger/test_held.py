@@ -252,6 +252,25 @@ def test_an_undo_waits_for_what_is_held_before_it(rig: Rig) -> None:
     assert rig.balance(holder.voucher) == (12_000, 0, 0)
 
 
+@pytest.mark.parametrize("accepts", [True, False])
+def test_what_people_decided_has_its_number(rig: Rig, accepts: bool) -> None:
+    """Where a till has changed its key, what contradicts a copy of the old one is held alone: once
+    it is decided, neither the till's day reports nor its undos wait for it any more."""
+    till, holder = rig.signer(), rig.holder()
+    words(rig, till.start())
+    copied = replace(till)
+    ours = [rig.redeem(till, holder, 500), rig.redeem(till, holder, 600)]
+    assert words(rig, rig.redeem(copied, holder, 700)) == ["posted"]
+    till = change(rig, till)
+    sale = rig.redeem(till, holder, 800)
+    assert words(rig, sale, *ours) == ["posted", "held", "held"]
+    void, report = till.void(rig.read(sale)), till.day_report()
+    assert words(rig, void, report) == ["sequence_gap"] * 2
+    for each in ours:
+        assert (post(rig, each) if accepts else refuse(rig, each)) == "changed"
+    assert words(rig, void, report) == ["posted"] * 2
+
+
 def test_a_sale_and_its_reversal_that_are_both_posted_spend_nothing(rig: Rig) -> None:
     """In either order: the reversal leaves its tombstone, as always."""
     for turned in (False, True):

@@ -140,11 +140,6 @@ class Copying:
         told = sim.host.running.terminals.alarms(0)
         return ("fork", self.copy.terminal) in {(a["kind"], a["terminal"]) for a in told}
 
-    def _is_stopped(self, sim: Simulation) -> bool:
-        assert sim.host.running is not None and self.copy is not None
-        listed = sim.host.running.terminals.listed()
-        return (self.copy.terminal, "forked") in {(t["terminal"], t["status"]) for t in listed}
-
     def sort_out(self, sim: Simulation, rng: Random, *, last: bool) -> None:
         """Every copy sends what it has, and people decide, until nothing of any of them is open."""
         if self.copy is None:
@@ -167,10 +162,6 @@ class Copying:
         for _ in range(_ROUNDS):
             left = [shop for shop in shops if not shop.finish(rng, last=False)]
             self.copy.shut_out = _shut_out(sim, shops)
-            if self._is_forked(sim) and not self._is_stopped(sim):
-                # Another copy has changed the key: what contradicts is held alone, and may leave a
-                # number of the till empty, behind which its undos and day reports wait.
-                self.copy.shut_out = {shop.name for shop in shops}
             left = [shop for shop in left if shop.name not in self.copy.shut_out]
             if not left and not held.listed():
                 return
