@@ -24,6 +24,7 @@ from carepos_plugin.print_queue import NO_PRINTER, Slip
 from carepos_plugin.sentences import refusal_of, refusal_said, said
 
 _CHECKS: Final[Sequence[tuple[str, tuple[str, str], tuple[Why, ...], tuple[str, str]]]] = (
+    ("till", ("Till", "终端"), ("terminal_stopped",), ("It was not stopped.", "终端未被停用。")),
     ("clock", ("Clock", "时钟"), ("clock_wrong",), ("The clock is not wrong.", "时钟可用。")),
     ("disk", ("Disk", "磁盘"), ("disk_full",), ("The disk has room.", "磁盘有空间。")),
     (
@@ -59,7 +60,7 @@ _CHECKS: Final[Sequence[tuple[str, tuple[str, str], tuple[Why, ...], tuple[str, 
 )
 """Name, what people call it, the reasons that fail it, what is said where none does."""
 
-_OWN: Final = ("clock", "disk", "pack")
+_OWN: Final = ("till", "clock", "disk", "pack")
 """What can be told without a pack."""
 
 NAMES: Final[Mapping[str, tuple[str, str]]] = {

@@ -15,6 +15,10 @@ from carepos.readiness import Amount, Readiness, Stored, Why
 from carepos_plugin.sentences import DISK_FULL, length_zh, said
 
 WHY_NOT: Final[Mapping[Why, tuple[str, str]]] = {
+    "terminal_stopped": (
+        "This till was stopped: call the programme's office.",
+        "本收银终端已被停用：请联系项目办公室。",
+    ),
     "clock_wrong": (
         "The clock is wrong: set date and time.",
         "时钟不准：请校准日期和时间。",

@@ -73,9 +73,10 @@ class Acceptor:
         """How this allocation is accepted without the ledger, judged anew as things stand now.
 
         `own`: the attempt that it is of, which may draw on what was noted for it. Raises Refused:
-        token_expired, holder_not_in_pack, and what `offline.refusal` and `rules.check` say.
+        holder_not_in_pack, and what `Shelves.must_be_able`, `offline.refusal` and `rules.check`
+        say.
         """
-        self._shelves.must_be_fresh(holder)
+        self._shelves.must_be_able(holder)
         shelf = self._shelves.of(holder, programme, own)
         if all(entry.voucher in shelf.vouchers for entry in allocation):
             refusal = offline.refusal(shelf.vouchers, allocation, shelf.state)

@@ -14,7 +14,7 @@ from carepos.keys import Keys
 from carepos.outcome import HeldReason
 from carepos.refusals import BY_CODE
 
-FOR_GOOD: Final = frozenset({"terminal_forked", "terminal_revoked"})
+FOR_GOOD: Final[tuple[HeldReason, ...]] = ("terminal_revoked", "terminal_forked")
 """Reasons that hold whatever the till sends from then on: no such till becomes active again."""
 
 _HELD = ("The office decides it by hand.", "由项目办公室人工处理。")

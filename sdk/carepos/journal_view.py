@@ -14,10 +14,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from carepos import clock, correction, journal_file, record
+from carepos import clock, correction, holding, journal_file, jws, record
 from carepos.attempt import Event, State
 from carepos.errors import JournalError
 from carepos.keys import KeySet
+from carepos.outcome import HeldReason
 from carepos.record import Record
 from carepos.set_aside import Taken
 from carepos.voucher import Terms
@@ -293,6 +294,15 @@ class JournalView:
                 names,
             ).fetchall()
         return [(sequence, bool(has)) for sequence, has in rows]
+
+    def stopped_for(self) -> HeldReason | None:
+        """Why the ledger lets only people decide what this till sends, for good
+        (docs/offline.md §9); None where it has not said so."""
+        with self._mutex:
+            rows = self._db.execute("SELECT jws FROM outcomes WHERE result = 'held'").fetchall()
+        # Verified when they were kept.
+        reasons = {jws.peek(row[0], typ=jws.OUTCOME)[1].get("reason") for row in rows}
+        return next((each for each in holding.FOR_GOOD if each in reasons), None)
 
     def envelope_at(self, sequence: int, *, sealed: bool) -> dict[str, Any]:
         """A record as it travels, read without looking at its signature; with `sealed` its evidence

@@ -20,6 +20,7 @@ from carepos.set_aside import UNCERTAINTY
 from carepos.voucher import Programme
 
 Why = Literal[
+    "terminal_stopped",
     "clock_wrong",
     "disk_full",
     "no_pack",
@@ -93,6 +94,8 @@ def of(held: Pack | None, journal: JournalView, ratchet: ClockRatchet, disk: Roo
     room = _room(stored, rules)
     sums = () if held is None or told is None else _sums(held, journal)
     why: list[Why] = []
+    if journal.stopped_for() is not None:
+        why.append("terminal_stopped")
     if ratchet.is_wrong:
         why.append("clock_wrong")
     if disk.state == "full":

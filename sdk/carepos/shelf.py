@@ -73,16 +73,20 @@ class Shelves:
     def situation(self, holder: Holder, programme: Programme, asked: Situation) -> Situation:
         """`asked` with the holder's vouchers as far as this till may give of them without the
         ledger. Raises Refused where it may not give at all."""
-        self.must_be_fresh(holder)
+        self.must_be_able(holder)
         shelf = self.of(holder, programme)
         refusal = offline.refusal(shelf.vouchers, (), shelf.state)
         if refusal is not None:
             raise Refused(refusal)
         return self.situated(shelf, asked)
 
-    def must_be_fresh(self, holder: Holder) -> None:
-        """Raises Refused (token_expired) for a code that was good when it was scanned and is not
-        any more: the ledger will judge it by the time of the sale."""
+    def must_be_able(self, holder: Holder) -> None:
+        """Raises Refused: terminal_revoked or terminal_forked at a till that the ledger stopped,
+        for nothing that it sells is booked but by hand; token_expired for a code that was good when
+        it was scanned and is not any more, for the ledger will judge it by the time of the sale."""
+        stopped = self._journal.stopped_for()
+        if stopped is not None:
+            raise Refused(Refusal(stopped))
         if self._ratchet.now() >= holder.identity.expires_at:
             raise Refused(Refusal("token_expired"))
 

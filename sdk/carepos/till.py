@@ -249,7 +249,8 @@ class Till:
         )
         self._keys: Keys = self._ledger_keys.find
         self._offers: dict[str, Offer] = {}
-        self._is_stopped = False  # the ledger signed that only people decide what this till sends
+        # Whether the ledger signed that only people decide what this till sends.
+        self._is_stopped = journal.stopped_for() is not None
         self._accepting = threading.Lock()
         self._working: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._mutex = threading.Lock()

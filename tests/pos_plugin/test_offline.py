@@ -151,6 +151,17 @@ def test_nothing_set_aside_is_told_but_for_floor_limits(shop: Rig) -> None:
     assert told["zh"].endswith("1户，仅限小额限额内。")
 
 
+def test_a_till_that_was_stopped_says_so(shop: Rig) -> None:
+    """What it sold is decided by people, so it is not ready for anything."""
+    family = at_home(shop)
+    shop.till.refresh_pack()
+    assert why_not(shop) == []
+    offer = shop.offer("S9", family.token(), milk(100))
+    shop.world.ledger.terminals.set_status(shop.till.enrolment.terminal, "revoked")
+    shop.redeem("S9", offer)
+    assert why_not(shop) == ["terminal_stopped"]
+
+
 def test_a_till_without_a_pack_or_room_says_so(shop: Rig) -> None:
     """The reasons that are the till's own."""
     at_home(shop)

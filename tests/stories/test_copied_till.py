@@ -65,6 +65,31 @@ def test_fg_7_a_copy_that_sold_without_a_network_is_booked_once(made: World) -> 
     assert twin.newest().state in ("provisional", "held") and "fork" in told(made)
 
 
+def test_a_copy_that_was_found_gives_out_nothing_more(made: World) -> None:
+    """Once the ledger has told it, it sells nothing without a network either, also when it starts
+    again; what it sold before still goes up."""
+    shop = OfflineShop(made)
+    family = shop.at_home(12_000)
+    shop.learn()
+    twin = shop.copied("twin")
+    for each in (shop, twin):
+        each.cable.is_out = True
+        assert each.sell(family, 1_000).state == "provisional"
+        each.cable.is_out = False
+    shop.till.settle()
+    twin.till.settle()
+    assert twin.newest().state == "held"
+    twin.cable.is_out = True
+    for _ in range(2):
+        refusal = twin.offer(family, 1_000).proposal.refusal
+        assert refusal is not None and refusal.code == "terminal_forked"
+        twin.restart()
+        twin.cable.is_out = True
+    twin.cable.is_out = False
+    twin.till.settle()
+    assert twin.newest().state == "held" and shop.newest().state == "confirmed"
+
+
 def test_a_sale_that_the_ledger_holds_is_not_accepted(made: World) -> None:
     """It has answered: people decide this sale, and its goods stay until they did."""
     shop = OfflineShop(made)
