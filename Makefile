@@ -12,6 +12,8 @@ UV := uv==0.13.9
 
 # Also what `make test ARGS="-k rules"` passes on.
 ARGS ?=
+# Processes that run tests: they wait for disks and other processes a third of their time.
+TEST_JOBS ?= $(shell echo $$((($$(nproc 2>/dev/null || echo 2) * 3 + 1) / 2)))
 # How many inputs `make fuzz` tries.
 N ?= 1000000
 
@@ -67,7 +69,7 @@ demo: venv  ## the relief of a flooded township, played with real processes; SER
 	@SERVE="$(SERVE)" $(BIN)/python -m sample_merchant.demo
 
 test: venv  ## every test, on SQLite and PostgreSQL; ARGS="-k rules" picks some
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: venv  ## lint, format, types, and the dependency arrows
 	@$(BIN)/python -m ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 from hypothesis import settings
@@ -21,6 +22,24 @@ settings.register_profile("default", deadline=None, derandomize=False, print_blo
 settings.register_profile("ci", settings.get_profile("default"))
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+_LONGEST: Final = (
+    "test_t12_privacy",
+    "test_undo_machine",
+    "test_ledger_machine",
+    "test_retention",
+    "test_healing",
+    "test_offline_limits",
+    "test_sim",
+    "test_faults",
+)
+"""Files that take a minute and more."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: begun last, one alone would keep everybody waiting."""
+    items.sort(key=lambda item: item.path.stem not in _LONGEST)
 
 
 @pytest.fixture(scope="session")

@@ -166,9 +166,7 @@ class Book:
                         # All of it or nothing: a problem undoes what was decided beside it.
                         _raise_problem(answers)
                         ruling.end(connection, batch)
-                        # Held alone it took no number, behind which its till would wait for ever.
-                        ruled = [c for c in batch if c.ruling is not None]
-                        self._write_notes(connection, ruled, clock.to_text(self._now()))
+                        self._give_numbers(connection, [c for c in batch if c.ruling is not None])
             # What was stored names vouchers that are not locked yet (a reversal): begin again.
             wanted |= needed
         self._reached("committed")
@@ -245,6 +243,13 @@ class Book:
         ]
         if rows:
             connection.execute(_insert_note(connection), rows)
+
+    def _give_numbers(self, connection: Connection, ruled: list[Command]) -> None:
+        """What was held alone took no number when it came, behind which its till would wait for
+        ever; of a stopped till nothing waits."""
+        statuses = chain_check.lock(connection, ruled)
+        going = [c for c in ruled if statuses[c.record.terminal] not in chain_check.QUARANTINED]
+        self._write_notes(connection, going, clock.to_text(self._now()))
 
     def _hold(
         self,

@@ -72,7 +72,7 @@ def fetch(url: str, *, deadline_s: float = DEADLINE_S, ca_file: Path | None = No
         )
     except Unreachable:
         raise
-    except TimeoutError:
+    except (TimeoutError, BlockingIOError):  # the latter where there is no time at all
         raise Unreachable(_too_late(deadline_s)) from None
     except Exception as error:  # noqa: BLE001
         # Whatever a library makes of bytes from outside. Its text could quote them.
