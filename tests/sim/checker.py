@@ -255,7 +255,9 @@ def _check_goods(evidence: Evidence, copy: Copy | None) -> None:
     unpaid, unclaimed = unpaid | listed, unclaimed | listed
     for sale in goods.keys() - paid.keys() - unpaid:
         raise Violation("INV-3", f"{sale}: goods were handed over and nothing is posted")
-    kept = {(terminal, _sequence(number)) for terminal, number in evidence.witness.kept}
+    # Of one that was taken back before she said whether they left, they stayed.
+    stayed = evidence.witness.kept | evidence.witness.came_back
+    kept = {(terminal, _sequence(number)) for terminal, number in stayed}
     for sale in paid.keys() - goods.keys() - kept - unclaimed:
         raise Violation("INV-6", f"{sale}: posted, and no goods were handed over")
     need(
