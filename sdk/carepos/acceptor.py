@@ -20,7 +20,7 @@ from carepos.forwarder import Parcel
 from carepos.journal import Accepting, Journal
 from carepos.journal_view import Attempt
 from carepos.offline import Plan
-from carepos.outcome import Outcome
+from carepos.outcome import HeldReason, Outcome
 from carepos.pack_keeper import PackKeeper
 from carepos.record import Record, envelope
 from carepos.refusals import Refusal
@@ -43,13 +43,14 @@ class Acceptor:
         ratchet: ClockRatchet,
         *,
         enrolled: Callable[[], Enrolment],
+        stopped_for: Callable[[], HeldReason | None],
         reached: Callable[[str], None],
         advance: Callable[[Attempt, Outcome], Attempt],
         read: Callable[[Record, Mapping[str, Any]], tuple[Outcome | None, str | None]],
     ) -> None:
         self._journal = journal
         self._packs = packs
-        self._shelves = Shelves(journal, packs, ratchet)
+        self._shelves = Shelves(journal, packs, ratchet, stopped_for=stopped_for)
         self._enrolled = enrolled
         self._reached = reached
         self._advance = advance

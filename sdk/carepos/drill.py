@@ -77,7 +77,7 @@ class Drill:
             heard=_deaf,
             learn_time=lambda: False,
         )
-        self._shelves = Shelves(journal, self._packs, ratchet)
+        self._shelves = Shelves(journal, self._packs, ratchet, stopped_for=journal.stopped_for)
 
     def readiness(self, disk: Room) -> Readiness:
         """As `readiness.of`, by the pack as it lies on the disk now."""

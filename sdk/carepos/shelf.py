@@ -5,7 +5,7 @@ Reads only: the till sells by it (`acceptor`), and a drill tells what it could s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -15,6 +15,7 @@ from carepos.errors import Refused
 from carepos.households import Household
 from carepos.journal_view import JournalView
 from carepos.offline import Allotted, OfflineState
+from carepos.outcome import HeldReason
 from carepos.pack_keeper import PackKeeper
 from carepos.refusals import Refusal
 from carepos.rules import Situation
@@ -33,10 +34,18 @@ class Shelf:
 
 
 class Shelves:
-    """One till's."""
+    """One till's. `stopped_for` says why the ledger stopped it, if it did."""
 
-    def __init__(self, journal: JournalView, packs: PackKeeper, ratchet: ClockRatchet) -> None:
+    def __init__(
+        self,
+        journal: JournalView,
+        packs: PackKeeper,
+        ratchet: ClockRatchet,
+        *,
+        stopped_for: Callable[[], HeldReason | None],
+    ) -> None:
         self._journal = journal
+        self._stopped_for = stopped_for
         self._packs = packs
         self._ratchet = ratchet
 
@@ -84,7 +93,7 @@ class Shelves:
         """Raises Refused: terminal_revoked or terminal_forked at a till that the ledger stopped,
         for nothing that it sells is booked but by hand; token_expired for a code that was good when
         it was scanned and is not any more, for the ledger will judge it by the time of the sale."""
-        stopped = self._journal.stopped_for()
+        stopped = self._stopped_for()
         if stopped is not None:
             raise Refused(Refusal(stopped))
         if self._ratchet.now() >= holder.identity.expires_at:

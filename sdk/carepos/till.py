@@ -249,8 +249,7 @@ class Till:
         )
         self._keys: Keys = self._ledger_keys.find
         self._offers: dict[str, Offer] = {}
-        # Whether the ledger signed that only people decide what this till sends.
-        self._is_stopped = journal.stopped_for() is not None
+        self._told_stopped: HeldReason | None = None
         self._accepting = threading.Lock()
         self._working: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._mutex = threading.Lock()
@@ -306,6 +305,7 @@ class Till:
             self._packs,
             ratchet,
             enrolled=lambda: self.enrolment,
+            stopped_for=self._stopped_for,
             reached=lambda point: self._reached(point),
             advance=self._advance,
             read=self._read_result,
@@ -1035,7 +1035,7 @@ class Till:
     def _ask(self, sale: Attempt) -> tuple[Attempt, str | None]:
         """Query the ledger for an attempt; apply what it signed about its redeem record."""
         written = self.journal.record_of(sale)
-        if self._is_stopped or self._held(written) is not None:
+        if self._stopped_for() is not None or self._held(written) is not None:
             # Who is held may read nothing. Sent again, the record is answered with what was decided
             # of it before, or people decided since; nothing is booked by that.
             return self._deliver(sale, written)
@@ -1085,8 +1085,14 @@ class Till:
         found, problem = outcome.read_result(result, written, keys=self._keys, accepted=accepted)
         if found is not None:
             self._heard(found.recorded_at)
-            self._is_stopped |= found.reason in holding.FOR_GOOD
+            if found.reason in holding.FOR_GOOD:
+                self._told_stopped = found.reason
         return found, problem
+
+    def _stopped_for(self) -> HeldReason | None:
+        """Why the ledger lets only people decide what this till sends: as it said since the till
+        began, or of a sale of before."""
+        return self._told_stopped or self.journal.stopped_for()
 
     def _forward(self, through: int | None = None, *, undos: bool = True) -> dict[int, str]:
         """Send what is stored, up to this number where one is given; by number, why one is not
