@@ -28,8 +28,8 @@ Dates = Sequence[tuple[datetime, datetime]]
 class Taken:
     """What one attempt takes of a voucher: of the allotment with this number, 0 for none.
 
-    `is_later`: of some allotment behind that number, which the till did not know of when the ledger
-    drew on it. `decided_at` is the ledger's time, None while it is not decided.
+    `is_later`: more than the till expected at most, of an allotment behind that number which it did
+    not know of, or of one up to it. `decided_at` is the ledger's time, None while there is none.
     """
 
     voucher: str
@@ -85,26 +85,31 @@ def left(
     found = []
     for voucher in vouchers:
         own = [each for each in drawn if each.voucher == voucher.voucher]
-        for allotted in _of(voucher, own):
-            number = allotted.allotment
-            date = next(a.date for a in voucher.allotments if a.allotment == number)
-            is_over = dates[date][0] - UNCERTAINTY <= now
-            if not is_over and (voucher.voucher, number) not in returned:
-                found.append(allotted)
+        spent = {
+            each.allotment
+            for each in voucher.allotments
+            if dates[each.date][0] - UNCERTAINTY <= now
+            or (voucher.voucher, each.allotment) in returned
+        }
+        found += [each for each in _of(voucher, own, spent) if each.allotment not in spent]
     return tuple(found)
 
 
-def _of(voucher: PackedVoucher, taken: Sequence[Taken]) -> list[Allotted]:
+def _of(voucher: PackedVoucher, taken: Sequence[Taken], spent: set[int]) -> list[Allotted]:
     held = {a.allotment: [a.amount_minor, a.quantity] for a in voucher.allotments}
     for each in taken:
         if each.allotment in held and not each.is_later:
             _draw(held[each.allotment], each.amount_minor, each.quantity)
     for each in taken:
         if each.is_later:
-            minor, quantity = each.amount_minor, each.quantity
-            for number in sorted(held):
-                if number > each.allotment:
-                    minor, quantity = _draw(held[number], minor, quantity)
+            # It may be of one that the till did not know of, or of one that another sale, undecided
+            # then, drew less on in the end: what may be gone of either is not given out again.
+            order = sorted(held, key=lambda n: (n in spent, n))
+            for behind in (True, False):
+                minor, quantity = each.amount_minor, each.quantity
+                for number in order:
+                    if (number > each.allotment) is behind:
+                        minor, quantity = _draw(held[number], minor, quantity)
     return [Allotted(voucher.voucher, n, *rest) for n, rest in sorted(held.items())]
 
 
