@@ -125,10 +125,24 @@ class Opening:
             self._note(lambda held: replace(held, turn=held.turn + 1, moved=0))
         elif progress.exactly:
             self._note(lambda held: replace(held, turn=held.turn + 1, moved=0, exactly=False))
-        else:
+        elif not self._make_room(most):
             return self._end(progress, most)
         self._reached("turned")
         return False
+
+    def _make_room(self, most: int) -> bool:
+        """Free what is past its date, as whoever wants it next would, before anything is given up:
+        what found no room is tried once more then. Whether there was any."""
+        now = self._now()
+
+        def work(connection: Connection) -> bool:
+            freed = told_allotments.reclaim(connection, now, most)
+            held = healing.read(connection, for_update=True)
+            if freed and held is not None:
+                healing.write(connection, replace(held, turn=held.turn + 1, moved=0))
+            return bool(freed)
+
+        return act(self._database, work)
 
     def _moved(self, progress: Progress) -> bool:
         with self._database.read() as connection:
@@ -154,8 +168,7 @@ class Opening:
         for row in aside:
             act(self._database, partial(told_allotments.give_up, row=row))
         now = self._now()
-        freed = act(self._database, lambda c: told_allotments.reclaim(c, now, most))
-        if left or aside or freed:
+        if left or aside:
             return False
 
         def work(connection: Connection) -> bool:
