@@ -238,15 +238,20 @@ class SecondLedger:
         with self.lock:
             if terminal.status != "active":
                 raise Problem(f"terminal_{terminal.status}")
-            here = [holder for holder, store in self.homes.items() if store == terminal.store]
             households = []
-            for holder in here:
+            for holder, store in self.homes.items():
                 reference = self.reference(terminal.merchant, holder)
                 mine = [each["voucher"] for each in self._in_order(holder, terminal)]
-                for name in mine:
+                for name in mine if store == terminal.store else ():
                     rule = self.programmes[self.book.vouchers[name]["programme"]].get("offline")
                     if rule:
                         self.allotting.set_aside(name, rule, terminal, incarnation)
+                if store != terminal.store and not any(
+                    each.reclaim_after > utc(self.now())
+                    for name in mine
+                    for each in self.allotting.own(name, terminal.name, incarnation)
+                ):
+                    continue
                 households.append(Household(holder, reference, self.buckets[holder], mine))
             currencies = {name: each["currency"] for name, each in self.programmes.items()}
             names, files = self.allotting.households(

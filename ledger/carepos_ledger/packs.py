@@ -80,8 +80,8 @@ class Packs:
         return data
 
     def make(self, terminal: Terminal, incarnation: str) -> tuple[str, str]:
-        """(sha256, signed manifest) of a pack with the households at home in the caller's store:
-        set aside for them first. Asking again is harmless."""
+        """(sha256, signed manifest) of a pack with the households at home in the caller's store,
+        set aside for first, and those who have something there still. Asking again is harmless."""
         households = self._allotting.set_aside(terminal, incarnation)
         packing = _Packing(self._database, self._keyring, terminal, incarnation)
         segments = packing.segments(households)

@@ -326,6 +326,34 @@ def test_what_is_set_aside_takes_nothing_from_a_sale_of_before(loss: Loss) -> No
     loss.is_whole()
 
 
+def test_what_is_past_its_date_makes_room_for_what_was_set_aside_since(loss: Loss) -> None:
+    """The copy of the book still holds aside for one till what was freed since and set aside for
+    another: that one's sales are within it, as it was told."""
+    rig, shop = loss.rig, Shop(loss.rig)
+    till, other = loss.till(), loss.till()
+    family = shop.at_home()
+    loss.send(till.start(), other.start())
+    given_pack(shop, till)
+    loss.back_up()
+    loss.send(rig.redeem(other, family, 6_000))
+    rig.now.forward(days=8)
+    manifest, files = given_pack(shop, other)
+    uses = [AllotmentUse(family.voucher, 2, 3_000, 0)]
+    waiting = rig.offline_sale(other, family, 3_000, uses=uses, pack_sha256=digest(files[0]))
+    loss.lose()
+    loss.begin()
+    loss.offer_pack(other, manifest, files)
+    for each in (till, other):
+        loss.offer(each)
+    loss.open(early=True)  # the shop has a till more
+    loss.is_whole()
+    rows = rig.tables(["allotments"])["allotments"]
+    assert [(row["terminal"], row["closed"]) for row in rows] == [
+        (till.terminal, 1), (other.terminal, 0),
+    ]  # fmt: skip
+    assert [code(each) for each in loss.send(*waiting)] == ["posted", "posted"]
+
+
 def test_what_was_given_back_stays_given_back(loss: Loss) -> None:
     """An allotment of before the loss that was returned in what is lost; and one that is past its
     time when the ledger is opened is freed."""

@@ -16,9 +16,12 @@ Row = dict[str, Any]
 
 
 def tables(path: Path, names: Iterable[str]) -> dict[str, list[Row]]:
-    """Every row of these tables, while whoever owns the file may have it open."""
+    """Every row of these tables, while whoever owns the file may have it open; none of a file that
+    nobody ever got to write a table to."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         connection.row_factory = sqlite3.Row
+        if connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
+            return {name: [] for name in names}
         return {
             name: [dict(row) for row in connection.execute(f"SELECT * FROM {name}")]
             for name in names

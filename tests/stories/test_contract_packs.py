@@ -50,6 +50,17 @@ def vouchers(there: Alone) -> Json:
     return {each[0]: (each[2], each[3], [tuple(a[:3]) for a in each[5]]) for each in found["v"]}
 
 
+def set_aside(there: Alone) -> list[tuple[Json, ...]]:
+    """What the newest pack says is set aside of the first voucher: number, money, quantity and both
+    dates."""
+    newest = pack(there.till)
+    found = newest.household(there.sub)
+    assert found is not None
+    [mine] = [each for each in found["v"] if each[0] == there.voucher()]
+    dates = newest.file["households"]["dates"]
+    return [(*each[:3], *dates[each[3]]) for each in mine[5]]
+
+
 def test_a_pack_with_households_is_found_by_its_holders_alone(
     ledger: ContractLedger, till: ContractTill, programme: str
 ) -> None:
@@ -166,7 +177,8 @@ def test_only_programmes_that_work_offline_set_aside(
 def test_a_home_follows_where_a_family_shops(
     ledger: ContractLedger, till: ContractTill, programme: str
 ) -> None:
-    """It stands in the packs of that store's tills, and of no other store's."""
+    """It stands in the packs of that store's tills, and of no other store's where nothing is set
+    aside for it."""
     there = alone(ledger, till, programme)
     elsewhere = till_of(ledger, "shop-w")
     assert pack(elsewhere).household(there.sub) is None
@@ -178,6 +190,27 @@ def test_a_home_follows_where_a_family_shops(
     assert elsewhere.outcome(bought)["result"] == "posted"
     moved = pack(elsewhere).household(there.sub)
     assert moved is not None and moved["b"] != there.household["b"]
+    again = secrets.token_hex(16)
+    assert pack(replace(till, incarnation=again)).household(there.sub) is None
+
+
+def test_what_is_set_aside_where_a_family_shopped_before_can_still_be_given_out_there(
+    ledger: ContractLedger, till: ContractTill, programme: str
+) -> None:
+    """Nobody else can until `reclaim_after`: so the pack tells it on, with the dates that it had,
+    and nothing more is set aside there."""
+    there = alone(ledger, till, programme)
+    [before] = set_aside(there)
+    elsewhere, token = till_of(ledger, "shop-w"), care(ledger, there.sub)
+    found = elsewhere.lookup(token)
+    bought = elsewhere.redeem(
+        found, token, [line(100)], [entry(there.voucher(), 100)], programme=programme
+    )
+    assert elsewhere.outcome(bought)["result"] == "posted"
+    ledger.now.forward(hours=1)
+    assert set_aside(there) == [before]
+    ledger.now.forward(seconds=HALF["spend_s"] + HALF["upload_s"])
+    assert pack(till).household(there.sub) is None
 
 
 def test_what_has_not_changed_is_not_fetched_again(
