@@ -185,9 +185,12 @@ def _keep_restored(ledger: SecondLedger, told: Evidence, attempt: Attempt) -> No
     ledger.attempts[name, record["id"]] = attempt
     attempt.outcomes.append(told.jws)
     ledger.decided[told.item.digest] = told.jws
-    ledger.places.setdefault(place_of, set()).add(record["sequence"])
+    decided = ledger.places.setdefault(place_of, {})
+    decided.setdefault(record["sequence"], set()).add(told.item.digest)
     seen = ledger.numbers.setdefault(place_of, {})
-    seen[record["sequence"]] = told.item.digest, record["prev"]
+    mine = told.item.digest, record["prev"]
+    if seen.setdefault(record["sequence"], mine) != mine:
+        told.item.terminal.status = "forked"
 
 
 def _takes(book: Book, attempt: Attempt, outcome: Json) -> bool:

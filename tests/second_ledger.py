@@ -103,7 +103,7 @@ class SecondLedger:
         self.held: dict[str, str] = {}
         self.attempts: dict[tuple[str, str], Attempt] = {}
         self.decided: dict[str, str] = {}
-        self.places: dict[tuple[str, str], set[int]] = {}
+        self.places: dict[tuple[str, str], dict[int, set[str]]] = {}
         self.allotting = Allotting(now, self.book)
         self.offline = Offline(self.book, self.allotting)
         self.packs: dict[str, tuple[str, bytes]] = {}
@@ -480,7 +480,8 @@ class SecondLedger:
         attempt.outcomes.append(outcome)
         self.decided[item.digest] = outcome
         place = terminal.name, record["incarnation"]
-        self.places.setdefault(place, set()).add(record["sequence"])
+        decided = self.places.setdefault(place, {})
+        decided.setdefault(record["sequence"], set()).add(item.digest)
         return outcome
 
     def _signed(self, item: Item, result: Json) -> str:

@@ -71,20 +71,25 @@ def offer(ledger: SecondLedger, body: Json, check: Callable[[Sequence[PublicKey]
             known = _enrol_anew(ledger, told[0][0], said)
         results = [_offered(ledger, each, known, list(own.values())) for each in body["items"]]
         place_of = known.name, body["incarnation"]
-        numbers = list(ledger.places.get(place_of, ()))
-        numbers += [
-            each.item.record["sequence"]
-            for each in ledger.heal.staged.values()
-            if (each.item.terminal.name, each.item.record["incarnation"]) == place_of
-        ]
-        held, more = ranges(numbers)
+        numbers = _known(ledger, place_of)
+        held, more = ranges([number for number in numbers if number <= body["last"]])
         return {
             "epoch": ledger.heal.epoch,
             "state": "healing" if ledger.heal.healing else "open",
             "held": held,
+            "ends": [sorted(numbers[number]) for _, number in held],
             "more": more,
             "results": results,
         }
+
+
+def _known(ledger: SecondLedger, place_of: tuple[str, str]) -> dict[int, set[str]]:
+    """By number, the digests of the records that are decided or were offered under it."""
+    found = {number: set(told) for number, told in ledger.places.get(place_of, {}).items()}
+    for digest, each in ledger.heal.staged.items():
+        if (each.item.terminal.name, each.item.record["incarnation"]) == place_of:
+            found.setdefault(each.item.record["sequence"], set()).add(digest)
+    return found
 
 
 def _enrol_anew(ledger: SecondLedger, key: PublicKey, said: Json) -> Terminal:

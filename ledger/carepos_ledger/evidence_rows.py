@@ -8,8 +8,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, and_, case, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from carepos import clock
-from carepos.lost import MAX_RANGES, Evidence, Range, ranges_of
+from carepos import clock, strict_json
+from carepos.lost import MAX_LINES, MAX_RANGES, Evidence, Range, ranges_of
 from carepos_ledger import chain_progress, schema
 from carepos_ledger.chain_progress import Chain
 from carepos_ledger.database import insert_or_ignore
@@ -155,10 +155,12 @@ def sale_text(connection: Connection, bucket: int, digest: str) -> str | None:
 # ── which numbers are held ─────────────────────────────────────────────────────────────────────
 
 
-def held(connection: Connection, chain: Chain) -> tuple[list[Range], bool]:
-    """Which numbers of a chain are decided here or were offered, and whether there are more behind
-    the last range."""
-    low = chain_progress.advance_chains(connection, [chain]).get(chain, 0)
+def held(
+    connection: Connection, chain: Chain, last: int = strict_json.MAX_INTEGER
+) -> tuple[list[Range], bool]:
+    """Which numbers of a chain up to `last` are decided here or were offered, and whether there are
+    more behind the last range."""
+    low = min(chain_progress.advance_chains(connection, [chain]).get(chain, 0), last)
     notes, records, offered = schema.terminal_notes.c, schema.records.c, schema.heal_evidence.c
     decided = connection.scalars(
         select(notes.sequence)
@@ -168,7 +170,8 @@ def held(connection: Connection, chain: Chain) -> tuple[list[Range], bool]:
                 and_(records.bucket == notes.bucket, records.digest == notes.digest),
             )
         )
-        .where(notes.terminal == chain[0], notes.incarnation == chain[1], notes.sequence > low)
+        .where(notes.terminal == chain[0], notes.incarnation == chain[1])
+        .where(notes.sequence > low, notes.sequence <= last)
         .order_by(notes.sequence)
         .limit(LOOKED_AT)
     ).all()
@@ -178,6 +181,7 @@ def held(connection: Connection, chain: Chain) -> tuple[list[Range], bool]:
             offered.terminal == chain[0],
             offered.incarnation == chain[1],
             offered.sequence > low,
+            offered.sequence <= last,
         )
         .order_by(offered.sequence)
         .limit(LOOKED_AT)
@@ -190,6 +194,40 @@ def held(connection: Connection, chain: Chain) -> tuple[list[Range], bool]:
         first, behind = [(1, behind[0][1])], behind[1:]
     ranges = [*first, *behind]
     return ranges[:MAX_RANGES], bool(cut) or len(ranges) > MAX_RANGES
+
+
+def digests(connection: Connection, chain: Chain, numbers: Sequence[int]) -> dict[int, list[str]]:
+    """By number of a chain: the records that are decided here or were offered under it. Of a till
+    and its copy there are two, of which people may have decided one."""
+    notes, records = schema.terminal_notes.c, schema.records.c
+    offered, ruled = schema.heal_evidence.c, schema.held_records.c
+    decided = (
+        select(notes.sequence, notes.digest)
+        .select_from(
+            schema.terminal_notes.join(
+                schema.records,
+                and_(records.bucket == notes.bucket, records.digest == notes.digest),
+            )
+        )
+        .where(notes.terminal == chain[0], notes.incarnation == chain[1])
+        .where(notes.sequence.in_(numbers))
+    )
+    told = select(offered.sequence, offered.digest).where(
+        offered.terminal == chain[0],
+        offered.incarnation == chain[1],
+        offered.sequence.in_(numbers),
+    )
+    by_people = select(ruled.sequence, ruled.digest).where(
+        ruled.terminal == chain[0],
+        ruled.incarnation == chain[1],
+        ruled.sequence.in_(numbers),
+        ruled.resolved_at.is_not(None),
+    )
+    found: dict[int, set[str]] = {}
+    for query in (decided, told, by_people):
+        for sequence, digest in connection.execute(query):
+            found.setdefault(sequence, set()).add(digest)
+    return {number: sorted(known)[:MAX_LINES] for number, known in found.items()}
 
 
 def gaps(ranges: Sequence[Range]) -> list[Range]:

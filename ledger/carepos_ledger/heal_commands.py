@@ -34,7 +34,6 @@ _REASONS: Final = {
     "allotment_missing": "what was set aside is not here 无预留额度",
     "original_unknown": "the sale that it takes back is not here 无原销售单",
     "undone_differently": "another undo of the sale is not here 另一笔撤销缺失",
-    "record_forked": "another record has its number 终端记录分叉",
     "signature_invalid": "its key is not known here 密钥未知",
     "decided_differently": "it was decided otherwise since 已另行裁定",
 }

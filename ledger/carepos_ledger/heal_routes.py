@@ -87,11 +87,15 @@ def terminal_blueprint(
         body = json_body(request)
         caller, certified = called(body)
         names = strict_json.exact_names(
-            body, {"incarnation", "certificates", "items", "complete"}, where="body"
+            body, {"incarnation", "last", "certificates", "items", "complete"}, where="body"
         )
         return json_response(
             offering.take(
-                caller, certified, names["incarnation"], names["items"], names["complete"]
+                caller,
+                certified,
+                (names["incarnation"], names["last"]),
+                names["items"],
+                names["complete"],
             )
         )
 

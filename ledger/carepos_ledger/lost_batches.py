@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, insert
 
-from carepos import settlement
+from carepos import clock, settlement
 from carepos.settlement import Batch
 from carepos_ledger import restored_rows, schema
 from carepos_ledger import settlement as closing
@@ -77,6 +77,7 @@ class LostBatches:
                     "incarnation": line.incarnation,
                     "sequence": line.sequence,
                     "kind": line.kind,
+                    "occurred_at": clock.to_text(line.occurred_at),
                     "amount_minor": line.amount_minor,
                 }
                 for line in batch.lines

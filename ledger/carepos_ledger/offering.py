@@ -126,13 +126,15 @@ class Offering:
         self,
         caller: Terminal,
         certified: Sequence[Certified],
-        incarnation: object,
+        journal: tuple[object, object],
         items: object,
         complete: object,
     ) -> dict[str, Any]:
-        """The answer to one call. Raises Malformed, Problem."""
-        ids.incarnation(incarnation, "incarnation")
-        chain = (caller.terminal, str(incarnation))
+        """The answer to one call; `journal`: its incarnation, and the last number that the till has
+        an outcome of. Raises Malformed, Problem."""
+        incarnation = ids.incarnation(journal[0], "incarnation")
+        last = strict_json.integer(journal[1], "last")
+        chain = (caller.terminal, incarnation)
         done = strict_json.boolean(complete, "complete")
         listed = strict_json.array(items, "items", high=MAX_ITEMS)
         self.enrol_anew(certified)
@@ -144,18 +146,21 @@ class Offering:
             self._place_late(caller.terminal)
         at = clock.to_text(self._now())
 
-        def look(connection: Any) -> tuple[Any, Any]:
+        def look(connection: Any) -> tuple[Any, Any, Any]:
             if is_healing or good:  # else it only asked, as every till does
                 who = (caller.terminal, self._keyring.epoch, chain[1])
                 evidence_rows.hear(connection, *who, complete=done, at=at)
             known = evidence_rows.stored_results(connection, good)
-            return evidence_rows.held(connection, chain), known
+            ranges, more = evidence_rows.held(connection, chain, last)
+            ends = evidence_rows.digests(connection, chain, [high for _, high in ranges])
+            return (ranges, more), [ends[high] for _, high in ranges], known
 
-        (ranges, more), known = act(self._database, look)
+        (ranges, more), ends, known = act(self._database, look)
         return {
             "epoch": self._keyring.epoch,
             "state": "healing" if is_healing else "open",
             "held": [list(each) for each in ranges],
+            "ends": ends,
             "more": more,
             "results": [_answer(each, before, known) for each in read],
         }

@@ -440,6 +440,7 @@ _PATHS: Final[dict[str, Schema]] = {
                 epoch=_whole(1),
                 state={"enum": ["open", "healing"]},
                 held=_RANGES,
+                ends=_list(_list(_DIGEST, 1, 20), 0, 200),
                 more=_FLAG,
                 results=_list(
                     {
@@ -454,6 +455,7 @@ _PATHS: Final[dict[str, Schema]] = {
             ),
             body=_object(
                 incarnation=_INCARNATION,
+                last=_whole(0),
                 certificates=_CERTIFICATES,
                 items=_list(_object(record=_JWS, outcome=_JWS), 0, 500),
                 complete=_FLAG,

@@ -243,8 +243,6 @@ class Opening:
         except Unplaced as error:
             return error.reason
         match answers[written.digest]:
-            case Problem(code="terminal_forked"):
-                return "record_forked"
             case Problem(code="signature_invalid"):
                 return "signature_invalid"
             case Problem(code="in_flight") as problem:

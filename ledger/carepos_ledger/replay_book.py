@@ -1,14 +1,15 @@
 """The write path for what was decided before: booked as it was, and never held.
 
-Chains were checked when these records came first, and a till that was stopped since still has what
-it was answered before. All else is `book`'s.
+A till that was stopped since still has what it was answered before. Of a till and its copy, which
+counted with the same numbers, people had decided what is offered of one line: all of it is booked,
+and the terminal is forked again (docs/offline.md §9). All else is `book`'s.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, select, tuple_, update
+from sqlalchemy import Connection, update
 
 from carepos import clock
 from carepos_ledger import chain_check, chain_progress, schema, terminal_keys
@@ -23,42 +24,25 @@ class ReplayBook(Book):
     def _note(
         self, batch: list[Command], wait: bool, statuses: dict[str, str]
     ) -> dict[str, Decided | Problem]:
-        """Note their numbers, and which keys they close. One whose number another record has is
-        not decided."""
+        """Note their numbers, as far as no other record has them, and which keys they close."""
         if not batch:
             return {}
-        answers: dict[str, Decided | Problem] = {}
+        now = clock.to_text(self._now())
         with self._database.write(wait=wait) as connection:
             found = chain_check.lock(connection, batch)
-            taken = _noted(connection, batch)
-            for command in batch:
-                if taken.get(chain_check.place(command.record), "") not in (
-                    "",
-                    command.record.digest,
-                ):
-                    answers[command.record.digest] = Problem("terminal_forked")
-            late = terminal_keys.close_others(
-                connection, [c for c in batch if c.record.digest not in answers]
+            since = dict(found)
+            late = terminal_keys.close_others(connection, batch)
+            good = [c for c in batch if c.record.digest not in late]
+            checked = chain_check.check(connection, good, since)
+            self._write_notes(connection, good, now)
+            chain_check.mark_forked(connection, since, checked)
+            self._raise_alarms(
+                connection,
+                [(chain_check.ALARM, c) for c in chain_check.news(connection, checked.forks)],
             )
-            answers |= dict.fromkeys(late, Problem("signature_invalid"))
-            good = [c for c in batch if c.record.digest not in answers]
-            self._write_notes(connection, good, clock.to_text(self._now()))
             chain_progress.advance(connection, [c for c in good if chain_progress.waits(c)])
         statuses |= {c.record.digest: found[c.record.terminal] for c in batch}
-        return answers
-
-
-def _noted(connection: Connection, batch: list[Command]) -> dict[chain_check.Place, str]:
-    """The digests of the records that have these numbers."""
-    table = schema.terminal_notes.c
-    rows = connection.execute(
-        select(table.terminal, table.incarnation, table.sequence, table.digest).where(
-            tuple_(table.terminal, table.incarnation, table.sequence).in_(
-                sorted({chain_check.place(c.record) for c in batch})
-            )
-        )
-    )
-    return {(row.terminal, row.incarnation, row.sequence): row.digest for row in rows}
+        return dict.fromkeys(late, Problem("signature_invalid"))
 
 
 def resolve_held(

@@ -41,7 +41,6 @@ Reason = Literal[
     "allotment_missing",
     "original_unknown",
     "undone_differently",
-    "record_forked",
     "signature_invalid",
     "decided_differently",
 ]

@@ -33,6 +33,7 @@ def place(connection: Connection, merchant: str, programme: str) -> None:
                     postings.incarnation == rows.incarnation,
                     postings.sequence == rows.sequence,
                     postings.kind == rows.kind,
+                    postings.occurred_at == rows.occurred_at,
                     postings.merchant == rows.merchant,
                     postings.programme == rows.programme,
                 ),
@@ -83,12 +84,9 @@ def place(connection: Connection, merchant: str, programme: str) -> None:
                 for row in different
             ],
         )
-    places = [(row.terminal, row.incarnation, row.sequence, row.kind) for row in found]
-    connection.execute(
-        delete(schema.heal_rows).where(
-            tuple_(rows.terminal, rows.incarnation, rows.sequence, rows.kind).in_(places)
-        )
-    )
+    key = schema.heal_rows.primary_key.columns
+    placed = [tuple(getattr(row, column.name) for column in key) for row in found]
+    connection.execute(delete(schema.heal_rows).where(tuple_(*key).in_(placed)))
 
 
 def closing_time(connection: Connection, batch_no: int, merchant: str, programme: str) -> str:

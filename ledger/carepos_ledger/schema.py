@@ -779,20 +779,23 @@ heal_allotments = Table(
 )
 
 # Rows of a settlement batch that was restored, of bookings that this ledger does not hold yet: they
-# belong to that batch as soon as it does.
+# belong to that batch as soon as it does. What a till and its copy sold under one number stands in
+# two batches, each with its own time.
 heal_rows = Table(
     "heal_rows",
     metadata,
+    _text("merchant"),
+    _text("programme"),
+    _number("batch_no"),
     _text("terminal"),
     _text("incarnation"),
     _number("sequence"),
     _text("kind"),
-    _text("merchant"),
-    _text("programme"),
-    _number("batch_no"),
+    _text("occurred_at"),
     _number("amount_minor"),
-    PrimaryKeyConstraint("terminal", "incarnation", "sequence", "kind"),
-    Index(None, "merchant", "programme"),
+    PrimaryKeyConstraint(
+        "merchant", "programme", "batch_no", "terminal", "incarnation", "sequence", "kind"
+    ),
     **_KEYED,
 )
 

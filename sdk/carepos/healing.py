@@ -74,26 +74,30 @@ def state_of(journal: JournalView) -> HealState:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What a ledger said: its epoch, whether it heals, what it holds."""
+    """What a ledger said: its epoch, whether it heals, what it holds, and whose records those are
+    (`lost.of_others`)."""
 
     epoch: int
     is_healing: bool
     held: Sequence[Range]
+    ends: Sequence[frozenset[str]]
     more: bool
     results: Sequence[Mapping[str, Any]]
 
     @classmethod
     def read(cls, value: object, items: int) -> _Answer:
         names = strict_json.exact_names(
-            value, {"epoch", "state", "held", "more", "results"}, where="heal"
+            value, {"epoch", "state", "held", "ends", "more", "results"}, where="heal"
         )
         results = strict_json.array(names["results"], "results", low=items, high=items)
         if names["state"] not in ("open", "healing"):
             raise Malformed("must be open or healing", field="state")
+        held = lost.read_ranges(names["held"])
         return cls(
             strict_json.integer(names["epoch"], "epoch", low=1),
             names["state"] == "healing",
-            lost.read_ranges(names["held"]),
+            held,
+            lost.read_ends(names["ends"], held),
             strict_json.boolean(names["more"], "more"),
             [strict_json.mapping(each, "results") for each in results],
         )
@@ -137,28 +141,33 @@ class Healer:
 
     def _report(self) -> HealState:
         answered = self._journal.answered()
+        last = max(answered, default=0)
         offered: set[int] = set()
-        answer = self._ask([])
+        answer = self._ask([], last)
         self._follow(answer.epoch)
         state = self._begin(answer)
         for _ in range(ROUNDS):
             lacking = [
-                number
-                for number in lost.to_offer(answered, answer.held, more=answer.more)
-                if number not in offered
+                number for number in self._lacking(answered, answer) if number not in offered
             ]
             if not lacking:
                 break
             state = self._note(replace(state, of=state.sent + len(lacking), complete=False))
             for numbers, items in self._batches(lacking):
-                answer = self._ask(items)
+                answer = self._ask(items, last)
                 offered |= set(numbers)
                 state = self._note(replace(state, sent=state.sent + len(numbers)))
         state = self._tell_pack(state, answer)
         if answer.is_healing and not state.complete:
-            self._ask([], complete=True)
+            self._ask([], last, complete=True)
             state = self._note(replace(state, complete=True))
         return state
+
+    def _lacking(self, answered: Sequence[int], answer: _Answer) -> list[int]:
+        """What the ledger does not hold of this journal; a copy of it counts with its numbers."""
+        own = self._journal.digests([last for _, last in answer.held])
+        others = lost.of_others(answer.held, answer.ends, own)
+        return lost.to_offer(answered, answer.held, more=answer.more, others=others)
 
     def _begin(self, answer: _Answer) -> HealState:
         """What is noted of this epoch; of an earlier one nothing counts any more."""
@@ -172,8 +181,8 @@ class Healer:
             self._journal.note(_NOTE, json.dumps(asdict(state), sort_keys=True))
         return state
 
-    def _ask(self, items: list[dict[str, str]], *, complete: bool = False) -> _Answer:
-        body = {**self._who(), "items": items, "complete": complete}
+    def _ask(self, items: list[dict[str, str]], last: int, *, complete: bool = False) -> _Answer:
+        body = {**self._who(), "last": last, "items": items, "complete": complete}
         return _Answer.read(self._client.heal(body), len(items))
 
     def _who(self) -> dict[str, Any]:

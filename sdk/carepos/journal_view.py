@@ -334,6 +334,17 @@ class JournalView:
                 )
             ]
 
+    def digests(self, sequences: Collection[int]) -> dict[int, str]:
+        """By number: the digest of the record."""
+        marks = ", ".join("?" * len(sequences))
+        with self._mutex:
+            return dict(
+                self._db.execute(
+                    f"SELECT sequence, digest FROM records WHERE sequence IN ({marks})",
+                    tuple(sequences),
+                ).fetchall()
+            )
+
     def evidence(self, sequence: int) -> list[tuple[str, str]]:
         """The record with this number, with each final outcome of it, oldest first."""
         with self._mutex:

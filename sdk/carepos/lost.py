@@ -6,7 +6,7 @@ signature that the ledger does not hold is the proof.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -20,6 +20,8 @@ from carepos.record import Record
 
 MAX_CERTIFICATES: Final = 40
 MAX_RANGES: Final = 200
+MAX_LINES: Final = 20
+"""Records of one number that an answer tells of at most: as many copies of a till as nobody has."""
 
 Range = tuple[int, int]
 """(from, to), both of them in it."""
@@ -109,10 +111,41 @@ def read_ranges(value: object) -> list[Range]:
     return found
 
 
-def to_offer(answered: Iterable[int], held: Sequence[Range], *, more: bool) -> list[int]:
+def read_ends(value: object, held: Sequence[Range]) -> list[frozenset[str]]:
+    """Of each range the digests of the records that its last number has. Raises Malformed."""
+    where = "ends"
+    return [
+        frozenset(
+            strict_json.text(sha256, where, low=43, high=43)
+            for sha256 in strict_json.array(each, where, low=1, high=MAX_LINES)
+        )
+        for each in strict_json.array(value, where, low=len(held), high=len(held))
+    ]
+
+
+def of_others(
+    held: Sequence[Range], ends: Sequence[frozenset[str]], own: Mapping[int, str]
+) -> frozenset[int]:
+    """The places of the ranges in which a ledger tells of another line than this journal's, whose
+    records have the digests `own`: a copy of the till counts with the same numbers."""
+    return frozenset(
+        place
+        for place, ((_, last), told) in enumerate(zip(held, ends, strict=True))
+        if own.get(last) not in told
+    )
+
+
+def to_offer(
+    answered: Iterable[int],
+    held: Sequence[Range],
+    *,
+    more: bool,
+    others: Container[int] = frozenset(),
+) -> list[int]:
     """Which of the numbers that have an outcome here a ledger lacks that holds `held`.
 
-    `more`: there are others behind the last range, of which nothing is known yet.
+    `more`: there are others behind the last range, of which nothing is known yet. `others`: which
+    of the ranges say nothing of this journal (`of_others`).
     """
     end = held[-1][1] if more and held else None
     lacking, place = [], 0
@@ -121,7 +154,7 @@ def to_offer(answered: Iterable[int], held: Sequence[Range], *, more: bool) -> l
             break
         while place < len(held) and held[place][1] < number:
             place += 1
-        if place == len(held) or number < held[place][0]:
+        if place == len(held) or number < held[place][0] or place in others:
             lacking.append(number)
     return lacking
 

@@ -145,7 +145,8 @@ class Loss:
         certified = offering.certified(self.certificates[signer.terminal])
         pairs = self.held.get(signer.terminal, []) if items is None else items
         told = [{"record": record, "outcome": outcome} for record, outcome in pairs]
-        return offering.take(self.caller(signer), certified, signer.incarnation, told, complete)
+        journal = (signer.incarnation, signer.sequence)
+        return offering.take(self.caller(signer), certified, journal, told, complete)
 
     def offer_pack(self, signer: Signer, manifest: str, files: Sequence[bytes]) -> list[str]:
         told = ToldAllotments(self.rig.database, self.rig.keyring, self.rig.now)

@@ -21,7 +21,7 @@ from carepos_ledger.trust import Trust
 from tests.ledger.rig import SetClock
 from tests.postgres_cluster import PostgresCluster
 
-ALL = [f"{number:04}" for number in range(1, 11)]
+ALL = [f"{number:04}" for number in range(1, 12)]
 
 _UPGRADE = """
 import sys
@@ -231,6 +231,38 @@ def test_what_was_booked_before_0006_can_be_undone_after_it(database: Database) 
         buckets = connection.execute(text("SELECT digest, bucket FROM terminal_notes")).all()
     assert dict(map(tuple, originals)) == {"sale": None, "twin": None, "undo": "sale"}
     assert dict(map(tuple, buckets)) == {"sale": 7, "waits": None}
+
+
+def test_a_row_that_waits_for_its_booking_waits_on_after_0011(database: Database) -> None:
+    """A ledger is updated while it heals: when the sale was written stands in the batch's file."""
+    config, one = migrations._config(), "1" * 32
+    file = (
+        "line_no,kind,receipt_no,incarnation,terminal,store,occurred_at,recorded_at,amount_minor,"
+        "currency\n"
+        f"1,redeem,0001-000002-5,{one},t-1,shop,2026-11-21T08:00:00.000Z,2026-11-22,700,CNY\n"
+        f"2,redeem,0001-000003-3,{one},t-1,shop,2026-11-21T09:00:00.000Z,2026-11-22,50,CNY\n"
+    )
+    batch = {"merchant": "zhou", "programme": "flood", "batch_no": 1}
+    row = {"terminal": "t-1", "incarnation": one, "sequence": 3, "kind": "redeem"}
+    with database.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0010")
+        programme = (
+            "INSERT INTO programmes (programme, rules_version, rules, currency, unreserved_minor, "
+            "loss_reserve_minor) VALUES ('flood', 1, '{}', 'CNY', 0, 0)"
+        )
+        for statement in ("INSERT INTO merchants VALUES ('zhou', '周家超市')", programme):
+            connection.execute(text(statement))
+        closed = {**batch, "closed_at": "2026-11-22", "manifest": "signed", "file": file.encode()}
+        connection.execute(insert(schema.batches), closed)
+        waiting = Table("heal_rows", MetaData(), autoload_with=connection)
+        connection.execute(insert(waiting), {**row, **batch, "amount_minor": 50})
+    assert migrations.upgrade(database) == ALL[10:]
+    with database.read() as connection:
+        rows = connection.execute(select(schema.heal_rows)).mappings().all()
+    assert [dict(each) for each in rows] == [
+        {**batch, **row, "occurred_at": "2026-11-21T09:00:00.000Z", "amount_minor": 50}
+    ]
 
 
 def test_two_servers_that_start_at_once_both_find_it_done(

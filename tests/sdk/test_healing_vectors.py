@@ -28,8 +28,12 @@ LEDGER = LedgerKeys(
 )  # fmt: skip
 
 
+LINES: Json = json.loads(Path(build.__file__).with_name("healing_lines.json").read_text("utf-8"))
+
+
 def each(name: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("case", VECTORS[name], ids=[c["name"] for c in VECTORS[name]])
+    cases = {**VECTORS, **LINES}[name]
+    return pytest.mark.parametrize("case", cases, ids=[c["name"] for c in cases])
 
 
 def code_of(read: Callable[[], None]) -> str | None:
@@ -94,6 +98,25 @@ def test_what_a_till_offers(case: Json) -> None:
 def test_ranges_that_are_none(case: Json) -> None:
     with pytest.raises(Malformed):
         lost.read_ranges(case["held"])
+
+
+@each("lines")
+def test_a_copys_records_are_not_the_tills(case: Json) -> None:
+    """Both count with the same numbers: of a range that ends with none of its own records a till
+    offers all that it has an outcome of."""
+    held = lost.read_ranges(case["held"])
+    ends, own = lost.read_ends(case["ends"], held), dict(enumerate(LINES["own"], 1))
+    others = lost.of_others(held, ends, own)
+    found = lost.to_offer(case["answered"], held, more=case["more"], others=others)
+    assert found == case["offered"]
+    told = case["held"], case["ends"], case["more"]
+    assert second_healing.lacking(case["answered"], LINES["own"], *told) == case["offered"]
+
+
+@each("bad_ends")
+def test_ends_that_are_none(case: Json) -> None:
+    with pytest.raises(Malformed):
+        lost.read_ends(case["ends"], lost.read_ranges(case["held"]))
 
 
 @dataclass(frozen=True)

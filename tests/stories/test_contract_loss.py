@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -56,12 +56,14 @@ class Keeper:
         answer = self.post(items, **changes)
         assert answer.status_code == 200, answer.text
         found: Json = answer.json()
-        assert set(found) == {"epoch", "state", "held", "more", "results"}
+        assert set(found) == {"epoch", "state", "held", "ends", "more", "results"}
+        assert len(found["ends"]) == len(found["held"])
         return found
 
     def post(self, items: list[Json] | None = None, **changes: Any) -> Any:
         body = {
             "incarnation": self.till.incarnation,
+            "last": self.till.sequence,
             "certificates": self.certificates,
             "items": self.items if items is None else items,
             "complete": True,
@@ -211,6 +213,36 @@ def test_what_nobody_brings_back_can_be_spent_again(ledger: Losing) -> None:
     assert other.till.outcome(sale)["result"] == "posted"
     assert own.offer(spent)["results"] == [{"result": "exception"}]
     assert balance(ledger, other.till, sub) == 0
+
+
+def test_a_till_and_its_copy_each_bring_back_their_own(ledger: Losing) -> None:
+    """Both count with the same numbers. Told whose records those are, each offers what the ledger
+    lacks of its own line; what was decided is booked, and the terminal is forked."""
+    own = keeper(ledger)
+    families = [ledger.family(RETURNS) for _ in range(2)]
+    ledger.back_up()
+    copy, start = Keeper(replace(own.till), own.certificates), own.till.prev
+    assert own.send(visited(ledger, own, families[0]).milk(6_000))["result"] == "posted"
+    ledger.lose()
+    ledger.open()
+    keys = trusted_keys(ledger.url, ledger.activation("shop-a").split(".")[2])[1]
+    own.till.ledger_keys = copy.till.ledger_keys = keys
+    assert copy.send(visited(ledger, copy, families[1]).milk(5_000))["result"] == "posted"
+    lines = [unread(each.items[0]["record"], "carepos-record+jws").digest for each in (own, copy)]
+    last = own.till.sequence
+    for asks in (own, copy):
+        told = asks.offer([])
+        assert (told["held"], told["ends"]) == ([[1, last]], [[lines[1]]])
+    assert own.offer([], last=last - 1)["held"] == [[1, last - 1]]
+    assert own.offer([], last=last - 1)["ends"] == [[start]]
+    assert own.offer()["results"] == [{"result": "placed"}]
+    for asks in (own, copy):
+        told = asks.offer([])
+        assert (told["held"], told["ends"]) == ([[1, last]], [sorted(lines)])
+    assert own.again() and copy.again()
+    balances = [balance(ledger, till_of(ledger), sub) for sub in families]
+    assert balances == [6_000, 7_000]
+    assert own.till.outcome(own.till.start())["reason"] == "terminal_forked"
 
 
 def test_evidence_must_be_signed_twice_and_hang_together(ledger: Losing) -> None:

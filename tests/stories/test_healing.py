@@ -15,8 +15,11 @@ from carepos.client import Client, Transport
 from carepos.keys import SigningKey
 from carepos.settlement_commands import fetch
 from carepos_ledger import healing
+from carepos_ledger.held_list import HeldList
+from carepos_ledger.held_rulings import HeldRulings
 from tests.ledger.loss import comparable
 from tests.postgres_cluster import PostgresCluster
+from tests.stories.offline_shop import OfflineShop
 from tests.stories.restorable import Restorable, confirmed, restorable
 from tests.world import PROGRAMME, RICE, Family, milk
 
@@ -230,6 +233,40 @@ def test_a_till_that_comes_late(house: Restorable, capsys: pytest.CaptureFixture
     assert house.carepos("heal", "exceptions", "--close", "3", "--note", "paid by hand") == 0
     assert house.carepos("heal", "exceptions") == 0
     assert world.ledger.office.programme_sums(PROGRAMME["programme"]).differences == ()
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["the till first", "the copy first"])
+def test_a_till_and_its_copy_both_bring_back_what_was_decided(
+    house: Restorable, first: int
+) -> None:
+    """FG-7 with FI-1: people had decided what the copy sold under the till's own numbers. Each of
+    them brings its line, once; all of it is booked again, and the terminal is stopped again."""
+    world = house.world
+    shop, families = OfflineShop(world), [world.family(9_000) for _ in range(2)]
+    assert shop.sell(families[0], 100).state == "confirmed"
+    house.back_up()
+    twin = shop.copied("twin")
+    assert shop.sell(families[0], 2_000).state == "confirmed"
+    world.now.forward(minutes=1)
+    assert twin.sell(families[1], 700).held == "terminal_forked"
+    ledger = world.ledger
+    rulings = HeldRulings(ledger.database, ledger.desk._book, world.now)
+    for each in HeldList(ledger.database).listed():
+        rulings.post(each["n"], operator="wang")
+    twin.till.settle()
+    assert twin.newest().state == "confirmed"
+    before = lose(house)
+    tills = [(shop, twin)[first].till, (twin, shop)[first].till]
+    states = [till.heal() for till in tills]
+    assert all(state.complete and state.sent == state.of > 0 for state in states)
+    assert [till.heal() for till in tills] == states
+    assert house.carepos("heal", "open") == 0
+    now = house.rows()
+    for name in ("postings", "entries", "vouchers", "records", "attempts", "terminals"):
+        assert sorted(now[name], key=repr) == sorted(before[name], key=repr), name
+    for till, state in zip(tills, states, strict=True):
+        assert till.heal().sent == state.sent
+    assert house.carepos("heal", "exceptions") == 0
 
 
 def test_a_till_that_comes_late_with_a_pack_alone(house: Restorable) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from tests.vectors import second
 from tests.vectors.allotted_vectors import allotted_file
 from tests.vectors.clock_reset_vectors import clock_reset_file
+from tests.vectors.healing_lines_vectors import healing_lines_file
 from tests.vectors.healing_vectors import healing_file
 from tests.vectors.key_change_vectors import key_change_file
 from tests.vectors.offline_vectors import offline_file
@@ -1401,6 +1402,7 @@ FILES = {
     "key_change.json": key_change_file,
     "allotted.json": allotted_file,
     "healing.json": healing_file,
+    "healing_lines.json": healing_lines_file,
     "offline.json": offline_file,
     "clock_reset.json": clock_reset_file,
     "undo.json": undo_file,

@@ -72,6 +72,20 @@ def offered(answered: Iterable[int], held: Sequence[Sequence[int]], more: bool) 
     ]
 
 
+def lacking(
+    answered: Iterable[int],
+    own: Sequence[str],
+    held: Sequence[Sequence[int]],
+    ends: Sequence[Sequence[str]],
+    more: bool,
+) -> list[int]:
+    """As `offered`, where the ledger may tell of a copy's records; `own`: the digests of the till's
+    records from number 1 on."""
+    ours = [part for part, told in zip(held, ends, strict=True) if own[part[1] - 1] in told]
+    end = held[-1][1] if more else None
+    return [number for number in offered(answered, ours, False) if end is None or number <= end]
+
+
 def ranges(numbers: Iterable[int]) -> list[list[int]]:
     found: list[list[int]] = []
     for number in sorted(set(numbers)):
