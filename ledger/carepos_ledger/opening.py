@@ -58,7 +58,7 @@ class Opening:
         self._one_at_a_time = threading.Lock()
         self._at = now()
         self._told: Mapping[str, Told] = {}
-        self._book = ReplayBook(database, keyring, lambda: self._at, reached, self._replayer)
+        self._book = ReplayBook(database, keyring, now, lambda: self._at, self._replayer, reached)
 
     def _replayer(self, shelf: Shelf, keyring: Keyring, now: datetime) -> Replayer:
         return Replayer(shelf, keyring, now, self._told)

@@ -7,19 +7,36 @@ and the terminal is forked again (docs/offline.md §9). All else is `book`'s.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from sqlalchemy import Connection, update
 
 from carepos import clock
-from carepos_ledger import chain_check, chain_progress, schema, terminal_keys
-from carepos_ledger.book import Book
+from carepos.clock import Clock
+from carepos_ledger import chain_check, chain_progress, evidence_rows, schema, terminal_keys
+from carepos_ledger.book import Book, Reached, pass_by
+from carepos_ledger.database import Database
+from carepos_ledger.decide import Decider
+from carepos_ledger.keyring import Keyring
 from carepos_ledger.problems import Problem
-from carepos_ledger.shelf import Command, Decided
+from carepos_ledger.shelf import Command, Decided, Shelf
 
 
 class ReplayBook(Book):
-    """Posts records with a decider that knows their answers (`Book.__init__`)."""
+    """Posts records with a decider that knows their answers: `decided_at` is when they were."""
+
+    def __init__(
+        self,
+        database: Database,
+        keyring: Keyring,
+        now: Clock,
+        decided_at: Clock,
+        decider: Callable[[Shelf, Keyring, datetime], Decider],
+        reached: Reached = pass_by,
+    ) -> None:
+        super().__init__(database, keyring, decided_at, reached, decider)
+        self._found_at = now
 
     def _note(
         self, batch: list[Command], wait: bool, statuses: dict[str, str]
@@ -36,10 +53,10 @@ class ReplayBook(Book):
             checked = chain_check.check(connection, good, since)
             self._write_notes(connection, good, now)
             chain_check.mark_forked(connection, since, checked)
-            self._raise_alarms(
-                connection,
-                [(chain_check.ALARM, c) for c in chain_check.news(connection, checked.forks)],
-            )
+            found_at = clock.to_text(self._found_at())
+            for each in checked.forks:
+                place = each.record.terminal, each.record.digest
+                evidence_rows.alarm(connection, chain_check.ALARM, *place, found_at)
             chain_progress.advance(connection, [c for c in good if chain_progress.waits(c)])
         statuses |= {c.record.digest: found[c.record.terminal] for c in batch}
         return dict.fromkeys(late, Problem("signature_invalid"))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
-from carepos import evidence, journal_file, offline, set_aside
+from carepos import evidence, journal_file, lost, offline, set_aside
 from carepos.clock_ratchet import ClockRatchet
 from carepos.journal import Journal
 from carepos.journal_view import Attempt, JournalView
@@ -25,6 +25,8 @@ from carepos.outcome import Outcome
 from carepos.till import Offer, Sale, Till
 from carepos_ledger import chain_progress, issuers
 from carepos_ledger.allotments import Allotment
+from carepos_ledger.allotting import Allotting
+from carepos_ledger.opening import Opening
 from tests.sim import breaks as simulated
 
 Break = Callable[[ExitStack], None]
@@ -188,12 +190,29 @@ def carried_keys_of_anybody(stack: ExitStack) -> None:
     _patch(stack, LedgerKeyKeeper, "take", take)
 
 
+def copys_records_taken_for_its_own(stack: ExitStack) -> None:
+    """A till offers nothing under the numbers that a copy of it had told of."""
+    _patch(stack, lost, "of_others", lambda held, ends, own: frozenset())
+
+
+def room_not_made(stack: ExitStack) -> None:
+    """At a heal what is past its date is freed by whoever wants it next, and by nobody before."""
+    _patch(stack, Opening, "_make_room", lambda self, most: False)
+
+
+def household_forgotten(stack: ExitStack) -> None:
+    """Who shops elsewhere by now is in no pack of the till that holds money aside for them."""
+    _patch(stack, Allotting, "_moved_on", lambda self, terminal, incarnation, at_home: [])
+
+
 _REDEMPTION: Final = "stories/test_redemption.py::"
 _OFFLINE: Final = "stories/test_offline.py::"
 _BOOK: Final = "ledger/test_book.py::"
 _LIMITS: Final = "stories/test_offline_limits.py::"
 _LATE: Final = "stories/test_late_and_lost.py::"
 _CARRIED: Final = "stories/test_carried_keys.py::"
+_HEALING: Final = "ledger/test_healing.py::"
+_PACKS: Final = "stories/test_contract_packs.py::"
 
 WAYS: Final = (
     Way(simulated.new_id_on_retry, (f"{_REDEMPTION}test_no_answer_is_neither_yes_nor_no",)),
@@ -269,5 +288,19 @@ WAYS: Final = (
     Way(
         retired_key_forgotten,
         (f"{_LATE}test_fg_10_a_key_that_retired_meanwhile_is_judged_by_the_sales_time",),
+    ),
+    Way(
+        copys_records_taken_for_its_own,
+        ("stories/test_healing.py::test_a_till_and_its_copy_both_bring_back_what_was_decided",),
+    ),
+    Way(
+        room_not_made,
+        (f"{_HEALING}test_what_is_past_its_date_makes_room_for_what_was_set_aside_since",),
+    ),
+    Way(
+        household_forgotten,
+        (
+            f"{_PACKS}test_what_is_set_aside_where_a_family_shopped_before_can_still_be_given_out_there",
+        ),
     ),
 )

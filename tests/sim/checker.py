@@ -170,6 +170,8 @@ def _check_one_answer(evidence: Evidence) -> None:
     """INV-1: what was ever answered is what is stored, signed and bound to its record."""
     stored = {row["digest"]: row["outcome"] for row in evidence.book["records"]}
     for digest, text in evidence.witness.words.items():
+        if digest in evidence.gone:
+            continue
         if evidence.is_copied(digest) and Opened.of(text).payload["result"] == "held":
             continue  # perhaps no till is left to ask what people decided
         need("INV-1", stored.get(digest) == text, "another outcome was answered than is stored")
@@ -252,7 +254,8 @@ def _check_goods(evidence: Evidence, copy: Copy | None) -> None:
         for record in evidence.record.values()
         if record.key in evidence.listed
     }
-    unpaid, unclaimed = unpaid | listed, unclaimed | listed
+    gone = {evidence.place(evidence.record[digest]) for digest in evidence.gone}
+    unpaid, unclaimed = unpaid | listed | gone, unclaimed | listed
     for sale in goods.keys() - paid.keys() - unpaid:
         raise Violation("INV-3", f"{sale}: goods were handed over and nothing is posted")
     # Of one that was taken back before she said whether they left, they stayed.
@@ -287,6 +290,8 @@ def _check_given_back(evidence: Evidence, copy: Copy | None) -> None:
         (terminal, _sequence(number)): amounts
         for (terminal, number), amounts in evidence.witness.given_back.items()
     }
+    for digest in evidence.gone:
+        here.pop(evidence.place(evidence.record[digest]), None)
     for unheard in set() if copy is None else two_lines.given_back_unheard(evidence, copy):
         if unheard not in here:
             there.pop(unheard, None)

@@ -37,6 +37,7 @@ class Evidence:
             for opened in journal.opened
         }
         self.copied = {journal.terminal for journal in self.copies}
+        self.gone = self._gone()
         # What a copy has from before is its original's.
         self._line = {
             opened.digest: journal.line_at(opened.payload["sequence"])
@@ -55,6 +56,16 @@ class Evidence:
             record.key for record, _ in self.booked() if record.digest not in self.excepted
         }
         self.merchant = {row["terminal"]: row["merchant"] for row in self.book["terminals"]}
+
+    def _gone(self) -> frozenset[str]:
+        """Records of which nobody knows any more: of a till that was put back, what it had done
+        since, where the ledger has lost that too."""
+        if self.witness.loss is None or not self.witness.loss.is_lost:
+            return frozenset()
+        lost, kept = set[str](), set(self.outcome)
+        for journal in (*self.journals, *self.copies):
+            (lost if journal.is_lost else kept).update(each.digest for each in journal.opened)
+        return frozenset(lost - kept)
 
     def place(self, record: Opened) -> tuple[str, int]:
         """Whose record it is and its number: the terminal's, or a copy's of its journal."""

@@ -52,8 +52,9 @@ class Loss:
     """What was booked when the ledger opened; None before."""
     unheard: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By digest what the ledger had decided and no till had kept when it was lost."""
-    told: set[Allotment] = field(default_factory=set)
-    """What packs that tills hold say is set aside for them and was open when it was lost."""
+    told: dict[Allotment, str] = field(default_factory=dict)
+    """What packs that tills hold say is set aside for them and was open when it was lost; for which
+    terminal."""
     set_aside: frozenset[Allotment] = frozenset()
     """What was set aside when the ledger opened, or had been before."""
     published: dict[Batch, str] = field(default_factory=dict)
@@ -115,27 +116,33 @@ def check(evidence: Evidence) -> None:
     need("INV-9", "staged" not in states, "what a till brought waits still")
     if loss.is_late:
         return
-    missing = {
-        stated["voucher"] for said in loss.unheard.values() for stated in said.get("vouchers", ())
+    words = evidence.witness.words
+    gone_with = [Opened.of(words[digest]).payload for digest in evidence.gone & words.keys()]
+    unheard = [*loss.unheard.values(), *gone_with]
+    missing = {stated["voucher"] for said in unheard for stated in said.get("vouchers", ())}
+    gone = {
+        allotment[0]
+        for allotment, terminal in loss.told.items()
+        # One that was put back has the pack of then.
+        if loss.healed and allotment not in loss.set_aside and terminal not in evidence.copied
     }
-    gone = {voucher for voucher, _ in loss.told - loss.set_aside} if loss.healed else set()
     need("INV-9", gone <= missing, f"what was set aside of {gone - missing} is so no more")
     for digest, row in evidence.excepted.items():
         content = evidence.record[digest].payload["content"]
         touched = {part["voucher"] for part in content.get("allocation", content.get("parts", ()))}
         touched |= {stated["voucher"] for stated in evidence.outcome[digest]["vouchers"]}
         need("INV-9", bool(touched & missing), f"{row['kind']} not booked again: {row['reason']}")
-    if not loss.unheard:
+    if not unheard:
         need("INV-9", not book["heal_rows"], "a batch paid what is not booked")
 
 
 def unexpected(evidence: Evidence) -> list[Row]:
     """Alarms, but for those that a loss explains: it was found out by tills, or what was paid had
     been heard by nobody and was decided anew."""
-    loss, alarms = evidence.witness.loss, evidence.book["alarms"]
-    if loss is None:
-        return alarms
-    explained = {"data_lost"} if loss.is_unnoticed else set()
-    if loss.unheard:
+    loss = evidence.witness.loss
+    explained = set()
+    if loss is not None and loss.is_unnoticed:
+        explained.add("data_lost")
+    if loss is not None and (loss.unheard or evidence.gone):
         explained.add("paid_differently")
-    return [row for row in alarms if row["kind"] not in explained]
+    return [row for row in evidence.book["alarms"] if row["kind"] not in explained]

@@ -165,7 +165,7 @@ class RestoringDesk(OperatorDesk):
             found += [(digests[row["sequence"]], row["jws"]) for row in held["outcomes"]]
         return found
 
-    def _told(self, lost: dict[str, list[Row]]) -> set[Allotment]:
+    def _told(self, lost: dict[str, list[Row]]) -> dict[Allotment, str]:
         """What packs tell of: a till that holds its newest knows all that was set aside for it,
         unless more was since, and no pack was made."""
         packs = sorted(lost["pack_issues"], key=lambda row: str(row["made_at"]))
@@ -178,18 +178,20 @@ class RestoringDesk(OperatorDesk):
             if head == "allotted" and terminal in newest and row["amount"] > 0
             if made[row["posting"]] > newest[terminal]["made_at"]
         }
-        found = set[Allotment]()
+        found = dict[Allotment, str]()
         for shop in self.shops:
             terminal = self._network.witness.terminals[shop.name]
-            manifest = Opened.of((shop.folder / "pack.manifest").read_text("ascii")).payload
-            if terminal not in newest or terminal in behind:
+            kept = shop.folder / "pack.manifest"
+            if terminal not in newest or terminal in behind or not kept.exists():
                 continue
+            manifest = Opened.of(kept.read_text("ascii")).payload
             if manifest["file"]["sha256"] == newest[terminal]["sha256"]:
-                found |= allotments_of(
+                own = [
                     row
                     for row in lost["allotments"]
                     if row["terminal"] == terminal and not row["closed"]
-                )
+                ]
+                found |= dict.fromkeys(allotments_of(own), terminal)
         return found
 
     # ── what the office does ───────────────────────────────────────────────────────────────────

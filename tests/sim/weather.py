@@ -81,8 +81,8 @@ class Weather:
             disk_step=rng.choice((0.0, 0.0, 0.05)),
             meanwhile=rng.choice((0.0, 0.1, 0.3)),
             cards=rng.random() < 0.4,
-            copied=(copied := rng.random() < 1 / 7),
-            lost_disk=not copied and rng.random() < 1 / 7,
+            copied=rng.random() < 1 / 7,
+            lost_disk=rng.random() < 1 / 7,
         )
 
     def is_dark(self, step: int) -> bool:
