@@ -188,9 +188,7 @@ def _keep_restored(ledger: SecondLedger, told: Evidence, attempt: Attempt) -> No
     decided = ledger.places.setdefault(place_of, {})
     decided.setdefault(record["sequence"], set()).add(told.item.digest)
     seen = ledger.numbers.setdefault(place_of, {})
-    mine = told.item.digest, record["prev"]
-    if seen.setdefault(record["sequence"], mine) != mine:
-        told.item.terminal.status = "forked"
+    seen.setdefault(record["sequence"], (told.item.digest, record["prev"]))
 
 
 def _takes(book: Book, attempt: Attempt, outcome: Json) -> bool:

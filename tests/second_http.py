@@ -82,6 +82,7 @@ def flask_app(ledger: SecondLedger) -> Flask:
         said = body()
         shape = {
             "incarnation": INCARNATION,
+            "after": lambda value: type(value) is int and value >= 0,
             "last": lambda value: type(value) is int and value >= 0,
             "certificates": each(1, 40, is_any),
             "items": each(0, 500, exactly(record=is_text, outcome=is_text)),

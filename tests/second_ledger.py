@@ -242,17 +242,23 @@ class SecondLedger:
             for holder, store in self.homes.items():
                 reference = self.reference(terminal.merchant, holder)
                 mine = [each["voucher"] for each in self._in_order(holder, terminal)]
-                for name in mine if store == terminal.store else ():
+                is_home = store == terminal.store
+                for name in mine if is_home else ():
                     rule = self.programmes[self.book.vouchers[name]["programme"]].get("offline")
                     if rule:
                         self.allotting.set_aside(name, rule, terminal, incarnation)
-                if store != terminal.store and not any(
-                    each.reclaim_after > utc(self.now())
-                    for name in mine
-                    for each in self.allotting.own(name, terminal.name, incarnation)
-                ):
-                    continue
-                households.append(Household(holder, reference, self.buckets[holder], mine))
+                if not is_home:
+                    mine = [
+                        name
+                        for name in mine
+                        if any(
+                            each.reclaim_after > utc(self.now())
+                            for each in self.allotting.own(name, terminal.name, incarnation)
+                        )
+                    ]
+                    if not mine:
+                        continue
+                households.append(Household(holder, reference, self.buckets[holder], mine, is_home))
             currencies = {name: each["currency"] for name, each in self.programmes.items()}
             names, files = self.allotting.households(
                 households, terminal, incarnation, self.identity.cards.told, currencies

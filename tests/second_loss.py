@@ -72,10 +72,12 @@ def offer(ledger: SecondLedger, body: Json, check: Callable[[Sequence[PublicKey]
         results = [_offered(ledger, each, known, list(own.values())) for each in body["items"]]
         place_of = known.name, body["incarnation"]
         numbers = _known(ledger, place_of)
-        held, more = ranges([number for number in numbers if number <= body["last"]])
+        asked = range(body["after"] + 1, body["last"] + 1)
+        held, more = ranges([number for number in numbers if number in asked])
         return {
             "epoch": ledger.heal.epoch,
             "state": "healing" if ledger.heal.healing else "open",
+            "forked": known.status in ("forked", "revoked"),
             "held": held,
             "ends": [sorted(numbers[number]) for _, number in held],
             "more": more,
@@ -119,6 +121,15 @@ def _offered(
     if stored is not None:
         same = unread(stored, OUTCOME).read(ledger.key.public)["result"] == told.outcome["result"]
         return {"result": "held" if same else "exception"}
+    chain = ledger.numbers.get((terminal.name, told.item.record["incarnation"]), {})
+    number, prev = told.item.record["sequence"], told.item.record["prev"]
+    beside = _known(ledger, (terminal.name, told.item.record["incarnation"]))
+    if (
+        beside.get(number, {told.item.digest}) != {told.item.digest}
+        or beside.get(number - 1, {prev}) != {prev}
+        or chain.get(number + 1, ("", told.item.digest))[1] != told.item.digest
+    ):
+        terminal.status = "forked"
     if ledger.heal.healing or told.outcome["epoch"] >= ledger.heal.epoch:
         ledger.heal.staged[told.item.digest] = told
         return {"result": "staged"}

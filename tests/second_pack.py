@@ -37,6 +37,7 @@ class Household:
     beneficiary: str
     bucket: int
     vouchers: list[str] = field(default_factory=list)
+    is_home: bool = True
 
 
 def deflated(data: bytes) -> bytes:
@@ -132,8 +133,8 @@ class Allotting:
                     [
                         name,
                         _place(kinds, kind),
-                        told["available_minor"],
-                        told["available_quantity"],
+                        told["available_minor"] if household.is_home else 0,
+                        told["available_quantity"] if household.is_home else 0,
                         int(told["frozen"]),
                         aside,
                     ]

@@ -6,7 +6,7 @@ dates, and only what was used is set aside anew (docs/offline.md §4).
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -48,8 +48,7 @@ class Allotting:
             return [(row.bucket, row.beneficiary) for row in rows]
 
     def set_aside(self, terminal: Terminal, incarnation: str) -> list[Holder]:
-        """Set aside for every household at home here; who they are, and behind them who else has
-        something set aside here still. Repeating it is harmless."""
+        """Set aside for every household at home here; who they are. Repeating it is harmless."""
         found = self.households(terminal)
         with self._database.read() as connection:
             programmes = {
@@ -61,10 +60,10 @@ class Allotting:
             with self._database.write() as connection:
                 chunk = _Chunk(connection, terminal, incarnation, programmes, self._now())
                 chunk.work(found[at : at + CHUNK])
-        return [*found, *self._moved_on(terminal, incarnation, set(found))]
+        return found
 
-    def _moved_on(
-        self, terminal: Terminal, incarnation: str, at_home: Container[Holder]
+    def moved_on(
+        self, terminal: Terminal, incarnation: str, at_home: Sequence[Holder]
     ) -> list[Holder]:
         """Who shops elsewhere by now: what waits here for them nobody else can give out yet."""
         vouchers, held = schema.vouchers.c, schema.allotments.c
@@ -85,7 +84,8 @@ class Allotting:
                 .order_by(vouchers.bucket, vouchers.beneficiary)
             )
             found = [(row.bucket, row.beneficiary) for row in rows]
-        return [holder for holder in found if holder not in at_home]
+        here = set(at_home)
+        return [holder for holder in found if holder not in here]
 
 
 class _Chunk:

@@ -7,7 +7,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -125,11 +125,20 @@ def place(record: Record) -> Place:
 
 def mark_forked(connection: Connection, statuses: Mapping[str, str], checked: Checked) -> None:
     """From here on those terminals are forked that `check` found to be."""
-    found = {c.record.terminal for c in checked.forks if statuses[c.record.terminal] == "forked"}
-    if found:
-        table = schema.terminals
+    stop(
+        connection,
+        {c.record.terminal for c in checked.forks if statuses[c.record.terminal] == "forked"},
+    )
+
+
+def stop(connection: Connection, terminals: Collection[str]) -> None:
+    """From here on these are forked, but for those that are revoked."""
+    table = schema.terminals
+    if terminals:
         connection.execute(
-            update(table).where(table.c.terminal.in_(sorted(found))).values(status="forked")
+            update(table)
+            .where(table.c.terminal.in_(sorted(terminals)), table.c.status != "revoked")
+            .values(status="forked")
         )
 
 

@@ -156,11 +156,12 @@ def sale_text(connection: Connection, bucket: int, digest: str) -> str | None:
 
 
 def held(
-    connection: Connection, chain: Chain, last: int = strict_json.MAX_INTEGER
+    connection: Connection, chain: Chain, after: int = 0, last: int = strict_json.MAX_INTEGER
 ) -> tuple[list[Range], bool]:
-    """Which numbers of a chain up to `last` are decided here or were offered, and whether there are
-    more behind the last range."""
-    low = min(chain_progress.advance_chains(connection, [chain]).get(chain, 0), last)
+    """Which numbers of a chain behind `after` and up to `last` are decided here or were offered,
+    and whether there are more behind the last range."""
+    reached = min(chain_progress.advance_chains(connection, [chain]).get(chain, 0), last)
+    low = max(reached, after)
     notes, records, offered = schema.terminal_notes.c, schema.records.c, schema.heal_evidence.c
     decided = connection.scalars(
         select(notes.sequence)
@@ -189,18 +190,16 @@ def held(
     cut = [numbers[-1] for numbers in (decided, told) if len(numbers) == LOOKED_AT]
     numbers = {n for n in (*decided, *told) if not cut or n <= min(cut)}
     behind = ranges_of(numbers)
-    first = [(1, low)] if low else []
+    first = [(after + 1, low)] if low > after else []
     if first and behind and behind[0][0] == low + 1:
-        first, behind = [(1, behind[0][1])], behind[1:]
+        first, behind = [(after + 1, behind[0][1])], behind[1:]
     ranges = [*first, *behind]
     return ranges[:MAX_RANGES], bool(cut) or len(ranges) > MAX_RANGES
 
 
 def digests(connection: Connection, chain: Chain, numbers: Sequence[int]) -> dict[int, list[str]]:
-    """By number of a chain: the records that are decided here or were offered under it. Of a till
-    and its copy there are two, of which people may have decided one."""
-    notes, records = schema.terminal_notes.c, schema.records.c
-    offered, ruled = schema.heal_evidence.c, schema.held_records.c
+    """By number of a chain: the records that are decided here or were offered under it."""
+    notes, records, offered = schema.terminal_notes.c, schema.records.c, schema.heal_evidence.c
     decided = (
         select(notes.sequence, notes.digest)
         .select_from(
@@ -217,14 +216,8 @@ def digests(connection: Connection, chain: Chain, numbers: Sequence[int]) -> dic
         offered.incarnation == chain[1],
         offered.sequence.in_(numbers),
     )
-    by_people = select(ruled.sequence, ruled.digest).where(
-        ruled.terminal == chain[0],
-        ruled.incarnation == chain[1],
-        ruled.sequence.in_(numbers),
-        ruled.resolved_at.is_not(None),
-    )
     found: dict[int, set[str]] = {}
-    for query in (decided, told, by_people):
+    for query in (decided, told):
         for sequence, digest in connection.execute(query):
             found.setdefault(sequence, set()).add(digest)
     return {number: sorted(known)[:MAX_LINES] for number, known in found.items()}

@@ -24,7 +24,7 @@ from carepos_ledger.http import (
     whole_number,
 )
 from carepos_ledger.lost_batches import LostBatches
-from carepos_ledger.offering import Offering
+from carepos_ledger.offering import Asked, Offering
 from carepos_ledger.opening import Opening
 from carepos_ledger.operators import Operators
 from carepos_ledger.problems import Problem
@@ -87,16 +87,13 @@ def terminal_blueprint(
         body = json_body(request)
         caller, certified = called(body)
         names = strict_json.exact_names(
-            body, {"incarnation", "last", "certificates", "items", "complete"}, where="body"
+            body,
+            {"incarnation", "after", "last", "certificates", "items", "complete"},
+            where="body",
         )
+        asked = Asked.read(names["incarnation"], names["after"], names["last"])
         return json_response(
-            offering.take(
-                caller,
-                certified,
-                (names["incarnation"], names["last"]),
-                names["items"],
-                names["complete"],
-            )
+            offering.take(caller, certified, asked, names["items"], names["complete"])
         )
 
     @routes.post("/pack")

@@ -7,6 +7,7 @@ nothing else does. What it proves is booked by `opening`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sqlalchemy import insert, select
@@ -16,7 +17,7 @@ from carepos.clock import Clock
 from carepos.errors import Malformed, SignatureInvalid
 from carepos.keys import KeySet, PublicKey, unb64
 from carepos.lost import Certified, Evidence
-from carepos_ledger import evidence_rows, healing, schema, terminal_keys
+from carepos_ledger import evidence_forks, evidence_rows, healing, schema, terminal_keys
 from carepos_ledger.actions import act, find
 from carepos_ledger.database import Database
 from carepos_ledger.intake import MAX_ITEMS
@@ -30,6 +31,25 @@ class Late(Protocol):
     """Books evidence that came after the opening, as far as it fits (`Opening.place_late`)."""
 
     def __call__(self, terminal: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which numbers of a journal a till asks about: those behind `after`, up to the `last` that it
+    has an outcome of."""
+
+    incarnation: str
+    after: int
+    last: int
+
+    @classmethod
+    def read(cls, incarnation: object, after: object, last: object) -> Asked:
+        """Raises Malformed."""
+        return cls(
+            ids.incarnation(incarnation, "incarnation"),
+            strict_json.integer(after, "after"),
+            strict_json.integer(last, "last"),
+        )
 
 
 class Offering:
@@ -126,15 +146,12 @@ class Offering:
         self,
         caller: Terminal,
         certified: Sequence[Certified],
-        journal: tuple[object, object],
+        asked: Asked,
         items: object,
         complete: object,
     ) -> dict[str, Any]:
-        """The answer to one call; `journal`: its incarnation, and the last number that the till has
-        an outcome of. Raises Malformed, Problem."""
-        incarnation = ids.incarnation(journal[0], "incarnation")
-        last = strict_json.integer(journal[1], "last")
-        chain = (caller.terminal, incarnation)
+        """The answer to one call. Raises Malformed, Problem."""
+        chain = (caller.terminal, asked.incarnation)
         done = strict_json.boolean(complete, "complete")
         listed = strict_json.array(items, "items", high=MAX_ITEMS)
         self.enrol_anew(certified)
@@ -146,23 +163,25 @@ class Offering:
             self._place_late(caller.terminal)
         at = clock.to_text(self._now())
 
-        def look(connection: Any) -> tuple[Any, Any, Any]:
+        def look(connection: Any) -> dict[str, Any]:
             if is_healing or good:  # else it only asked, as every till does
                 who = (caller.terminal, self._keyring.epoch, chain[1])
                 evidence_rows.hear(connection, *who, complete=done, at=at)
             known = evidence_rows.stored_results(connection, good)
-            ranges, more = evidence_rows.held(connection, chain, last)
+            ranges, more = evidence_rows.held(connection, chain, asked.after, asked.last)
             ends = evidence_rows.digests(connection, chain, [high for _, high in ranges])
-            return (ranges, more), [ends[high] for _, high in ranges], known
+            return {
+                "forked": evidence_forks.is_known(connection, caller.terminal),
+                "held": [list(each) for each in ranges],
+                "ends": [ends[high] for _, high in ranges],
+                "more": more,
+                "results": [_answer(each, before, known) for each in read],
+            }
 
-        (ranges, more), ends, known = act(self._database, look)
         return {
             "epoch": self._keyring.epoch,
             "state": "healing" if is_healing else "open",
-            "held": [list(each) for each in ranges],
-            "ends": ends,
-            "more": more,
-            "results": [_answer(each, before, known) for each in read],
+            **act(self._database, look),
         }
 
     def _waits(self, terminal: str) -> bool:
@@ -201,6 +220,7 @@ class Offering:
             is_healing = healing.read(connection, for_update=True) is not None
             known = evidence_rows.stored_results(connection, good)
             fresh = [each for each in good if _key(each) not in known]
+            evidence_forks.find(connection, [each.record for each in fresh], at)
             evidence_rows.stage(connection, fresh, at)
             evidence_rows.note_buckets(
                 connection, [each for each in good if known.get(_key(each), "") is None]

@@ -439,6 +439,7 @@ _PATHS: Final[dict[str, Schema]] = {
             _object(
                 epoch=_whole(1),
                 state={"enum": ["open", "healing"]},
+                forked=_FLAG,
                 held=_RANGES,
                 ends=_list(_list(_DIGEST, 1, 20), 0, 200),
                 more=_FLAG,
@@ -455,6 +456,7 @@ _PATHS: Final[dict[str, Schema]] = {
             ),
             body=_object(
                 incarnation=_INCARNATION,
+                after=_whole(0),
                 last=_whole(0),
                 certificates=_CERTIFICATES,
                 items=_list(_object(record=_JWS, outcome=_JWS), 0, 500),

@@ -58,7 +58,7 @@ class Opening:
         self._one_at_a_time = threading.Lock()
         self._at = now()
         self._told: Mapping[str, Told] = {}
-        self._book = ReplayBook(database, keyring, now, lambda: self._at, self._replayer, reached)
+        self._book = ReplayBook(database, keyring, lambda: self._at, reached, self._replayer)
 
     def _replayer(self, shelf: Shelf, keyring: Keyring, now: datetime) -> Replayer:
         return Replayer(shelf, keyring, now, self._told)
@@ -66,14 +66,12 @@ class Opening:
     # ── opening ────────────────────────────────────────────────────────────────────────────────
 
     def not_reported(self) -> list[str]:
-        """Tills that may still sell and have not said in this epoch that they offered all."""
+        """Tills that are not revoked and have not said in this epoch that they offered all."""
         table = schema.terminals.c
         with self._database.read() as connection:
             heard = evidence_rows.reports(connection, self._keyring.epoch)
             names = connection.scalars(
-                select(table.terminal)
-                .where(table.status.in_(("active", "suspended")))
-                .order_by(table.terminal_no)
+                select(table.terminal).where(table.status != "revoked").order_by(table.terminal_no)
             ).all()
         return [name for name in names if name not in heard or not heard[name].complete]
 

@@ -82,9 +82,10 @@ class Packs:
     def make(self, terminal: Terminal, incarnation: str) -> tuple[str, str]:
         """(sha256, signed manifest) of a pack with the households at home in the caller's store,
         set aside for first, and those who have something there still. Asking again is harmless."""
-        households = self._allotting.set_aside(terminal, incarnation)
+        at_home = self._allotting.set_aside(terminal, incarnation)
+        moved_on = self._allotting.moved_on(terminal, incarnation, at_home)
         packing = _Packing(self._database, self._keyring, terminal, incarnation)
-        segments = packing.segments(households)
+        segments = packing.segments(at_home, moved_on)
         body = {
             **self._shared(terminal),
             "evidence_key": self._keyring.evidence_key.to_json(),
@@ -185,14 +186,16 @@ class _Packing:
     dates: list[list[str]] = field(default_factory=list)
     allotted: dict[str, int] = field(default_factory=dict)
 
-    def segments(self, households: Sequence[Holder]) -> list[bytes]:
+    def segments(self, at_home: Sequence[Holder], moved_on: Sequence[Holder]) -> list[bytes]:
+        """Of whoever has moved on only what is set aside is told: the rest is another store's."""
         entries: dict[str, str] = {}
-        for at in range(0, len(households), CHUNK):
-            entries |= self._entries(households[at : at + CHUNK])
+        for households, is_home in ((at_home, True), (moved_on, False)):
+            for at in range(0, len(households), CHUNK):
+                entries |= self._entries(households[at : at + CHUNK], is_home=is_home)
         self.count = len(entries)
         return write_segments(entries)
 
-    def _entries(self, households: Sequence[Holder]) -> dict[str, str]:
+    def _entries(self, households: Sequence[Holder], *, is_home: bool) -> dict[str, str]:
         """The sealed entries of these households, by tag, as of one moment."""
         people, vouchers = schema.beneficiaries, schema.vouchers
         held = tuple_(vouchers.c.bucket, vouchers.c.beneficiary).in_(list(households))
@@ -223,11 +226,14 @@ class _Packing:
                 for each in opened.get(row["voucher"], [])
                 if each.is_for(self.terminal.terminal, self.incarnation)
             ]
-            by_holder.setdefault(row["beneficiary"], []).append((row, own))
+            if is_home or own:
+                by_holder.setdefault(row["beneficiary"], []).append((row, own))
         packed: dict[str, list[PackedVoucher]] = {}
         for beneficiary, found in by_holder.items():
             found.sort(key=lambda each: place(with_own(holding_from(each[0]).voucher, each[1])))
-            packed[beneficiary] = [self._voucher(*each) for each in found[:MAX_VOUCHERS]]
+            packed[beneficiary] = [
+                self._voucher(row, own, is_home=is_home) for row, own in found[:MAX_VOUCHERS]
+            ]
         made = {}
         for person in names:
             key = HouseholdKey.of(
@@ -245,7 +251,7 @@ class _Packing:
             made[key.tag] = key.seal(household)
         return made
 
-    def _voucher(self, row: Any, own: Sequence[Allotment]) -> PackedVoucher:
+    def _voucher(self, row: Any, own: Sequence[Allotment], *, is_home: bool) -> PackedVoucher:
         voucher = holding_from(row).voucher
         told = voucher.to_json()
         own_names = ("voucher", "frozen", "available_minor", "available_quantity")
@@ -256,8 +262,8 @@ class _Packing:
         return PackedVoucher(
             voucher.voucher,
             _place(self.kinds, kind),
-            voucher.available_minor,
-            voucher.available_quantity,
+            voucher.available_minor if is_home else 0,
+            voucher.available_quantity if is_home else 0,
             voucher.frozen,
             tuple(
                 PackedAllotment(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, insert, select, tuple_
+from sqlalchemy import Connection, Row, and_, bindparam, delete, func, insert, select
 
 from carepos_ledger import accounts, schema
 
@@ -55,6 +55,7 @@ def place(connection: Connection, merchant: str, programme: str) -> None:
         .where(rows.merchant == merchant, rows.programme == programme, held.posting.is_(None))
         .group_by(*schema.heal_rows.c, postings.bucket, postings.posting)
     ).all()
+    found = _one_to_one(found)
     if not found:
         return
     connection.execute(
@@ -85,8 +86,26 @@ def place(connection: Connection, merchant: str, programme: str) -> None:
             ],
         )
     key = schema.heal_rows.primary_key.columns
-    placed = [tuple(getattr(row, column.name) for column in key) for row in found]
-    connection.execute(delete(schema.heal_rows).where(tuple_(*key).in_(placed)))
+    # One by one: all of them in one statement are more than a database takes.
+    connection.execute(
+        delete(schema.heal_rows).where(*(each == bindparam(f"of_{each.name}") for each in key)),
+        [{f"of_{each.name}": getattr(row, each.name) for each in key} for row in found],
+    )
+
+
+def _one_to_one(found: Sequence[Row[Any]]) -> list[Row[Any]]:
+    """Each row with one booking, and each booking with one row. Of a till and its copy two may have
+    one number and one time: then what was paid says which it is, else the batch that came first."""
+    rows, bookings, chosen = set[Any](), set[Any](), list[Row[Any]]()
+    for each in sorted(found, key=lambda row: (int(row.owed) != row.amount_minor, row.batch_no)):
+        row = each.batch_no, each.terminal, each.incarnation, each.sequence, each.kind
+        booking = each.bucket, each.posting
+        if row in rows or booking in bookings:
+            continue
+        rows.add(row)
+        bookings.add(booking)
+        chosen.append(each)
+    return chosen
 
 
 def closing_time(connection: Connection, batch_no: int, merchant: str, programme: str) -> str:

@@ -86,8 +86,8 @@ def in_use(connection: Connection) -> dict[str, InUse]:
 def is_closed(connection: Connection, kid: str) -> bool:
     """Whether another key has taken the place of this one by now, whatever was read before."""
     table = schema.terminal_keys.c
-    until = connection.scalars(select(table.until_sequence).where(table.kid == kid)).one()
-    return until is not None
+    until = connection.scalars(select(table.until_sequence).where(table.kid == kid))
+    return until.one_or_none() is not None
 
 
 def close_others(connection: Connection, batch: Sequence[Command]) -> set[str]:

@@ -129,7 +129,7 @@ class ToldAllotments:
         entries: dict[str, object] = {}
         for segment in told.segments:
             entries |= read_segment(files[segment.sha256])
-        for person in self._people(caller.store):
+        for person in self._people(caller, told.incarnation):
             if not entries:
                 return
             key = HouseholdKey.of(
@@ -144,15 +144,36 @@ class ToldAllotments:
                 continue
             yield (person.bucket, person.beneficiary), household
 
-    def _people(self, store: str) -> Iterator[Row[Any]]:
-        """Those who are known to shop at the store first: then nobody else need be tried."""
+    def _people(self, caller: Terminal, incarnation: str) -> Iterator[Row[Any]]:
+        """Those who are known to shop at the store first, and for whom something is set aside with
+        the till: then hardly anybody else need be tried."""
         people, homes = schema.beneficiaries, schema.homes.c
-        at_home = select(people).join(
-            schema.homes,
-            (homes.bucket == people.c.bucket) & (homes.beneficiary == people.c.beneficiary),
+        vouchers, held = schema.vouchers.c, schema.allotments.c
+        at_home = (
+            select(people)
+            .join(
+                schema.homes,
+                (homes.bucket == people.c.bucket) & (homes.beneficiary == people.c.beneficiary),
+            )
+            .where(homes.store == caller.store)
         )
-        with self._database.read() as connection:
-            yield from connection.execute(at_home.where(homes.store == store)).all()
+        set_aside = (
+            select(people)
+            .join(
+                schema.vouchers,
+                (vouchers.bucket == people.c.bucket)
+                & (vouchers.beneficiary == people.c.beneficiary),
+            )
+            .join(
+                schema.allotments,
+                (held.bucket == vouchers.bucket) & (held.voucher == vouchers.voucher),
+            )
+            .where(held.terminal == caller.terminal, held.incarnation == incarnation)
+        )
+        for query in (at_home, set_aside):
+            with self._database.read() as connection:
+                rows = connection.execute(query).all()
+            yield from rows
         last = (-1, "")
         while True:
             with self._database.read() as connection:

@@ -40,6 +40,7 @@ class HealState:
 
     `sent` of `of` answers were offered; once it is `complete` there are no more. `pack`: the one
     whose allotments the ledger was told of. `is_healing`: the ledger decides nothing meanwhile.
+    `all_told`: a ledger that knows of a copy of this till was offered everything.
     """
 
     epoch: int = 0
@@ -48,6 +49,7 @@ class HealState:
     of: int = 0
     complete: bool = False
     pack: str = ""
+    all_told: bool = False
 
     def message(self, language: str = "zh") -> str | None:
         """What the cashier reads while the ledger is restored; "zh" or "en"."""
@@ -73,12 +75,22 @@ def state_of(journal: JournalView) -> HealState:
 
 
 @dataclass(frozen=True, slots=True)
+class _Asked:
+    """Which numbers a question is about: those behind `after`, up to the `last` that has an
+    outcome."""
+
+    last: int
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class _Answer:
-    """What a ledger said: its epoch, whether it heals, what it holds, and whose records those are
-    (`lost.of_others`)."""
+    """What a ledger said: its epoch, whether it heals, whether it knows of a copy of this till;
+    what it holds, and whose records those are (`lost.of_others`)."""
 
     epoch: int
     is_healing: bool
+    is_forked: bool
     held: Sequence[Range]
     ends: Sequence[frozenset[str]]
     more: bool
@@ -87,18 +99,24 @@ class _Answer:
     @classmethod
     def read(cls, value: object, items: int) -> _Answer:
         names = strict_json.exact_names(
-            value, {"epoch", "state", "held", "ends", "more", "results"}, where="heal"
+            value,
+            {"epoch", "state", "forked", "held", "ends", "more", "results"},
+            where="heal",
         )
         results = strict_json.array(names["results"], "results", low=items, high=items)
         if names["state"] not in ("open", "healing"):
             raise Malformed("must be open or healing", field="state")
         held = lost.read_ranges(names["held"])
+        more = strict_json.boolean(names["more"], "more")
+        if more and not held:
+            raise Malformed("must have a range before it", field="more")
         return cls(
             strict_json.integer(names["epoch"], "epoch", low=1),
             names["state"] == "healing",
+            strict_json.boolean(names["forked"], "forked"),
             held,
             lost.read_ends(names["ends"], held),
-            strict_json.boolean(names["more"], "more"),
+            more,
             [strict_json.mapping(each, "results") for each in results],
         )
 
@@ -141,33 +159,44 @@ class Healer:
 
     def _report(self) -> HealState:
         answered = self._journal.answered()
-        last = max(answered, default=0)
+        asked = _Asked(last=max(answered, default=0))
         offered: set[int] = set()
-        answer = self._ask([], last)
+        answer = self._ask([], asked)
         self._follow(answer.epoch)
         state = self._begin(answer)
         for _ in range(ROUNDS):
-            lacking = [
-                number for number in self._lacking(answered, answer) if number not in offered
-            ]
-            if not lacking:
+            wanted = self._lacking(answered, asked, answer, state)
+            lacking = [number for number in wanted if number not in offered]
+            if lacking:
+                state = self._note(replace(state, of=state.sent + len(lacking), complete=False))
+            elif answer.more and not answer.is_forked:
+                asked = replace(asked, after=answer.held[-1][1])
+                answer = self._ask([], asked)
+            else:
                 break
-            state = self._note(replace(state, of=state.sent + len(lacking), complete=False))
             for numbers, items in self._batches(lacking):
-                answer = self._ask(items, last)
+                answer = self._ask(items, asked)
                 offered |= set(numbers)
                 state = self._note(replace(state, sent=state.sent + len(numbers)))
-        state = self._tell_pack(state, answer)
+        else:
+            return state
+        state = self._tell_pack(self._note(replace(state, all_told=answer.is_forked)), answer)
         if answer.is_healing and not state.complete:
-            self._ask([], last, complete=True)
+            self._ask([], asked, complete=True)
             state = self._note(replace(state, complete=True))
         return state
 
-    def _lacking(self, answered: Sequence[int], answer: _Answer) -> list[int]:
-        """What the ledger does not hold of this journal; a copy of it counts with its numbers."""
+    def _lacking(
+        self, answered: Sequence[int], asked: _Asked, answer: _Answer, state: HealState
+    ) -> Sequence[int]:
+        """What the ledger does not hold of this journal. A copy of it counts with its numbers: once
+        the ledger knows of one, they say nothing."""
+        if answer.is_forked:
+            return [] if state.all_told else answered
+        behind = [number for number in answered if number > asked.after]
         own = self._journal.digests([last for _, last in answer.held])
         others = lost.of_others(answer.held, answer.ends, own)
-        return lost.to_offer(answered, answer.held, more=answer.more, others=others)
+        return lost.to_offer(behind, answer.held, more=answer.more, others=others)
 
     def _begin(self, answer: _Answer) -> HealState:
         """What is noted of this epoch; of an earlier one nothing counts any more."""
@@ -181,8 +210,10 @@ class Healer:
             self._journal.note(_NOTE, json.dumps(asdict(state), sort_keys=True))
         return state
 
-    def _ask(self, items: list[dict[str, str]], last: int, *, complete: bool = False) -> _Answer:
-        body = {**self._who(), "last": last, "items": items, "complete": complete}
+    def _ask(
+        self, items: list[dict[str, str]], asked: _Asked, *, complete: bool = False
+    ) -> _Answer:
+        body = {**self._who(), **asdict(asked), "items": items, "complete": complete}
         return _Answer.read(self._client.heal(body), len(items))
 
     def _who(self) -> dict[str, Any]:

@@ -202,7 +202,7 @@ def room_not_made(stack: ExitStack) -> None:
 
 def household_forgotten(stack: ExitStack) -> None:
     """Who shops elsewhere by now is in no pack of the till that holds money aside for them."""
-    _patch(stack, Allotting, "_moved_on", lambda self, terminal, incarnation, at_home: [])
+    _patch(stack, Allotting, "moved_on", lambda self, terminal, incarnation, at_home: [])
 
 
 _REDEMPTION: Final = "stories/test_redemption.py::"

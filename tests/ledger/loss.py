@@ -20,7 +20,7 @@ from carepos_ledger import epochs, healing, schema, terminal_keys
 from carepos_ledger.book import Reached, pass_by
 from carepos_ledger.heal_status import HealStatus
 from carepos_ledger.healing import Progress
-from carepos_ledger.offering import Offering
+from carepos_ledger.offering import Asked, Offering
 from carepos_ledger.opening import Opening
 from carepos_ledger.shelf import Terminal
 from carepos_ledger.told_allotments import ToldAllotments
@@ -138,6 +138,7 @@ class Loss:
         items: Sequence[tuple[str, str]] | None = None,
         *,
         complete: bool = True,
+        after: int = 0,
         opening: Opening | None = None,
     ) -> dict[str, Any]:
         """What a till holds, all of it; the answer."""
@@ -145,8 +146,8 @@ class Loss:
         certified = offering.certified(self.certificates[signer.terminal])
         pairs = self.held.get(signer.terminal, []) if items is None else items
         told = [{"record": record, "outcome": outcome} for record, outcome in pairs]
-        journal = (signer.incarnation, signer.sequence)
-        return offering.take(self.caller(signer), certified, journal, told, complete)
+        asked = Asked(signer.incarnation, after, signer.sequence)
+        return offering.take(self.caller(signer), certified, asked, told, complete)
 
     def offer_pack(self, signer: Signer, manifest: str, files: Sequence[bytes]) -> list[str]:
         told = ToldAllotments(self.rig.database, self.rig.keyring, self.rig.now)

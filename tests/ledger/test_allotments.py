@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from carepos.acceptance import ReturnAllotment
 from carepos.basket import Entry, Line
@@ -73,6 +73,11 @@ class Shop:
                     pinned=0,
                 )
             )
+
+    def move(self, holder: Holder) -> None:
+        """From now on it shops at another store."""
+        with self.rig.database.write() as connection:
+            connection.execute(update(schema.homes).values(store="li-shop"))
 
     def terminal(self, signer: Signer) -> Terminal:
         found = terminal_keys.find(self.rig.database, signer.key.kid)
@@ -190,6 +195,19 @@ def test_a_household_follows_where_it_redeems(shop: Shop) -> None:
 
 
 # ── redeeming against it ───────────────────────────────────────────────────────────────────────
+
+
+def test_who_moved_on_is_forgotten_once_it_is_given_back(shop: Shop) -> None:
+    """A pack tells of them only what is set aside, as long as it is."""
+    holder, rig = shop.at_home(), shop.rig
+    shop.pack()
+    shop.move(holder)
+    assert shop.pack()["households"]["count"] == 1
+    [voucher] = shop.household(holder).vouchers
+    assert (voucher.available_minor, voucher.available_quantity) == (0, 0)
+    back = ReturnAllotment(((holder.voucher, 1),))
+    rig.send(shop.till.sign(back, new_attempt_id(holder.bucket, rig.now())))
+    assert shop.pack()["households"]["count"] == 0
 
 
 def test_what_is_set_aside_can_t_be_spent_elsewhere(shop: Shop) -> None:

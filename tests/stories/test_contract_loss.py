@@ -56,13 +56,14 @@ class Keeper:
         answer = self.post(items, **changes)
         assert answer.status_code == 200, answer.text
         found: Json = answer.json()
-        assert set(found) == {"epoch", "state", "held", "ends", "more", "results"}
+        assert set(found) == {"epoch", "state", "forked", "held", "ends", "more", "results"}
         assert len(found["ends"]) == len(found["held"])
         return found
 
     def post(self, items: list[Json] | None = None, **changes: Any) -> Any:
         body = {
             "incarnation": self.till.incarnation,
+            "after": 0,
             "last": self.till.sequence,
             "certificates": self.certificates,
             "items": self.items if items is None else items,
@@ -233,12 +234,16 @@ def test_a_till_and_its_copy_each_bring_back_their_own(ledger: Losing) -> None:
     for asks in (own, copy):
         told = asks.offer([])
         assert (told["held"], told["ends"]) == ([[1, last]], [[lines[1]]])
-    assert own.offer([], last=last - 1)["held"] == [[1, last - 1]]
-    assert own.offer([], last=last - 1)["ends"] == [[start]]
+        assert not told["forked"]
+    before = own.offer([], last=last - 1)
+    assert (before["held"], before["ends"]) == ([[1, last - 1]], [[start]])
+    behind = own.offer([], after=last - 1)
+    assert (behind["held"], behind["ends"]) == ([[last, last]], [[lines[1]]])
     assert own.offer()["results"] == [{"result": "placed"}]
     for asks in (own, copy):
         told = asks.offer([])
         assert (told["held"], told["ends"]) == ([[1, last]], [sorted(lines)])
+        assert told["forked"]
     assert own.again() and copy.again()
     balances = [balance(ledger, till_of(ledger), sub) for sub in families]
     assert balances == [6_000, 7_000]

@@ -198,7 +198,7 @@ def test_what_is_set_aside_where_a_family_shopped_before_can_still_be_given_out_
     ledger: ContractLedger, till: ContractTill, programme: str
 ) -> None:
     """Nobody else can until `reclaim_after`: so the pack tells it on, with the dates that it had,
-    and nothing more is set aside there."""
+    and nothing more is set aside there, nor told of what others may spend."""
     there = alone(ledger, till, programme)
     [before] = set_aside(there)
     elsewhere, token = till_of(ledger, "shop-w"), care(ledger, there.sub)
@@ -209,6 +209,7 @@ def test_what_is_set_aside_where_a_family_shopped_before_can_still_be_given_out_
     assert elsewhere.outcome(bought)["result"] == "posted"
     ledger.now.forward(hours=1)
     assert set_aside(there) == [before]
+    assert [told[:2] for told in vouchers(there).values()] == [(0, 0)]
     ledger.now.forward(seconds=HALF["spend_s"] + HALF["upload_s"])
     assert pack(till).household(there.sub) is None
 

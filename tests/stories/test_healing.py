@@ -257,6 +257,9 @@ def test_a_till_and_its_copy_both_bring_back_what_was_decided(
     assert twin.newest().state == "confirmed"
     before = lose(house)
     tills = [(shop, twin)[first].till, (twin, shop)[first].till]
+    for till in tills:
+        assert till.heal().complete
+    # The first to come knew nothing of the other then.
     states = [till.heal() for till in tills]
     assert all(state.complete and state.sent == state.of > 0 for state in states)
     assert [till.heal() for till in tills] == states
