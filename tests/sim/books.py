@@ -387,6 +387,9 @@ def _replayed(evidence: Evidence) -> Money:
         late = [
             each for each in moves if isinstance(each, Move) and evidence.came_late(each.record)
         ]
+        # Each till's when it came: what a refund forfeits is what the voucher holds by then.
+        came = {row["digest"]: row["n"] for row in evidence.book["heal_evidence"]}
+        late.sort(key=lambda each: came.get(each.record.digest, 0))
         if money is not None:
             money = _booked_again(money, [*again, *late])
             money.loose = frozenset(voucher for each in late for voucher in each.vouchers)

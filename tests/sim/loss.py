@@ -55,6 +55,8 @@ class Loss:
     told: dict[Allotment, str] = field(default_factory=dict)
     """What packs that tills hold say is set aside for them and was open when it was lost; for which
     terminal."""
+    ruled: set[str] = field(default_factory=set)
+    """What people had decided in what was lost, by digest."""
     set_aside: frozenset[Allotment] = frozenset()
     """What was set aside when the ledger opened, or had been before."""
     published: dict[Batch, str] = field(default_factory=dict)

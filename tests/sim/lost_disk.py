@@ -136,7 +136,8 @@ class RestoringDesk(OperatorDesk):
         """The machine is dead, and its disk with it."""
         self._host.disarm()
         self._host.stop()
-        lost = looked_at(self._host.database, ("records", *_SET_ASIDE))
+        lost = looked_at(self._host.database, ("records", "held_records", *_SET_ASIDE))
+        self._loss.ruled |= {row["digest"] for row in lost["held_records"]}
         self._loss.lose(self._network.witness, lost["records"], self._kept())
         self._loss.told = self._told(lost)
         self._network.forget_answers()

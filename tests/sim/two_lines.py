@@ -92,10 +92,14 @@ def _check_found(evidence: Evidence, copy: Copy) -> None:
 
 def _check_decided_by_people(evidence: Evidence, copy: Copy) -> None:
     """FG-7, FG-8: what was decided by itself is one line; what came behind the fork is decided by
-    people. Of a ledger that lost data, what was decided since."""
-    ruled = {
-        row["digest"] for table in ("held_records", "heal_evidence") for row in evidence.book[table]
-    }
+    people, if need be before the ledger lost that. One that decides before every till has told what
+    it knows may follow the other line."""
+    loss = evidence.witness.loss
+    ruled = {row["digest"] for row in evidence.book["held_records"]}
+    if loss is not None:
+        ruled |= loss.ruled
+    if loss is not None and loss.is_late:
+        ruled |= {row["digest"] for row in evidence.book["heal_evidence"]}
     alone = [r for r in _reached(evidence, copy) if r.digest not in ruled]
     need("FG-7", _is_one_line(alone), "both lines of a fork were decided by themselves")
     found = [
