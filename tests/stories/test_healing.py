@@ -14,7 +14,7 @@ from carepos import Line, NotDecided, Refused, ReturnedLine, Till
 from carepos.client import Client, Transport
 from carepos.keys import SigningKey
 from carepos.settlement_commands import fetch
-from carepos_ledger import healing
+from carepos_ledger import evidence_rows, healing
 from carepos_ledger.held_list import HeldList
 from carepos_ledger.held_rulings import HeldRulings
 from tests.ledger.loss import comparable
@@ -270,6 +270,29 @@ def test_a_till_and_its_copy_both_bring_back_what_was_decided(
     for till, state in zip(tills, states, strict=True):
         assert till.heal().sent == state.sent
     assert house.carepos("heal", "exceptions") == 0
+
+
+def test_a_till_asks_on_behind_what_one_answer_tells(
+    house: Restorable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer has room for so many ranges: what is lost behind them is offered all the same."""
+    monkeypatch.setattr(evidence_rows, "MAX_RANGES", 2)
+    world = house.world
+    till, family = world.till("till-1"), world.family(9_000)
+    status = world.ledger.terminals.set_status
+    for n in range(3):
+        assert sells(till, family, f"A-{n}", 100) == "confirmed"
+        offer = till.propose(family.token(), [milk(100)])
+        status(till.enrolment.terminal, "suspended")
+        # A person's to decide, and so a number that nobody holds.
+        assert till.redeem(offer, checkout=f"H-{n}", cashier="c01").state == "unknown"
+        status(till.enrolment.terminal, "active")
+    house.back_up()
+    assert sells(till, family, "B-1", 1_000) == "confirmed"
+    before = lose(house)
+    assert till.heal().complete and till.heal().sent == 1
+    assert house.carepos("heal", "open") == 0
+    is_whole(house, before)
 
 
 def test_a_till_that_comes_late_with_a_pack_alone(house: Restorable) -> None:
