@@ -108,7 +108,7 @@ def build(
         reached=reached,
     )
     offers = OfferBook(life_s=settings.offer_life_s, monotonic=monotonic, random_bytes=random_bytes)
-    contact = Contact(till.now, back=lambda: upkeep.wake())
+    contact = Contact(lambda: till.heard_at, back=lambda: upkeep.wake())
     held = HeldCode(monotonic=monotonic)
     link = PadLink(settings.folder, monotonic=monotonic, random_bytes=random_bytes)
     returns = PadLink(

@@ -48,6 +48,7 @@ from carepos_plugin import (
     drill,
     exceptions,
     held_code,
+    offline_words,
     pairing,
     print_queue,
     status,
@@ -406,6 +407,8 @@ def _print_status(found: dict[str, Any]) -> None:
         print(f"Ledger 账本: {ledger['url']}, last heard 最近联系 {heard}")
         if ledger["problem"]:
             print(f"  {ledger['problem']}")
+    if found["stopped"] is not None:
+        print(f"Stopped 停用: {found['stopped']['en']} {found['stopped']['zh']}")
     if found["healing"] is not None:
         print(f"{found['healing']['en']} {found['healing']['zh']}")
     print(f"Clock 时钟: {found['clock']['en']} {found['clock']['zh']}")
@@ -625,12 +628,11 @@ def _settle(args: argparse.Namespace) -> int:
         with app.opened(args.folder) as plugin:
             reached, found = plugin.chores(), plugin.read_status()
             plugin.print_queue.print_waiting()
-    if not reached:
-        why = f" ({found['ledger']['problem']})" if found["ledger"]["problem"] else ""
-        print(f"The ledger gave no answer that counts{why}; try again later.")
-        print("账本未答复或答复无效，请稍后再试。")
+    told = offline_words.not_settled_said(found, reached)
+    if told is not None:
+        print(f"{told['en']}\n{told['zh']}")
     _print_open(found)
-    return DONE if reached and not _has_open(found) else NO
+    return DONE if told is None and not _has_open(found) else NO
 
 
 def _close_day(args: argparse.Namespace) -> int:

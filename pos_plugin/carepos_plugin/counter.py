@@ -186,7 +186,10 @@ class Counter:
     def scan(self, code: str, pin: str | None = None) -> Holder:
         """Who presents the code; notes whether the ledger answered. Raises as `Till.scan`."""
         holder = self._asking(lambda: self._till.scan(code, pin=pin))
-        self._contact.heard()
+        if holder.away is None:
+            self._contact.heard()
+        else:
+            self._contact.missed(holder.away)  # the pack has answered
         return holder
 
     def told_of(self, code: str, pin: str | None) -> dict[str, Any]:
@@ -198,7 +201,7 @@ class Counter:
         try:
             return ask()
         except (Unreachable, NotDecided) as error:
-            self._contact.missed(str(error))
+            self._contact.missed(error)
             raise
 
     # ── redeem ─────────────────────────────────────────────────────────────────────────────────

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from carepos import Paper, Refused, TokenRefused, Unreachable, slip
 from carepos.clock_ratchet import ClockRatchet
@@ -16,6 +16,7 @@ from carepos.disk_room import Room
 from carepos.drill import Could, Drill
 from carepos.enrolment import Enrolment
 from carepos.journal_view import JournalView
+from carepos.outcome import NotServed
 from carepos.readiness import Readiness, Why
 from carepos.receipt import Receipt
 from carepos.scan import PinTried
@@ -24,7 +25,7 @@ from carepos_plugin.print_queue import NO_PRINTER, Slip
 from carepos_plugin.sentences import refusal_of, refusal_said, said
 
 _CHECKS: Final[Sequence[tuple[str, tuple[str, str], tuple[Why, ...], tuple[str, str]]]] = (
-    ("till", ("Till", "终端"), ("terminal_stopped",), ("It was not stopped.", "终端未被停用。")),
+    ("till", ("Till", "终端"), get_args(NotServed), ("It was not stopped.", "终端未被停用。")),
     ("clock", ("Clock", "时钟"), ("clock_wrong",), ("The clock is not wrong.", "时钟可用。")),
     ("disk", ("Disk", "磁盘"), ("disk_full",), ("The disk has room.", "磁盘有空间。")),
     (
@@ -62,6 +63,8 @@ _CHECKS: Final[Sequence[tuple[str, tuple[str, str], tuple[Why, ...], tuple[str, 
 
 _OWN: Final = ("till", "clock", "disk", "pack")
 """What can be told without a pack."""
+_OF_HOUSEHOLDS: Final = ("households", "set_aside")
+"""What can't be told of a till that is suspended: it is given no households."""
 
 NAMES: Final[Mapping[str, tuple[str, str]]] = {
     **{name: called for name, called, _, _ in _CHECKS},
@@ -131,11 +134,13 @@ def _checked(
             return _check(name, False, *WHY_NOT[each])
     if "no_pack" in ready.why_not and name not in _OWN:
         return _check(name, None, *NOT_TRIED)
+    if "terminal_suspended" in ready.why_not and name in _OF_HOUSEHOLDS:
+        return _check(name, None, *NOT_TRIED)
     return _check(name, True, *fine)
 
 
 def _sealed(drill: Drill, ready: Readiness) -> dict[str, Any]:
-    if {"no_pack", "no_households", "pack_damaged"} & set(ready.why_not):
+    if {"no_pack", "no_households", "pack_damaged", "terminal_suspended"} & set(ready.why_not):
         return _check("seal", None, *NOT_TRIED)
     if not drill.seals():
         return _check("seal", False, *WHY_NOT["no_evidence_key"])

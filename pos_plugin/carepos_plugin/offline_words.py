@@ -11,13 +11,31 @@ from typing import Any, Final
 
 from carepos import clock, elapsed, money
 from carepos.journal_view import Kept
+from carepos.outcome import NotServed
 from carepos.readiness import Amount, Readiness, Stored, Why
 from carepos_plugin.sentences import DISK_FULL, length_zh, said
 
 WHY_NOT: Final[Mapping[Why, tuple[str, str]]] = {
-    "terminal_stopped": (
-        "This till was stopped: call the programme's office.",
-        "本收银终端已被停用：请联系项目办公室。",
+    "terminal_revoked": (
+        (
+            "The office has revoked this till, it sells no more: keep its folder and call the "
+            "programme's office; the shop needs another till."
+        ),
+        "本收银终端已被撤销，不能再核销：请保留其文件夹并联系项目办公室，另行启用新终端。",
+    ),
+    "terminal_forked": (
+        (
+            "Two copies of this till were seen, it sells no more: keep its folder and call the "
+            "programme's office; the shop needs another till."
+        ),
+        "检测到本终端的两个副本，不能再核销：请保留其文件夹并联系项目办公室，另行启用新终端。",
+    ),
+    "terminal_suspended": (
+        (
+            "This till is suspended: call the programme's office. Once they let it go on, run "
+            "carepos till settle."
+        ),
+        "本收银终端已暂停：请联系项目办公室；恢复后运行 carepos till settle。",
     ),
     "clock_wrong": (
         "The clock is wrong: set date and time.",
@@ -85,6 +103,51 @@ def span(seconds: int) -> tuple[str, str]:
     return (
         f"{elapsed.length(seconds)} {elapsed.length(hours)}",
         f"{length_zh(seconds)}{length_zh(hours)}",
+    )
+
+
+def stopped_said(reason: NotServed | None) -> dict[str, str] | None:
+    """`{"code", "en", "zh"}`: why the ledger serves this till no more, or not now, and what helps;
+    null where it serves it."""
+    return None if reason is None else {"code": reason, **said(*WHY_NOT[reason])}
+
+
+def not_settled_said(found: Mapping[str, Any], reached: bool) -> dict[str, str] | None:
+    """Why `settle` has not settled everything with the ledger, and what helps: `found` is the
+    status behind it, `reached` whether the ledger answered. None where nothing is in its way."""
+    if found["stopped"] is not None:
+        return said(found["stopped"]["en"], found["stopped"]["zh"])
+    if reached:
+        return None
+    code, why = found["ledger"]["code"], found["ledger"]["problem"]
+    if code == "ledger_healing":
+        return _reported(found["healing"])
+    if code == "unauthorised":
+        return said(
+            f"The ledger does not serve this till ({why}): call the programme's office.",
+            "账本不受理本终端，请联系项目办公室。",
+        )
+    told = f" ({why})" if why else ""
+    return said(
+        f"The ledger gave no answer that counts{told}; try again later.",
+        "账本未答复或答复无效，请稍后再试。",
+    )
+
+
+def _reported(healing: Mapping[str, Any] | None) -> dict[str, str]:
+    """Of a ledger that is being restored, which takes reports and decides nothing."""
+    sent = f"{healing['sent']} of {healing['of']} answers are sent" if healing else ""
+    if healing is None or not healing["complete"]:
+        so_far = f" {sent}: run settle again." if sent else ""
+        return said(
+            f"The ledger is being restored, and has not had all that this till knows yet.{so_far}",
+            "账本正在恢复，本终端尚未全部上报，请再次运行 settle。",
+        )
+    return said(
+        f"Reported: the ledger is being restored, and has had all that this till knows; {sent}. "
+        "Sales and what is open wait until the office opens it.",
+        f"已上报（{healing['sent']}/{healing['of']}）：账本正在恢复，"
+        "销售和未完成的单请等待办公室开放账本。",
     )
 
 

@@ -157,6 +157,11 @@ KINDS: Final[dict[str, Kind]] = {
     "unreachable": Kind(
         503, f"No connection to the ledger. {_AGAIN_EN}", f"连不上账本，{_AGAIN_ZH}"
     ),
+    "not_served": Kind(
+        403,
+        "The ledger does not serve this till. Nothing was taken. Call the programme's office.",
+        "账本不受理本终端，未扣款，请联系项目办公室。",
+    ),
     "ledger_healing": Kind(
         503,
         "The ledger is being restored. Nothing was taken. Sales wait until it is open again.",
@@ -249,6 +254,8 @@ def _of_ledger(error: NotDecided) -> Problem:
         return Problem(code, "" if error.ahead_s is None else str(error))
     if code == "ledger_healing":
         return Problem(code)
+    if code == "unauthorised":
+        return Problem("not_served", "the ledger said unauthorised")
     return Problem("ledger_problem", f"the ledger said {code}")
 
 

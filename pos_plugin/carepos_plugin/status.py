@@ -54,6 +54,7 @@ def of_journal(
             "store": enrolled.store,
             "store_name": enrolled.store_name,
         },
+        "stopped": offline_words.stopped_said(journal.not_served_for()),
         "clock": sentences.clock_said(ratchet.standing()),
         "disk": sentences.disk_said(room),
         "offline": offline_words.readiness_said(ready, now()),

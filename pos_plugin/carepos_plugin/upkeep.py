@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
-from carepos import NotDecided, Till, Unreachable, clock, record
+from carepos import CareposError, NotDecided, Till, Unreachable, clock, record
 from carepos.clock import Clock
 
 PACK_EVERY_S: Final = 600
@@ -22,31 +22,34 @@ _log = logging.getLogger(__name__)
 
 
 class Contact:
-    """When the ledger was last heard in this run, and why not since.
+    """When the ledger was last heard in this run, and why not since: `problem` in words, `code` as
+    the ledger named it, where it did.
 
-    `back` is called when it is heard again.
+    `heard_at` says when, as `Till.heard_at`; `back` is called when it is heard again.
     """
 
-    def __init__(self, now: Clock, back: Callable[[], None]) -> None:
-        self._now = now
+    def __init__(self, heard_at: Callable[[], datetime | None], back: Callable[[], None]) -> None:
+        self._heard_at = heard_at
         self._back = back
-        self.last_heard_at: datetime | None = None
         self.problem: str | None = None
+        self.code: str | None = None
 
     def heard(self) -> None:
-        self.last_heard_at = self._now()
-        was_away, self.problem = self.problem is not None, None
+        was_away, self.problem, self.code = self.problem is not None, None, None
         if was_away:
             self._back()
 
-    def missed(self, problem: str) -> None:
-        self.problem = problem
+    def missed(self, problem: str | CareposError) -> None:
+        """`problem`: why no answer came, or none that counts."""
+        self.problem = str(problem)
+        self.code = problem.code if isinstance(problem, NotDecided) else None
 
     def to_json(self) -> dict[str, str | None]:
-        at = self.last_heard_at
+        at = self._heard_at()
         return {
             "last_heard_at": None if at is None else clock.to_text(at),
             "problem": self.problem,
+            "code": self.code,
         }
 
 
@@ -84,7 +87,9 @@ class Chores:
             return False
         try:
             settled = self._till.settle(due_only=due_only)
-            problems = [sale.problem for sale in settled if sale.problem is not None]
+            problems: list[str | CareposError] = [
+                sale.problem for sale in settled if sale.problem is not None
+            ]
             if (
                 not due_only  # by hand, perhaps because the pack is too old
                 or self._contact.problem is not None
@@ -99,7 +104,10 @@ class Chores:
                 self.pack_checked_at = self._now()
                 self._contact.heard()
         except (Unreachable, NotDecided) as error:
-            problems = [str(error)]
+            problems = [error]
+            if isinstance(error, NotDecided) and error.code == "unauthorised":
+                # Before the network goes: a till that was stopped must not sell without it.
+                self._till.ask_why_not_served()
         finally:
             self._till.ratchet.keep()
             self._till.disk.refill()

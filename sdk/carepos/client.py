@@ -229,6 +229,8 @@ class Client:
         self.on_skew: Callable[[ClockSkew, str], bool] = lambda error, jti: False
         """Told a `clock_skew` and the read that it answers; whether `now` is right from here on.
         Then the read, which changes nothing, is made once more."""
+        self.on_suspended: Callable[[bool], None] = lambda is_suspended: None
+        """Told whether this terminal is suspended, by what a suspended one may not read."""
 
     def close(self) -> None:
         self._transport.close()
@@ -259,8 +261,8 @@ class Client:
     ) -> tuple[object, str]:
         """POST /v1/vouchers/lookup: (signed lookup unverified, jti). NotDecided: token refused."""
         proved = {} if pin_proof is None else {"pin_proof": pin_proof}
-        answer, jti = self._read(
-            "POST", "/v1/vouchers/lookup", body={"token": token, **proved}, deadline_s=deadline_s
+        answer, jti = self._read_active(
+            "/v1/vouchers/lookup", {"token": token, **proved}, deadline_s=deadline_s
         )
         return answer.get("lookup"), jti
 
@@ -304,11 +306,8 @@ class Client:
 
     def make_pack(self, incarnation: str) -> object:
         """POST /v1/offline-pack: the manifest of a pack for this journal, unverified."""
-        answer, _ = self._read(
-            "POST",
-            "/v1/offline-pack",
-            body={"incarnation": incarnation},
-            deadline_s=FILE_TIMEOUT_S,
+        answer, _ = self._read_active(
+            "/v1/offline-pack", {"incarnation": incarnation}, deadline_s=FILE_TIMEOUT_S
         )
         return answer.get("manifest")
 
@@ -350,6 +349,19 @@ class Client:
 
     def settlement_file(self, programme: str, batch_no: int) -> bytes:
         return self._file(f"/v1/settlements/{programme}/{batch_no}")
+
+    def _read_active(
+        self, target: str, body: object, *, deadline_s: float | None
+    ) -> tuple[dict[str, Any], str]:
+        """A read that a suspended terminal is refused."""
+        try:
+            answer = self._read("POST", target, body=body, deadline_s=deadline_s)
+        except NotDecided as error:
+            if error.code == "terminal_suspended":
+                self.on_suspended(True)
+            raise
+        self.on_suspended(False)
+        return answer
 
     def _read(
         self,

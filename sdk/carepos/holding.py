@@ -11,11 +11,12 @@ from typing import Final
 
 from carepos import outcome
 from carepos.keys import Keys
-from carepos.outcome import HeldReason
+from carepos.outcome import HeldReason, NotServed
 from carepos.refusals import BY_CODE
 
-FOR_GOOD: Final[tuple[HeldReason, ...]] = ("terminal_revoked", "terminal_forked")
-"""Reasons that hold whatever the till sends from then on: no such till becomes active again."""
+FOR_GOOD: Final[tuple[NotServed, ...]] = ("terminal_revoked", "terminal_forked")
+"""Reasons that hold whatever the till sends from then on, the first that fits: no such till becomes
+active again, but at a ledger that lost what it had against it."""
 
 _HELD = ("The office decides it by hand.", "由项目办公室人工处理。")
 _TOKEN = (

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from carepos import attempt as life
-from carepos import clock, correction, durable, ids, journal_file, jws, record, set_aside
+from carepos import clock, correction, durable, holding, ids, journal_file, jws, record, set_aside
 from carepos.acceptance import AcceptOffline, ReturnAllotment
 from carepos.attempt import Event, Step, step
 from carepos.clock import Clock
@@ -34,7 +34,17 @@ from carepos.errors import (
     WrongState,
 )
 from carepos.ids import RandomBytes
-from carepos.journal_view import Attempt, JournalView, PrintJob, PrintState, Undo, Visit
+from carepos.journal_view import (
+    LET_IN_AT,
+    STOPPED,
+    SUSPENDED,
+    Attempt,
+    JournalView,
+    PrintJob,
+    PrintState,
+    Undo,
+    Visit,
+)
 from carepos.keys import KeySet, PublicKey, SigningKey
 from carepos.offline import Plan
 from carepos.offline_rule import Liability
@@ -520,7 +530,29 @@ class Journal(JournalView):
     def note(self, name: str, value: str) -> None:
         """Keep a value under a name beside what the journal is `about`. One fsync."""
         with self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+            self._note(name, value)
+
+    def keep_held(self, outcome: Outcome) -> None:
+        """Keep that the ledger holds a record that is no attempt's, as far as it says that it holds
+        for good what this till sends (`stopped_for`); the record waits for its answer all the same.
+        One fsync where that is news."""
+        if self._is_stop(outcome):
+            with self._transaction():
+                self._note(STOPPED, outcome.jws)
+
+    def note_suspended(self, is_suspended: bool) -> None:
+        """Note whether the ledger has just said that this till is suspended. One fsync where that
+        is news."""
+        if is_suspended != (self.about().get(SUSPENDED) == "yes"):
+            self.note(SUSPENDED, "yes" if is_suspended else "no")
+
+    def let_in(self, at: datetime) -> None:
+        """The ledger has answered a read at `at` (its clock), which it does to no till that it
+        stopped: what it said before of that is over. One fsync where that is news."""
+        if self.stopped_for() is not None and self._stopped_at() < clock.to_text(at):
+            with self._transaction():
+                self._note(STOPPED, "")
+                self._note(LET_IN_AT, clock.to_text(at))
 
     def keep_outcome(self, written: Record, outcome: Outcome) -> None:
         """Keep the outcome of a record that is no attempt's (`record.PLAIN`). One fsync."""
@@ -713,7 +745,26 @@ class Journal(JournalView):
             (self._at(), receipt_no),
         )
 
+    def _note(self, name: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    def _is_stop(self, outcome: Outcome) -> bool:
+        """Whether it stops this till, newly or for the reason that goes before the one noted."""
+        reasons, before = holding.FOR_GOOD, self.stopped_for()
+        if outcome.reason not in reasons:
+            return False
+        if before is not None and reasons.index(before) <= reasons.index(outcome.reason):
+            return False
+        # What was held before has that answer also when it is sent again after the till was let in.
+        return clock.to_text(outcome.recorded_at) > self.about().get(LET_IN_AT, "")
+
+    def _stopped_at(self) -> str:
+        told = self.about().get(STOPPED)
+        return str(jws.peek(told, typ=jws.OUTCOME)[1]["recorded_at"]) if told else ""
+
     def _insert_outcome(self, sequence: int, outcome: Outcome) -> None:
+        if self._is_stop(outcome):
+            self._note(STOPPED, outcome.jws)
         self._db.execute(
             "INSERT INTO outcomes (sequence, result, jws, received_at) VALUES (?, ?, ?, ?) "
             "ON CONFLICT (sequence, result) DO NOTHING",

@@ -12,16 +12,23 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from carepos import clock, correction, holding, journal_file, jws, record
+from carepos import clock, correction, journal_file, jws, record
 from carepos.attempt import Event, State
 from carepos.errors import JournalError
 from carepos.keys import KeySet
-from carepos.outcome import HeldReason
+from carepos.outcome import NotServed
 from carepos.record import Record
 from carepos.set_aside import Taken
 from carepos.voucher import Terms
+
+STOPPED = "stopped"
+"""The note that holds the ledger's signed word by which this till is stopped; "": it is over."""
+SUSPENDED = "suspended"
+"""The note that the ledger said so, without a signature: it is shown, and no rule reads it."""
+LET_IN_AT = "let_in_at"
+"""The note of when the ledger let a stopped till in again, by the ledger's clock."""
 
 PrintState = Literal["queued", "printing", "printed", "failed", "unknown"]
 
@@ -139,7 +146,8 @@ class JournalView:
         self._db.close()
 
     def about(self) -> dict[str, str]:
-        """Names and values the journal was made with: terminal, incarnation, created_at, schema."""
+        """Names and values the journal was made with: terminal, incarnation, created_at, schema;
+        and what was noted since."""
         with self._mutex:
             return dict(self._db.execute("SELECT name, value FROM meta").fetchall())
 
@@ -295,14 +303,20 @@ class JournalView:
             ).fetchall()
         return [(sequence, bool(has)) for sequence, has in rows]
 
-    def stopped_for(self) -> HeldReason | None:
+    def stopped_for(self) -> NotServed | None:
         """Why the ledger lets only people decide what this till sends, for good
-        (docs/offline.md §9); None where it has not said so."""
-        with self._mutex:
-            rows = self._db.execute("SELECT jws FROM outcomes WHERE result = 'held'").fetchall()
-        # Verified when they were kept.
-        reasons = {jws.peek(row[0], typ=jws.OUTCOME)[1].get("reason") for row in rows}
-        return next((each for each in holding.FOR_GOOD if each in reasons), None)
+        (docs/offline.md §9); None where it has not said so, or has let it in again."""
+        told = self.about().get(STOPPED)
+        if not told:
+            return None
+        # Verified when it was kept.
+        return cast(NotServed, jws.peek(told, typ=jws.OUTCOME)[1]["reason"])
+
+    def not_served_for(self) -> NotServed | None:
+        """What a person is told: why the ledger does not serve this till, for good or, as it said
+        last, while it is suspended."""
+        suspended = self.about().get(SUSPENDED) == "yes"
+        return self.stopped_for() or ("terminal_suspended" if suspended else None)
 
     def envelope_at(self, sequence: int, *, sealed: bool) -> dict[str, Any]:
         """A record as it travels, read without looking at its signature; with `sealed` its evidence

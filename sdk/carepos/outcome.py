@@ -26,6 +26,8 @@ _RESULTS: frozenset[str] = frozenset(get_args(Result))
 HeldReason = Literal[
     "terminal_suspended", "terminal_revoked", "terminal_forked", "token", "malformed"
 ]
+NotServed = Literal["terminal_suspended", "terminal_revoked", "terminal_forked"]
+"""Of these what is said of the till, whatever it sends."""
 HELD_REASONS: frozenset[str] = frozenset(get_args(HeldReason))
 # What each kind of record can be answered with; all others can only be posted or refused.
 _ANSWERS: Mapping[object, frozenset[str]] = {

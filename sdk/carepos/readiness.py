@@ -20,7 +20,9 @@ from carepos.set_aside import UNCERTAINTY
 from carepos.voucher import Programme
 
 Why = Literal[
-    "terminal_stopped",
+    "terminal_revoked",
+    "terminal_forked",
+    "terminal_suspended",
     "clock_wrong",
     "disk_full",
     "no_pack",
@@ -94,8 +96,9 @@ def of(held: Pack | None, journal: JournalView, ratchet: ClockRatchet, disk: Roo
     room = _room(stored, rules)
     sums = () if held is None or told is None else _sums(held, journal)
     why: list[Why] = []
-    if journal.stopped_for() is not None:
-        why.append("terminal_stopped")
+    stopped = journal.not_served_for()
+    if stopped is not None:
+        why.append(stopped)
     if ratchet.is_wrong:
         why.append("clock_wrong")
     if disk.state == "full":
@@ -107,7 +110,8 @@ def of(held: Pack | None, journal: JournalView, ratchet: ClockRatchet, disk: Roo
     if not held.is_whole:
         why.append("pack_damaged")
     elif told is None:
-        why.append("no_households")
+        if stopped is None:  # who is suspended is given none, and asking again brings none
+            why.append("no_households")
     elif not households:
         why.append("nobody_at_home")
     if not rules:

@@ -29,7 +29,8 @@ from carepos.voucher import Voucher
 class Holder:
     """Who stands at the counter: the verified token, and what the ledger says they hold.
 
-    Where it did not answer, `household` is what the pack says, as of when it was made. The token's
+    Where it did not answer, `household` is what the pack says, as of when it was made, and `away`
+    why nobody else was asked. The token's
     text and the PIN's proof stay in memory only (INV-10) and are not in repr(). `acted` says, by
     programme, what was paid before in redemptions that somebody made for this household.
     """
@@ -43,6 +44,7 @@ class Holder:
     acted: Mapping[str, Acted]
     pin_proof: str | None = field(default=None, repr=False)
     household: Household | None = None
+    away: str | None = None
 
     @property
     def pin_proved(self) -> bool:
@@ -102,6 +104,7 @@ class Scanner:
 
         Raises Refused (token_*, holder_unproven, pin_*, voucher_unknown) when the code is no good:
         TokenRefused with `looks_like` where it is something else;
+        terminal_revoked, terminal_forked where it has stopped this till;
         NotDecided when the ledger refuses to look. Without an answer to be trusted what the pack
         has counts: Refused (holder_not_in_pack), or Unreachable where it has no households.
         """
@@ -168,6 +171,7 @@ class Scanner:
             {},
             pin_proof=proof,
             household=household,
+            away=str(error),
         )
 
     def _check_pin(self, identity: IdentityToken, household: Household, proof: str) -> None:
@@ -280,6 +284,10 @@ class Scanner:
             kind = BY_CODE.get(error.code)
             if kind is not None and kind.answer == "outcome":
                 raise Refused(Refusal(error.code), tries_left=error.tries_left) from None
+            # To a till that it stopped it is a stranger's call; what it signed before says more.
+            stopped = self._journal.stopped_for() if error.status == 401 else None
+            if stopped is not None:
+                raise Refused(Refusal(stopped)) from None
             raise
 
 

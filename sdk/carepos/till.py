@@ -238,8 +238,11 @@ class Till:
         self._heard_at: datetime | None = None
         self._asked_time_at: datetime | None = None
         client.on_skew = self._skewed
+        client.on_suspended = journal.note_suspended
         self._reached = reached
         self._random_bytes = random_bytes
+        self._software = software
+        self._asked_why = False
         self._paper = paper
         self._ledger_keys = LedgerKeyKeeper(
             held=self._enrolled.ledger_keys,
@@ -249,7 +252,6 @@ class Till:
         )
         self._keys: Keys = self._ledger_keys.find
         self._offers: dict[str, Offer] = {}
-        self._told_stopped: HeldReason | None = None
         self._accepting = threading.Lock()
         self._working: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._mutex = threading.Lock()
@@ -305,7 +307,7 @@ class Till:
             self._packs,
             ratchet,
             enrolled=lambda: self.enrolment,
-            stopped_for=self._stopped_for,
+            stopped_for=journal.stopped_for,
             reached=lambda point: self._reached(point),
             advance=self._advance,
             read=self._read_result,
@@ -444,10 +446,18 @@ class Till:
         self._packs.drop_if_after(at)
         return at
 
+    @property
+    def heard_at(self) -> datetime | None:
+        """When the ledger was last heard since the till was opened: with an answer over the network
+        that it signed."""
+        return self._heard_at
+
     def _heard(self, signed: datetime, *, fresh: bool = False) -> None:
         """Told every time under a signature of the ledger that was verified."""
         self.ratchet.heard(signed, fresh=fresh)
         self._heard_at = self._now()
+        if fresh:
+            self.journal.let_in(signed)
 
     def _skewed(self, error: ClockSkew, request: str) -> bool:
         """Whether the till knows the time now, after the ledger said that its clock is wrong."""
@@ -1035,7 +1045,7 @@ class Till:
     def _ask(self, sale: Attempt) -> tuple[Attempt, str | None]:
         """Query the ledger for an attempt; apply what it signed about its redeem record."""
         written = self.journal.record_of(sale)
-        if self._stopped_for() is not None or self._held(written) is not None:
+        if self.journal.stopped_for() is not None or self._held(written) is not None:
             # Who is held may read nothing. Sent again, the record is answered with what was decided
             # of it before, or people decided since; nothing is booked by that.
             return self._deliver(sale, written)
@@ -1085,14 +1095,7 @@ class Till:
         found, problem = outcome.read_result(result, written, keys=self._keys, accepted=accepted)
         if found is not None:
             self._heard(found.recorded_at)
-            if found.reason in holding.FOR_GOOD:
-                self._told_stopped = found.reason
         return found, problem
-
-    def _stopped_for(self) -> HeldReason | None:
-        """Why the ledger lets only people decide what this till sends: as it said since the till
-        began, or of a sale of before."""
-        return self._told_stopped or self.journal.stopped_for()
 
     def _forward(self, through: int | None = None, *, undos: bool = True) -> dict[int, str]:
         """Send what is stored, up to this number where one is given; by number, why one is not
@@ -1132,6 +1135,7 @@ class Till:
         found, problem = self._read_result(written, result)
         if found is not None and found.reason is not None:
             # Sent again until it is decided.
+            self.journal.keep_held(found)
             return holding.sentence(found.reason, "en")
         if found is not None:
             self.journal.keep_outcome(written, found)
@@ -1155,12 +1159,13 @@ class Till:
 
         `found`: `{"outcome"}` or `{"problem"}` each. Raises Malformed, JournalClosed.
         """
-        answers = Answers(found)
+        answers, heard_at = Answers(found), self._heard_at
         taken = self._forwarder.take(self._waiting, answers)
         for each in self.journal.attempts(*_ANSWERED_AS):
             with self._one_at_a_time(each.checkout):
                 # Another thread may have moved it since the list was made.
                 taken |= self._take_answers_of(self.journal.attempt(each.id), answers)
+        self._heard_at = heard_at  # what was carried here says nothing of the network
         problems = {number: why for number, why in taken.items() if why is not None}
         return AnswersTaken(len(taken) - len(problems), problems)
 
@@ -1238,6 +1243,16 @@ class Till:
         Raises Unreachable, NotDecided, OSError; the pack held before stays.
         """
         return self._packs.refresh()
+
+    def ask_why_not_served(self) -> None:
+        """Hear under the ledger's signature why it answers this till's reads as a stranger's
+        (`unauthorised`): whoever it stopped reads nothing, but what it sends is held with the
+        reason. Sends a record that says nothing new, once in a run. Raises JournalClosed."""
+        if self._asked_why or self.journal.stopped_for() is not None:
+            return
+        self._asked_why = True
+        self.journal.write_start(self._software)
+        self._send_plain()
 
     def heal(self) -> HealState:
         """Ask the ledger what it holds of this till's records, and offer it what it lost: call it

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import requests
 
 from carepos import Line, clock
 from carepos.disk_room import LEAST_BYTES, DiskRoom
@@ -69,6 +70,67 @@ def why_not(shop: Rig) -> list[str]:
     assert told["ready"] is not bool(told["why_not"])
     assert all(each["en"] in told["en"] and each["zh"] in told["zh"] for each in told["why_not"])
     return [each["code"] for each in told["why_not"]]
+
+
+# ── the ledger, heard or not ───────────────────────────────────────────────────────────────────
+
+
+def ledger(shop: Rig) -> Answer:
+    return dict(shop.get("/api/status")["ledger"])
+
+
+def test_what_the_pack_answers_is_no_word_of_the_ledger(shop: Rig) -> None:
+    """Each offer, sale and return without a network leaves "last heard" where it was, and says why
+    there is no answer; upkeep is not woken, so that its pause stays as long as it had become."""
+    family = at_home(shop)
+    shop.till.refresh_pack()
+    before = ledger(shop)
+    assert before["last_heard_at"] == clock.to_text(shop.world.now()) and before["problem"] is None
+    shop.world.now.forward(minutes=5)
+    shop.cut_network()
+    for ask in (
+        lambda: sell(shop, family, 100),
+        lambda: shop.plugin.upkeep.one_pass(),
+        lambda: sell(shop, family, 200),
+        lambda: shop.post("/api/allotments/return", {"code": family.token()}),
+    ):
+        ask()
+        told = ledger(shop)
+        assert told["last_heard_at"] == before["last_heard_at"]
+        assert "no answer from the ledger" in told["problem"]
+        assert not shop.plugin.upkeep._soon.is_set()
+
+
+def test_a_settle_that_the_ledger_answered_counts_as_heard(shop: Rig) -> None:
+    """What goes up is answered by the ledger, though nobody asked it anything else."""
+    family = at_home(shop)
+    shop.till.refresh_pack()
+    shop.plugin.upkeep.one_pass()
+    shop.cut_network()
+    sell(shop, family, 100)
+    shop.mend_network()
+    shop.plugin.counter._contact.problem = None
+    shop.world.now.forward(seconds=30)
+    assert shop.plugin.chores.when_due()
+    assert shop.till.journal.count("provisional") == 0
+    assert ledger(shop)["last_heard_at"] == clock.to_text(shop.world.now())
+
+
+def test_answers_from_a_file_are_no_word_over_the_network(shop: Rig) -> None:
+    """Whoever carries them here has not mended the network."""
+    family = at_home(shop)
+    shop.till.refresh_pack()
+    before = ledger(shop)["last_heard_at"]
+    shop.cut_network()
+    sell(shop, family, 100)
+    shop.world.now.forward(minutes=5)
+    waiting = [e for parcel in shop.till._waiting() for e in parcel.envelopes]
+    posted = requests.post(
+        f"{shop.world.url}/v1/records", json={"items": waiting}, timeout=30
+    ).json()["results"]
+    assert shop.post("/api/answers", {"answers": posted})["taken"] >= 1
+    assert shop.till.journal.count("provisional") == 0
+    assert ledger(shop)["last_heard_at"] == before
 
 
 # ── readiness ──────────────────────────────────────────────────────────────────────────────────
@@ -159,7 +221,56 @@ def test_a_till_that_was_stopped_says_so(shop: Rig) -> None:
     offer = shop.offer("S9", family.token(), milk(100))
     shop.world.ledger.terminals.set_status(shop.till.enrolment.terminal, "revoked")
     shop.redeem("S9", offer)
-    assert why_not(shop) == ["terminal_stopped"]
+    assert why_not(shop) == ["terminal_revoked"]
+    told = shop.get("/api/status")["stopped"]
+    assert told["code"] == "terminal_revoked" and "keep its folder" in told["en"] and told["zh"]
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_till_that_heard_it_with_its_start_says_so(shop: Rig, run: Run, running: bool) -> None:
+    """Status, drill and settle say of a till of which a copy was seen that it is stopped, and what
+    helps, though nothing that it sold is held; also once it was started again."""
+    at_home(shop)
+    shop.till.refresh_pack()
+    folder = shop.till.folder
+    shop.world.ledger.terminals.set_status(shop.till.enrolment.terminal, "revoked")
+    shop.till.close_day()
+    if not running:
+        shop.till.close()
+    _, out, _ = run("status", "--folder", folder)
+    assert "Stopped 停用: The office has revoked this till" in out
+    assert "Not ready to sell without a network. The office has revoked" in out
+    code, out, _ = run("drill", "--folder", folder)
+    assert (code, "✗ Till 终端: The office has revoked this till" in out) == (1, True)
+    assert "Passed" not in out
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_till_that_is_suspended_says_so(shop: Rig, run: Run, running: bool) -> None:
+    """With what helps, the office, and without what does not: it is given no households. Once the
+    office lets it go on, it is ready as before."""
+    at_home(shop)
+    shop.till.refresh_pack()
+    folder, terminals = shop.till.folder, shop.world.ledger.terminals
+    terminal = shop.till.enrolment.terminal
+    terminals.set_status(terminal, "suspended")
+    shop.till.refresh_pack()
+    assert why_not(shop) == ["terminal_suspended"]
+    if not running:
+        shop.till.close()
+    _, out, _ = run("status", "--folder", folder)
+    assert "Stopped 停用: This till is suspended: call the programme's office." in out
+    assert "no households" not in out
+    code, out, _ = run("drill", "--folder", folder)
+    assert (code, "✗ Till 终端: This till is suspended" in out) == (1, True)
+    assert "– Households 家庭: Not tried." in out and "– Evidence 凭证: Not tried." in out
+    terminals.set_status(terminal, "active")
+    shop.world.now.forward(seconds=1)
+    run("settle", "--folder", folder)
+    _, out, _ = run("status", "--folder", folder)
+    assert "Stopped" not in out and "Ready without a network for" in out
+    code, out, _ = run("drill", "--folder", folder)
+    assert (code, "✓ Till 终端: It was not stopped." in out) == (0, True)
 
 
 def test_a_till_without_a_pack_or_room_says_so(shop: Rig) -> None:

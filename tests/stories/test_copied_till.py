@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from carepos import Refused
+from carepos_ledger import schema
 from carepos_ledger.held_list import HeldList
 from carepos_ledger.held_rulings import HeldRulings
 from carepos_ledger.problems import Problem
@@ -88,6 +90,58 @@ def test_a_copy_that_was_found_gives_out_nothing_more(made: World) -> None:
     twin.cable.is_out = False
     twin.till.settle()
     assert twin.newest().state == "held" and shop.newest().state == "confirmed"
+
+
+@pytest.mark.parametrize("status", ["forked", "revoked"])
+@pytest.mark.parametrize("told_of", ["start", "day_report"])
+def test_what_the_ledger_signed_of_a_till_survives_a_restart(
+    made: World, status: str, told_of: str
+) -> None:
+    """Also where it held no sale: a till that heard of it with its start alone, or with its day
+    report, sells nothing when it starts again without a network."""
+    shop = OfflineShop(made)
+    family = shop.at_home(12_000)
+    shop.learn()
+    shop.till.settle()
+    if status == "revoked":
+        made.ledger.terminals.set_status(shop.till.enrolment.terminal, "revoked")
+    else:
+        shop.copied("twin").till.settle()
+    if told_of == "start":
+        shop.restart()
+        shop.till.settle()
+    else:
+        shop.till.close_day()
+    assert shop.till.journal.count("held") == 0
+    for _ in range(2):
+        shop.cable.is_out = True
+        refusal = shop.offer(family, 1_000).proposal.refusal
+        assert refusal is not None and refusal.code == f"terminal_{status}"
+        shop.restart()
+
+
+def test_a_till_that_is_let_in_again_sells_without_a_network(made: World) -> None:
+    """A ledger that was restored knows nothing of a revocation, and answers the till: from then on
+    it is stopped no longer, and what was held before says nothing any more."""
+    shop = OfflineShop(made)
+    family = shop.at_home(12_000)
+    shop.learn()
+    terminal = shop.till.enrolment.terminal
+    made.ledger.terminals.set_status(terminal, "revoked")
+    day = shop.till.close_day()
+    assert not day.acknowledged and shop.till.journal.stopped_for() == "terminal_revoked"
+    with made.ledger.database.write() as connection:
+        table = schema.terminals
+        connection.execute(
+            update(table).where(table.c.terminal == terminal).values(status="active")
+        )
+    made.now.forward(minutes=1)
+    shop.offer(family, 1_000)
+    assert shop.till.journal.stopped_for() is None
+    shop.restart()
+    shop.till.settle()
+    shop.cable.is_out = True
+    assert shop.sell(family, 1_000).state == "provisional"
 
 
 def test_a_sale_that_the_ledger_holds_is_not_accepted(made: World) -> None:
