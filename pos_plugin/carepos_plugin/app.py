@@ -61,7 +61,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """A plugin's parts; `wsgi` is what a WSGI server serves. It does not close the till."""
+    """A plugin's parts; `wsgi` is what a WSGI server serves. It does not close the till.
+
+    `read_status(running=False)`: for a command that opens the till for its own work alone.
+    """
 
     wsgi: Flask
     settings: Settings
@@ -69,7 +72,7 @@ class Plugin:
     chores: Chores
     print_queue: PrintQueue
     upkeep: Upkeep
-    read_status: Callable[[], dict[str, Any]]
+    read_status: Callable[..., dict[str, Any]]
 
     def start(self) -> None:
         """Print and settle in the background from now on."""
@@ -164,7 +167,7 @@ def build(
         has_printer=not isinstance(printer, NoPrinter),
     )
 
-    def read_status() -> dict[str, Any]:
+    def read_status(*, running: bool = True) -> dict[str, Any]:
         return status.of_plugin(
             settings,
             till,
@@ -174,6 +177,7 @@ def build(
             pad=pad,
             link=link,
             held=held,
+            running=running,
         )
 
     app = Flask("carepos_plugin", static_folder=None)

@@ -45,12 +45,15 @@ from carepos.till import clock_of
 from carepos.undo import REFUND_REASONS, VOID_REASONS
 from carepos_plugin import (
     app,
+    choice_words,
     drill,
     exceptions,
     held_code,
     offline_words,
     pairing,
     print_queue,
+    sentences,
+    shown,
     status,
     upload_commands,
 )
@@ -105,8 +108,8 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     scan.add_argument(
         "--pin-stdin", action="store_true", help="a card's PIN stands on stdin's second line"
     )
-    shown = add("status", "what is open, and what happens next 状态", _status)
-    shown.add_argument("--json", action="store_true", help="for programs instead of people")
+    standing = add("status", "what is open, and what happens next 状态", _status)
+    standing.add_argument("--json", action="store_true", help="for programs instead of people")
     played = add(
         "drill", "play an outage: what would work, what not; takes nothing 断网演练", _drill
     )
@@ -159,6 +162,10 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     accept.add_argument("checkout", metavar="CHECKOUT")
     void = add("void", "take a whole confirmed sale back 撤销已核销的单", _void)
     void.add_argument("checkout", metavar="CHECKOUT")
+    seen = add(
+        "seen", "a void or refund that waited was refused: you have seen it 已知悉被拒绝", _seen
+    )
+    seen.add_argument("number", metavar="NUMBER", help="its own number, as status tells it")
     refund = add("refund", "give lines of a sale back to its vouchers 退货", _refund)
     refund.add_argument("receipt", metavar="RECEIPT", help="the receipt's number, or its QR")
     refund.add_argument(
@@ -389,7 +396,7 @@ def _status(args: argparse.Namespace) -> int:
         enrolled, view = _beside(args.folder)
         with closing(view):
             ratchet = clock_of(args.folder, enrolled, now=clock.system_clock)
-            found = status.of_journal(args.folder, enrolled, view, ratchet=ratchet)
+            found = status.of_journal(args.folder, enrolled, view, ratchet=ratchet, running=False)
     if args.json:
         print(json.dumps(found, ensure_ascii=False, indent=2))
     else:
@@ -401,7 +408,7 @@ def _print_status(found: dict[str, Any]) -> None:
     terminal, ledger, printer = found["terminal"], found.get("ledger"), found.get("printer")
     print(f"Till 终端 {terminal['terminal_no']}, {terminal['store_name']}")
     if ledger is None:
-        print("Plugin 插件: not running 未运行")
+        print("Plugin 插件: not running, start it 未运行，请启动: carepos till serve")
     else:
         heard = ledger["last_heard_at"] or "not since the start 启动后尚未联系"
         print(f"Ledger 账本: {ledger['url']}, last heard 最近联系 {heard}")
@@ -626,7 +633,7 @@ def _settle(args: argparse.Namespace) -> int:
         reached, found = client.post("/api/settle")["ledger_answered"], client.get("/api/status")
     else:
         with app.opened(args.folder) as plugin:
-            reached, found = plugin.chores(), plugin.read_status()
+            reached, found = plugin.chores(), plugin.read_status(running=False)
             plugin.print_queue.print_waiting()
     told = offline_words.not_settled_said(found, reached)
     if told is not None:
@@ -658,8 +665,10 @@ def _close_day(args: argparse.Namespace) -> int:
         )
     if closed["acknowledged"]:
         print("The ledger has it. 账本已收到。")
-    else:
+    elif is_running(args.folder):
         print("The ledger does not have it yet; it goes up by itself. 账本尚未收到，将自动上传。")
+    else:
+        print(f"The ledger does not have it yet. 账本尚未收到。 {' '.join(sentences.NOT_RUNNING)}")
     return DONE
 
 
@@ -739,6 +748,7 @@ def _goods(args: argparse.Namespace) -> int:
     else:
         with app.opened(args.folder) as plugin:
             sale = plugin.counter.answer_goods(args.checkout, handed_over=handed_over)
+            sale = shown.while_stopped(sale)
             plugin.print_queue.print_waiting()
     _print_sale(sale)
     return DONE
@@ -748,7 +758,7 @@ def _accept(args: argparse.Namespace) -> int:
     checkout = ids.label(args.checkout, "CHECKOUT")
     if not is_running(args.folder):
         # The scanned code is in that process's memory alone, and a restart asks instead.
-        raise WrongState("stopped", "accept_chosen")
+        raise WrongState(choice_words.STOPPED, "accept_chosen")
     sale = PluginClient(args.folder).post(f"/api/checkouts/{checkout}/accept")
     _print_sale(sale)
     return DONE
@@ -760,7 +770,7 @@ def _cancel(args: argparse.Namespace) -> int:
         sale = PluginClient(args.folder).post(target)
     else:
         with app.opened(args.folder) as plugin:
-            sale = plugin.counter.cancel(args.checkout)
+            sale = shown.while_stopped(plugin.counter.cancel(args.checkout))
     _print_sale(sale)
     return DONE
 
@@ -775,7 +785,7 @@ def _void(args: argparse.Namespace) -> int:
     else:
         with app.opened(args.folder) as opened:
             number = opened.counter.sale(checkout)["receipt_no"]
-            done = opened.counter.void(checkout, number, **more)
+            done = shown.while_stopped(opened.counter.void(checkout, number, **more))
             opened.print_queue.print_waiting()
     return _said_undo(done)
 
@@ -796,8 +806,20 @@ def _refund(args: argparse.Namespace) -> int:
             if not lines:
                 return _print_returnable(opened.counter.returnable(args.receipt))
             done = opened.counter.refund(number, args.receipt, lines, **more)
+            done = shown.while_stopped(done)
             opened.print_queue.print_waiting()
     return _said_undo(done)
+
+
+def _seen(args: argparse.Namespace) -> int:
+    ids.parse_receipt_no(args.number)
+    if is_running(args.folder):
+        found = PluginClient(args.folder).post(f"/api/corrections/{args.number}/seen")
+    else:
+        with app.opened(args.folder) as opened:
+            found = opened.counter.undo_seen(args.number)
+    _print_undo(found)
+    return DONE
 
 
 def _returned(text: str) -> ReturnedLine:
@@ -813,6 +835,7 @@ def _print_returnable(found: dict[str, Any]) -> int:
         print(
             f"{line['line']}: {line['description']}  {line['quantity']} {line['unit']}  {amount}"
             f"  can come back 可退 {line['left']}"
+            f"{'' if line['programme_minor'] else ', no voucher paid for it 未用券支付'}"
         )
     return DONE
 
@@ -821,5 +844,6 @@ def _said_undo(done: dict[str, Any]) -> int:
     _print_undo(done)
     if done["taken_back"] and done["beneficiary_minor"]:
         amount = format_amount(done["beneficiary_minor"], done["currency"])
-        print(f"  The shop gives back 本店退还: {amount} {done['currency']}")
+        how = ", once 只退一次" if done["repeated"] else ""
+        print(f"  The shop gives back 本店退还{how}: {amount} {done['currency']}")
     return DONE if done["taken_back"] else NO

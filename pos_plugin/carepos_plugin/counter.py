@@ -264,7 +264,7 @@ class Counter:
         return self._told(self._known(checkout, self._till.retry))
 
     def cancel(self, checkout: str) -> dict[str, Any]:
-        """Reverse a sale whose outcome is unknown. Raises WrongState."""
+        """Reverse a sale whose outcome is unknown; repeated, where it stands. Raises WrongState."""
         return self._told(self._known(checkout, self._till.cancel))
 
     def accept(self, checkout: str) -> dict[str, Any]:
@@ -280,7 +280,8 @@ class Counter:
             return  # somebody else has answered meanwhile
 
     def answer_goods(self, checkout: str, *, handed_over: bool) -> dict[str, Any]:
-        """Whether the goods left. Raises WrongState when nobody asked."""
+        """Whether the goods left; the same again does nothing. Raises WrongState when nobody asked,
+        or the other answer was given."""
         return self._told(
             self._known(
                 checkout, lambda known: self._till.answer_goods(known, handed_over=handed_over)
@@ -363,7 +364,7 @@ class Counter:
         reason: VoidReason,
         approved_by: str | None,
     ) -> dict[str, Any]:
-        """Take a whole sale back. Repeated, it answers the same and does nothing.
+        """Take a whole sale back. Repeated, it says what became of it and does nothing.
 
         Raises Problem checkout_unknown, Refused, WrongState.
         """
@@ -418,6 +419,14 @@ class Counter:
         except KeyError:
             raise Problem("undo_unknown") from None
 
+    def undo_seen(self, receipt_no: str) -> dict[str, Any]:
+        """The cashier has seen how a void or refund ended. Raises Problem undo_unknown, WrongState
+        while it waits."""
+        try:
+            return self._shown_undo(self._till.seen(receipt_no))
+        except KeyError:
+            raise Problem("undo_unknown") from None
+
     def drill(
         self, code: str | None, pin: str | None, prints: Callable[[Receipt], Slip] | None
     ) -> dict[str, Any]:
@@ -441,8 +450,8 @@ class Counter:
         return exceptions.document(self._till.journal, self._till.enrolment)
 
     def taking_back(self) -> dict[str, Any]:
-        """The newest sales that can be voided now, newest first, and every void and refund that
-        waits."""
+        """The newest sales that can be voided now, newest first; every void and refund that
+        waits, or was refused and is not seen yet."""
         journal, enrolled = self._till.journal, self._till.enrolment
         voidable = []
         for sale in journal.newest("confirmed", LOOKED_AT):
@@ -452,7 +461,7 @@ class Counter:
         return {
             "shop": enrolled.store_name,
             "voidable": voidable,
-            "waiting": shown.waiting_undos(journal, enrolled),
+            "waiting": shown.open_undos(journal, enrolled),
         }
 
     def _undone(self, done: Correction) -> dict[str, Any]:
@@ -467,7 +476,7 @@ class Counter:
             sequence = ids.parse_receipt_no(done.receipt_no)[1]
             slips = (u.slip for u in self._till.journal.undos("posted") if u.sequence == sequence)
             text = self._text(next(slips))
-        return shown.taken_back(done, text)
+        return shown.taken_back(done, text, zone=self._settings.zone)
 
     # ── receipts ───────────────────────────────────────────────────────────────────────────────
 

@@ -202,15 +202,17 @@ def _narrower(ready: Readiness) -> list[str]:
     ]
 
 
-def stored_said(stored: Stored, kept: Kept) -> dict[str, Any]:
-    """What of one programme left without the ledger's word, and what happens next."""
+def stored_said(stored: Stored, kept: Kept, *, running: bool = True) -> dict[str, Any]:
+    """What of one programme left without the ledger's word, and what happens next; of `asked`
+    somebody has to say whether the goods left. `running`: whether a process runs the till."""
     amount = priced(stored.amount_minor, stored.currency)
     count_en, count_zh, amount_en, amount_zh = f"{stored.count}", f"{stored.count}", amount, amount
     if stored.most_count is not None and stored.most_minor is not None:
         most = priced(stored.most_minor, stored.currency)
         count_en, count_zh = f"{count_en} of {stored.most_count}", f"{count_zh}/{stored.most_count}"
         amount_en, amount_zh = f"{amount} of {most}", f"{amount}/{most}"
-    en, zh = _next_of_stored(stored, kept)
+    asked = kept.asked if running else kept.asked + kept.accepted
+    en, zh = _next_of_stored(stored, kept, asked, running=running)
     return {
         "programme": stored.programme,
         "name": stored.name,
@@ -220,6 +222,7 @@ def stored_said(stored: Stored, kept: Kept) -> dict[str, Any]:
         "most_count": stored.most_count,
         "most_minor": stored.most_minor,
         "held": kept.held,
+        "asked": asked,
         "since": clock.to_text(kept.since),
         **said(
             f"{stored.name}: {count_en} sales, {amount_en} stored. {en}",
@@ -228,14 +231,21 @@ def stored_said(stored: Stored, kept: Kept) -> dict[str, Any]:
     }
 
 
-def _next_of_stored(stored: Stored, kept: Kept) -> tuple[str, str]:
+def _next_of_stored(stored: Stored, kept: Kept, asked: int, *, running: bool) -> tuple[str, str]:
     en, zh = [], []
     if stored.left_minor == 0:
         en.append("No more can be sold without a network until some are decided.")
         zh.append("已达上限，账本处理前不能继续离线核销。")
-    if kept.held < stored.count:
-        en.append("They go up by themselves when there is a network.")
-        zh.append("联网后自动上传。")
+    if asked:
+        en.append(f"Say of {asked} whether the goods were handed over: carepos till goods.")
+        zh.append(f"其中{asked}单请回答商品是否已交付：carepos till goods。")
+    if kept.held + asked < stored.count:
+        if running:
+            en.append("They go up by themselves when there is a network.")
+            zh.append("联网后自动上传。")
+        else:
+            en.append("They go up once the plugin runs: carepos till serve.")
+            zh.append("插件启动后才会上传：carepos till serve。")
     if kept.held:
         en.append(f"The programme's office decides {kept.held}.")
         zh.append(f"其中{kept.held}单由项目办公室处理。")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from carepos import attempt
 from carepos.errors import (
     CareposError,
     ClockSkew,
@@ -20,6 +21,7 @@ from carepos.errors import (
     WrongState,
 )
 from carepos.refusals import BY_CODE
+from carepos_plugin import choice_words
 from carepos_plugin.sentences import DISK_FULL, refusal_said
 
 
@@ -234,8 +236,7 @@ def problem_of(error: CareposError) -> Problem:
         case Unreachable():
             return Problem("unreachable", str(error))
         case WrongState():
-            # A void or refund is what waits; a sale is in another state then.
-            return Problem("undo_waits" if error.state == "waiting" else "wrong_state", str(error))
+            return _of_state(error)
         case JournalClosed():
             return Problem("journal_closed")
         case DiskFull():
@@ -243,6 +244,17 @@ def problem_of(error: CareposError) -> Problem:
         case JournalError():
             return Problem("wrong_state", str(error))
     return Problem("internal")
+
+
+def _of_state(error: WrongState) -> Problem:
+    """Why not, and what instead, in the place of a table's words."""
+    if error.state == "waiting":  # a void or refund is; a sale is in another state then
+        return Problem("undo_waits")
+    told = choice_words.why_not(error)
+    if told is None:
+        return Problem("wrong_state", str(error))
+    more = {"state": error.state} if error.state in attempt.MEANING else {}
+    return Problem("wrong_state", kind=Kind(KINDS["wrong_state"].status, *told), more=more)
 
 
 def _of_ledger(error: NotDecided) -> Problem:

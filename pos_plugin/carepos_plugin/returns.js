@@ -51,7 +51,7 @@
   const told = (done) => {
     const kind = { posted: "done", refused: "no", waiting: "wait" }[done.state];
     let zh = `${done.message.zh}${done.next.zh}`, en = `${done.message.en} ${done.next.en}`;
-    if (done.taken_back && done.beneficiary_minor) {
+    if (done.taken_back && done.beneficiary_minor && !done.repeated) {
       const own = money(done.beneficiary_minor, done.currency);
       zh = `${done.message.zh}请退还顾客自付 ${own}。`;
       en = `${done.message.en} Give the customer ${own} back.`;
@@ -88,6 +88,14 @@
         make("span", money(undo.amount_minor, undo.currency), "money"), make("br"),
         make("span", `${undo.message.zh} ${undo.message.en}`, "goods"));
       item.append(text);
+      if (!undo.seen) {
+        const button = make("button", "知道了 "), small = make("small", "Seen");
+        button.type = "button";
+        small.lang = "en";
+        button.append(small);
+        button.addEventListener("click", () => send("seen", { receipt_no: undo.receipt_no }, told));
+        item.append(button);
+      }
       return item;
     }));
   };
@@ -99,7 +107,7 @@
         const answer = await call("state", {});
         if (answer.ok) {
           draw(answer.body);
-          if (awaited && answer.body.waiting.every((undo) => undo.receipt_no !== awaited)) {
+          if (awaited && answer.body.waiting.every((undo) => undo.receipt_no !== awaited || undo.final)) {
             const ended = await call("standing", { receipt_no: awaited });
             if (ended.ok) told(ended.body);
           }

@@ -2,8 +2,9 @@
 
 GET  /returns, /returns/page.js, /returns/page.css   the page; nothing of a sale is in it
 POST /returns/pair     the code of a one-time link → this page's secret
-POST /returns/state    the sales that can be voided now, and what waits
+POST /returns/state    the sales that can be voided now, what waits, what was refused unseen
 POST /returns/standing where a void or refund stands, by its own number
+POST /returns/seen     the cashier has seen that one was refused, by its own number
 POST /returns/find     what of a sale can come back
 POST /returns/void     `checkout`, and the body of a void
 POST /returns/refund   the body of a refund
@@ -70,6 +71,11 @@ def blueprint(counter: Counter, link: PadLink) -> Blueprint:
         return json_response(
             counter.correction(strict_json.text(names["receipt_no"], "receipt_no"))
         )
+
+    @routes.post("/seen")
+    def seen() -> Response:
+        names = strict_json.exact_names(json_body(request), {"receipt_no"}, where="body")
+        return json_response(counter.undo_seen(strict_json.text(names["receipt_no"], "receipt_no")))
 
     @routes.post("/find")
     def find() -> Response:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from datetime import datetime
 from typing import Any, Final, overload
+from zoneinfo import ZoneInfo
 
-from carepos import clock, correction, elapsed, mirror
+from carepos import Correction, clock, correction, elapsed, mirror
 from carepos.attempt import MEANING, State
 from carepos.claims import Acting
 from carepos.clock_ratchet import Standing
@@ -29,8 +30,11 @@ NEXT: Final[dict[State, tuple[str, str]]] = {
         "终端正在向账本查询：若账本无此单则自动撤销；若已入账，请回答商品是否已交付。",
     ),
     "goods_asked": (
-        "Answer whether the goods were handed over: yes keeps the sale, no gives the voucher back.",
-        "请回答商品是否已交付：已交付则保留本单，未交付则退回券额。",
+        (
+            "Answer whether the goods were handed over (carepos till goods): "
+            "yes keeps the sale, no gives the voucher back."
+        ),
+        "请回答商品是否已交付（carepos till goods）：已交付则保留本单，未交付则退回券额。",
     ),
     "confirmed": ("Hand over the goods.", "请交付商品。"),
     "refused": (
@@ -59,8 +63,11 @@ NEXT: Final[dict[State, tuple[str, str]]] = {
         "请交付商品和小票；联网后自动上传，无需操作。",
     ),
     "accept_asked": (
-        "Answer whether the goods were handed over: yes sends the sale up, no takes it back.",
-        "请回答商品是否已交付：已交付则上传本单，未交付则撤销。",
+        (
+            "Answer whether the goods were handed over (carepos till goods): "
+            "yes sends the sale up, no takes it back."
+        ),
+        "请回答商品是否已交付（carepos till goods）：已交付则上传本单，未交付则撤销。",
     ),
     "provisional": (
         "Nothing for you to do: it goes up when there is a network. Until then it can be voided.",
@@ -80,10 +87,43 @@ NEXT: Final[dict[State, tuple[str, str]]] = {
     ),
 }
 
+MAY_ACCEPT: Final = (
+    (
+        "No answer yet: no goods. Try again, cancel, or accept it without the ledger.",
+        "尚无结果，请勿交付商品；可重试、取消，或离线受理。",
+    ),
+    (
+        (
+            "The till keeps asking the ledger. Try again to send the same sale once more, cancel, "
+            "or let the goods go and have it booked later: carepos till accept."
+        ),
+        (
+            "终端会继续向账本查询；可重试（同一笔，不会重复扣款）、撤销，"
+            "或先交付商品、稍后入账：carepos till accept。"
+        ),
+    ),
+)
+"""Message and next of an unknown sale that may leave without the ledger's word."""
+
+BEING_VOIDED: Final = (
+    (
+        "Being taken back. Do not hand over goods, give nothing back yet.",
+        "正在撤销，请勿交付商品，也请先不要退款。",
+    ),
+    (
+        "It is taken back once the ledger has decided the void.",
+        "账本确认撤销后即退回券中。",
+    ),
+)
+"""Message and next of a sale, whatever its state, of which a void waits."""
+
 NEXT_OF_UNDO: Final[dict[correction.State, tuple[str, str]]] = {
     "waiting": (
-        "The till keeps sending it. Look again before you give anything back.",
-        "终端会持续发送，直到账本确认；退款前请再次查看。",
+        (
+            "The ledger has not decided it: the till keeps sending it. "
+            "Look again before you give anything back."
+        ),
+        "账本尚未确认，终端会持续发送；退款前请再次查看。",
     ),
     "posted": (
         "Give back what the customer paid themselves, if anything.",
@@ -91,6 +131,28 @@ NEXT_OF_UNDO: Final[dict[correction.State, tuple[str, str]]] = {
     ),
     "refused": ("Tell the customer why. Nothing was changed.", "请告知顾客原因，未作任何变更。"),
 }
+
+
+NOT_RUNNING: Final = (
+    "Nothing is sent while the plugin is not running: start it (carepos till serve).",
+    "插件未运行，不会自动发送：请启动插件（carepos till serve）。",
+)
+_OR_CANCEL: Final = (
+    f"{NOT_RUNNING[0]} Or cancel: carepos till cancel.",
+    f"{NOT_RUNNING[1]}也可撤销：carepos till cancel。",
+)
+NEXT_STOPPED: Final[dict[str, tuple[str, str]]] = {
+    "unknown": _OR_CANCEL,
+    "interrupted": _OR_CANCEL,
+    "reversing": NOT_RUNNING,
+    "filling": NOT_RUNNING,
+    "waiting": (
+        f"{NOT_RUNNING[0]} Look again before you give anything back.",
+        f"{NOT_RUNNING[1]}退款前请再次查看。",
+    ),
+}
+"""By the state of a sale, void or refund of which the till would do the next thing by itself, what
+there is to do while no process runs it."""
 
 
 def said(en: str, zh: str) -> dict[str, str]:
@@ -104,6 +166,27 @@ def message_of(state: State) -> dict[str, str]:
 
 def next_of(state: State) -> dict[str, str]:
     return said(*NEXT[state])
+
+
+def next_of_undo(of: Correction, zone: str) -> dict[str, str]:
+    """What happens next with a void or refund, or what there is to do; times are told in `zone`."""
+    if of.repeated and of.state == "posted" and of.decided_at is not None:
+        return _done_before(of, f"{of.decided_at.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M}")
+    en, zh = NEXT_OF_UNDO[of.state]
+    if not of.seen:
+        en = f"{en} Then say that you have seen it: carepos till seen {of.receipt_no}."
+        zh = f"{zh}知悉后请运行 carepos till seen {of.receipt_no}。"
+    return said(en, zh)
+
+
+def _done_before(of: Correction, at: str) -> dict[str, str]:
+    if not of.beneficiary_minor:
+        return said(f"This was done before, at {at}.", f"此前已办理：{at}。")
+    return said(
+        f"This was done before, at {at}: what the customer paid themselves is given back once. "
+        "If they have it, give nothing.",
+        f"此前已办理：{at}。顾客自付部分只退一次，如已退还请勿再退。",
+    )
 
 
 def next_try_said(at: datetime | None, now: datetime) -> dict[str, str] | None:

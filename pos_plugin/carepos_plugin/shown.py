@@ -32,10 +32,13 @@ from carepos.pack import Pack
 from carepos.rules import LineProposal
 from carepos.voucher import Voucher
 from carepos_plugin.sentences import (
-    NEXT_OF_UNDO,
+    BEING_VOIDED,
+    MAY_ACCEPT,
+    NEXT_STOPPED,
     acting_of,
     message_of,
     next_of,
+    next_of_undo,
     next_try_said,
     refusal_of,
     said,
@@ -235,6 +238,7 @@ def sold(
             sale.currency,
             sale.amount_minor,
             is_being_voided=is_being_voided,
+            can_accept=can_accept,
         ),
         "presentment": "online" if sale.liability is None else "offline",
         "liability": sale.liability,
@@ -262,11 +266,12 @@ def refused_before(checkout: str, offer: Offer, refusal: Refusal) -> dict[str, A
     }
 
 
-def taken_back(of: Correction, receipt_text: str | None) -> dict[str, Any]:
+def taken_back(of: Correction, receipt_text: str | None, *, zone: str = "UTC") -> dict[str, Any]:
     """Where a void or refund stands. Nothing is given back before `taken_back` is true.
 
     `checkout` is null where another till sold it; `beneficiary_minor` is what the shop gives back
-    itself.
+    itself; `seen` is false of one that was refused and that nobody was told yet; `repeated` is true
+    where the call found it, so that nobody gives money back twice. Times are told in `zone`.
     """
     return {
         "kind": of.kind,
@@ -280,8 +285,11 @@ def taken_back(of: Correction, receipt_text: str | None) -> dict[str, Any]:
         "amount_minor": of.amount_minor,
         "beneficiary_minor": of.beneficiary_minor,
         "message": said(of.message("en"), of.message("zh")),
-        "next": said(*NEXT_OF_UNDO[of.state]),
+        "next": next_of_undo(of, zone),
         "waits_for": of.waits_for,
+        "decided_at": None if of.decided_at is None else clock.to_text(of.decided_at),
+        "seen": of.seen,
+        "repeated": of.repeated,
         "refusal": refusal_of(of.refusal),
         "problem": of.problem,
         "receipt_text": receipt_text,
@@ -300,11 +308,14 @@ def voidable(sale: Attempt, terminal_no: int, until: datetime) -> dict[str, Any]
     }
 
 
-def waiting_undos(journal: JournalView, enrolled: Enrolment) -> list[dict[str, Any]]:
-    """Every void and refund that the ledger has not decided, oldest first."""
+def open_undos(journal: JournalView, enrolled: Enrolment) -> list[dict[str, Any]]:
+    """Every void and refund that the ledger has not decided, or that it refused and nobody was
+    told of; oldest first."""
+    keys = enrolled.ledger_keys.keys
+    listed = [*journal.undos("waiting"), *journal.unseen_undos()]
     return [
-        taken_back(corrector.standing(journal, each, enrolled), None)
-        for each in journal.undos("waiting")
+        taken_back(corrector.standing(journal, each, enrolled, keys=keys), None)
+        for each in sorted(listed, key=lambda each: each.sequence)
     ]
 
 
@@ -326,7 +337,7 @@ def returnable(found: Returnable, void_until: datetime | None) -> dict[str, Any]
                 "line_amount_minor": line.line_amount_minor,
                 "programme_minor": sum(e.programme_minor for e in sold.allocation if e.line == n),
                 "returned": sold.refunded.get(n, 0),
-                "left": 0 if sold.undone else line.quantity - sold.refunded.get(n, 0),
+                "left": line.quantity - sold.refunded.get(n, 0) if sold.gives_back(n) else 0,
             }
             for n, line in enumerate(sold.basket, 1)
         ],
@@ -350,17 +361,42 @@ def open_sales(
     journal: JournalView,
     terminal_no: int,
     next_try: Callable[[Attempt], dict[str, str] | None],
+    can_accept: Callable[[Attempt], bool],
 ) -> list[dict[str, Any]]:
     """Every attempt that is not over, oldest first, with what is open and what happens next.
 
-    `next_try` says when the till asks again. Not those that wait for the network or the office:
-    they are told by programme, and in the list for a person.
+    `next_try` says when the till asks again; `can_accept` whether one may leave as it is. Not those
+    that wait for the network or the office: they are told by programme, and in the list for a
+    person.
     """
     listed = [*journal.attempts(*OPEN), *journal.attempts("review")]
     return [
-        {**_of_attempt(journal, each, terminal_no), "next_try": next_try(each)}
+        {
+            **_of_attempt(journal, each, terminal_no, can_accept=can_accept(each)),
+            "next_try": next_try(each),
+        }
         for each in sorted(listed, key=lambda each: each.sequence)
     ]
+
+
+_AFTER_RESTART: Final[dict[State, State]] = {"open": "interrupted", "accepted": "accept_asked"}
+"""What a sale is that a process left so: it can't tell any more whether the goods went."""
+
+
+def while_stopped(told: dict[str, Any]) -> dict[str, Any]:
+    """A sale, void or refund as it is while no process runs the till: nothing happens by itself."""
+    state = _AFTER_RESTART.get(told["state"])
+    if state is not None:
+        told = {
+            **told,
+            "state": state,
+            "goods_may_leave": state in attempt.GOODS_MAY_LEAVE,
+            "message": message_of(state),
+            "next": next_of(state),
+        }
+    if told["state"] in NEXT_STOPPED:
+        told = {**told, "next": said(*NEXT_STOPPED[told["state"]])}
+    return {**told, "next_try": None} if "next_try" in told else told
 
 
 def attempts_of(journal: JournalView, checkout: str, terminal_no: int) -> list[dict[str, Any]]:
@@ -368,7 +404,9 @@ def attempts_of(journal: JournalView, checkout: str, terminal_no: int) -> list[d
     return [_of_attempt(journal, each, terminal_no) for each in journal.of_checkout(checkout)]
 
 
-def _of_attempt(journal: JournalView, each: Attempt, terminal_no: int) -> dict[str, Any]:
+def _of_attempt(
+    journal: JournalView, each: Attempt, terminal_no: int, *, can_accept: bool = False
+) -> dict[str, Any]:
     return _standing(
         each.checkout,
         ids.receipt_no(terminal_no, each.sequence),
@@ -376,6 +414,7 @@ def _of_attempt(journal: JournalView, each: Attempt, terminal_no: int) -> dict[s
         each.currency,
         each.amount_minor,
         is_being_voided=journal.is_being_voided(each.id),
+        can_accept=can_accept,
     )
 
 
@@ -387,7 +426,13 @@ def _standing(
     amount_minor: int,
     *,
     is_being_voided: bool = False,
+    can_accept: bool = False,
 ) -> dict[str, Any]:
+    message, following = message_of(state), next_of(state)
+    if is_being_voided:
+        message, following = (said(*each) for each in BEING_VOIDED)
+    elif can_accept:
+        message, following = (said(*each) for each in MAY_ACCEPT)
     return {
         "checkout": checkout,
         "receipt_no": receipt_no,
@@ -396,8 +441,8 @@ def _standing(
         "goods_may_leave": state in attempt.GOODS_MAY_LEAVE and not is_being_voided,
         "currency": currency,
         "amount_minor": amount_minor,
-        "message": message_of(state),
-        "next": next_of(state),
+        "message": message,
+        "next": following,
     }
 
 

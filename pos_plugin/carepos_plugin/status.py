@@ -32,10 +32,14 @@ def of_journal(
     ratchet: ClockRatchet,
     disk: DiskRoom | None = None,
     next_try: Callable[[Attempt], datetime | None] | None = None,
+    can_accept: Callable[[Attempt], bool] = lambda _: False,
+    running: bool = True,
 ) -> dict[str, Any]:
     """What stands on the disk; can be read beside a running plugin or without one.
 
     `next_try`: when an open sale is asked about again, by default as the journal has it.
+    `can_accept`: whether one may leave without the ledger's word, which only a running till knows.
+    `running`: whether a process runs the till, for without one nothing happens by itself.
     """
     now = ratchet.now
 
@@ -43,6 +47,10 @@ def of_journal(
         at = next_try(sale) if next_try else backoff.of_attempt(journal, sale, now())
         return sentences.next_try_said(at, now())
 
+    def now_told(each: dict[str, Any]) -> dict[str, Any]:
+        return each if running else shown.while_stopped(each)
+
+    open_sales = shown.open_sales(journal, enrolled.terminal_no, tries, can_accept)
     room = (disk or DiskRoom(folder)).room()
     held = _kept(folder, enrolled)
     ready = readiness.of(held, journal, ratchet, room)
@@ -58,11 +66,11 @@ def of_journal(
         "clock": sentences.clock_said(ratchet.standing()),
         "disk": sentences.disk_said(room),
         "offline": offline_words.readiness_said(ready, now()),
-        "stored": _stored(ready, journal),
+        "stored": _stored(ready, journal, running=running),
         "exceptions": offline_words.exceptions_said(exceptions.count(journal)),
         "healing": sentences.healing_said(healing.state_of(journal)),
-        "open": shown.open_sales(journal, enrolled.terminal_no, tries),
-        "corrections": shown.waiting_undos(journal, enrolled),
+        "open": [now_told(each) for each in open_sales],
+        "corrections": [now_told(each) for each in shown.open_undos(journal, enrolled)],
         "not_uploaded": len(
             journal.unanswered("redeem", "reversal", "void", "refund", *record.ALONE)
         ),
@@ -70,12 +78,12 @@ def of_journal(
     }
 
 
-def _stored(ready: Readiness, journal: JournalView) -> list[dict[str, Any]]:
+def _stored(ready: Readiness, journal: JournalView, *, running: bool) -> list[dict[str, Any]]:
     """Sales that left without the ledger's word, by programme and not one by one: after three days
     there are hundreds, and nobody has anything to do for them."""
     kept = journal.stored_by_programme()
     return [
-        offline_words.stored_said(each, kept[each.programme])
+        offline_words.stored_said(each, kept[each.programme], running=running)
         for each in ready.stored
         if each.programme in kept
     ]
@@ -91,8 +99,9 @@ def of_plugin(
     pad: PinPad,
     link: PadLink,
     held: HeldCode,
+    running: bool = True,
 ) -> dict[str, Any]:
-    """As `of_journal`, with what only the running plugin knows."""
+    """As `of_journal`, with what only the process knows that has the till open."""
     enrolled, journal = till.enrolment, till.journal
     found = of_journal(
         settings.folder,
@@ -101,6 +110,8 @@ def of_plugin(
         ratchet=till.ratchet,
         disk=till.disk,
         next_try=till.next_try_of,
+        running=running,
+        can_accept=lambda sale: sale.state == "unknown" and till.can_accept(sale.checkout),
     )
     checked_at = chores.pack_checked_at
     return {

@@ -259,6 +259,9 @@ FREES_CHECKOUT: Final[frozenset[State]] = frozenset(
 )
 """States after which the same sale may make its next attempt."""
 
+CANCELLED: Final[frozenset[State]] = frozenset({"reversing", "filling", "reversed", "review"})
+"""States of a sale that was cancelled, whatever comes of that: to cancel it again says no more."""
+
 _STEPS: Final[dict[tuple[State, Event], Step]] = {(row.state, row.event): row for row in TABLE}
 
 

@@ -1,13 +1,15 @@
 """Life of a void or refund at the till: one table, as that of an attempt (`attempt`).
 
 It is much smaller, for nothing can be chosen: the record is sent, again and again, until the
-ledger decides it. Code, docs/protocol.md §11 and the tests read this table; an event that is not in
-the row of a state raises WrongState.
+ledger decides it. One that is refused behind the cashier's back waits to be seen by her. Code,
+docs/protocol.md §11 and the tests read this table; an event that is not in the row of a state
+raises WrongState.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, Literal
 
 from carepos.attempt import Meaning
@@ -17,7 +19,7 @@ from carepos.refusals import Refusal
 
 Kind = Literal["void", "refund"]
 State = Literal["waiting", "posted", "refused"]
-Event = Literal["undo_posted", "undo_refused", "undo_held", "no_answer", "restart"]
+Event = Literal["undo_posted", "undo_refused", "undo_held", "no_answer", "restart", "seen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,11 @@ MEANING: Final[dict[State, Meaning]] = {
         "the same record is sent until the ledger decides it",
     ),
     "posted": Meaning("Taken back, the voucher has it again.", "已退回券中。", "nothing"),
-    "refused": Meaning("Refused, the sale stands as it was.", "已拒绝，原单不变。", "nothing"),
+    "refused": Meaning(
+        "Refused, the sale stands as it was.",
+        "已拒绝，原单不变。",
+        "nothing; it is told until the cashier has seen it",
+    ),
 }
 
 TABLE: Final[tuple[Step, ...]] = (
@@ -45,6 +51,7 @@ TABLE: Final[tuple[Step, ...]] = (
     Step("waiting", "undo_held", "waiting"),
     Step("waiting", "no_answer", "waiting"),
     Step("waiting", "restart", "waiting"),
+    Step("refused", "seen", "refused"),
 )
 
 FINAL: Final[frozenset[State]] = frozenset({"posted", "refused"})
@@ -88,7 +95,11 @@ class Correction:
     `receipt_no` is its own number, `sale_receipt_no` that of the sale, whose `checkout` is None
     when another till made it. Amounts in minor units: `amount_minor` goes back to the vouchers,
     `beneficiary_minor` the shop gives back itself. Only `state == "posted"` means taken back.
-    `waits_for`: the receipt number of a sale of this till that has to be decided first.
+    `waits_for`: the receipt number of a sale of this till that has to end first; None where it
+    waits for the ledger alone.
+    `decided_at`: when the ledger decided it, by its clock. `seen`: false of one that was refused
+    and that nobody was told yet. `repeated`: whether the call that this answers found it, instead
+    of beginning it.
     """
 
     kind: Kind
@@ -102,6 +113,9 @@ class Correction:
     refusal: Refusal | None
     problem: str | None
     waits_for: str | None = None
+    decided_at: datetime | None = None
+    seen: bool = True
+    repeated: bool = field(default=False, compare=False)
 
     def message(self, language: str = "zh") -> str:
         """What the cashier reads: the state's sentence, then why; "zh" or "en"."""

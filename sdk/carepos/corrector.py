@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -76,22 +77,22 @@ class Corrector:
     ) -> Correction:
         """As `Till.void`, of the attempt that is meant."""
         before = self._newest_of(sale.id, "void")
-        if before is not None and before.state in ("waiting", "posted"):
-            return self.standing(before)
+        if before is not None and self._still_tells(before):
+            return self._again(before)
         is_stored = sale.state in attempt.STORED
         if not is_stored:
             self._must_stand(sale, "void")
         found = self._own(sale)
-        programme = self._programme(found.programme)
+        programme, refusal = self._programme(found.programme), None
         if programme is not None:
             now = self._now()
             refusal = undo.void_refusal(
                 found.sold, programme, occurred_at=now, now=now, reason=reason
             )
-            if refusal is not None:
-                raise Refused(refusal)
         elif found.sold.undone or found.sold.refunded:
-            raise Refused(Refusal("already_undone"))
+            refusal = Refusal("already_undone")
+        if refusal is not None:
+            raise Refused(refusal, exactly=undo.more_exactly(refusal, found.sold))
         redeem = found.record.redeem
         content = Void.from_json(
             Void(found.original, cashier, approved_by, reason).to_json()
@@ -146,10 +147,10 @@ class Corrector:
         """As `Till.refund`, of the sale that was found."""
         before = self._repeated(found, lines, reference)
         if before is not None:
-            return self.standing(before)
+            return self._again(before)
         refusal = self._refund_refusal(found, lines)
         if refusal is not None:
-            raise Refused(refusal)
+            raise Refused(refusal, exactly=undo.more_exactly(refusal, found.sold, lines))
         redeem = found.record.redeem
         parts = undo.parts_of(found.sold, lines)
         content = Refund.from_json(
@@ -203,12 +204,15 @@ class Corrector:
             if (content.original, content.lines) != (original, tuple(lines)):
                 raise Malformed("stands for another return already", field="reference")
             return same
-        for each in self._journal.undos_of(original.terminal, original.id):
-            if each.state != "waiting":
-                continue
-            content = self._journal.record_at(each.sequence).content
-            if reference is None and isinstance(content, Refund) and content.lines == tuple(lines):
-                return each
+        mine = self._journal.undos_of(original.terminal, original.id)
+        waiting = next((each for each in mine if each.state == "waiting"), None)
+        if reference is None:
+            for each in mine:
+                content = self._journal.record_at(each.sequence).content
+                is_same = isinstance(content, Refund) and content.lines == tuple(lines)
+                if is_same and each.state != "posted" and self._still_tells(each):
+                    return each
+        if waiting is not None:
             raise WrongState("waiting", "refund")
         return None
 
@@ -220,16 +224,33 @@ class Corrector:
 
     def standing(self, of: Undo, problem: str | None = None) -> Correction:
         """For the screen."""
-        refusal = None
-        if of.state == "refused":
-            for text in self._journal.outcomes_of(of.sequence):
-                refusal = outcome.read_any(text, keys=self._keys).refusal or refusal
-        return standing(self._journal, of, self._enrolled(), refusal=refusal, problem=problem)
+        return standing(self._journal, of, self._enrolled(), keys=self._keys, problem=problem)
+
+    def seen(self, of: Undo) -> Correction:
+        """Somebody was told how it ended, which asks for nothing more then. Raises WrongState while
+        it waits."""
+        if of.state == "waiting":
+            raise WrongState("waiting", "seen")
+        if not self.standing(of).seen:
+            self._journal.advance_undo(of.id, "seen")
+        return self.standing(of)
 
     def _begun(self, written: Undo) -> Correction:
         self._reached("intent_written")
         problem = self._forward(written.sequence).get(written.sequence)
-        return self.standing(self._journal.undo(written.id), problem)
+        return self._told(self._journal.undo(written.id), problem)
+
+    def _told(self, of: Undo, problem: str | None = None) -> Correction:
+        """As `standing`, for whoever asked for it: a refusal is seen with that."""
+        return self.standing(of, problem) if of.state != "refused" else self.seen(of)
+
+    def _again(self, of: Undo) -> Correction:
+        return replace(self._told(of), repeated=True)
+
+    def _still_tells(self, of: Undo) -> bool:
+        """Whether a repeated call is answered with it. After a refusal another may be tried, but
+        not before somebody was told of it."""
+        return of.state != "refused" or not self.standing(of).seen
 
     def _parcel(self, of: Undo) -> Parcel:
         written = self._journal.record_at(of.sequence)
@@ -399,12 +420,15 @@ def standing(
     of: Undo,
     enrolled: Enrolment,
     *,
-    refusal: Refusal | None = None,
+    keys: Keys,
     problem: str | None = None,
 ) -> Correction:
-    """Where a void or refund stands, as far as the journal tells: `refusal` stands in an outcome,
-    and why it `waits` only in the last answer (`problem`)."""
+    """Where a void or refund stands, as far as the journal tells: why it waits stands only in the
+    last answer (`problem`)."""
     checkout, waits = None, of.state == "waiting"
+    # Where the ledger is away, or says something else, no sale is what it waits for.
+    for_a_sale = waits and (problem is None or problem.startswith("sequence_gap"))
+    decided = None if waits else _decided(journal, of, keys)
     if of.original_terminal == enrolled.terminal:
         # Not known where another journal of this till sold it.
         with suppress(KeyError):
@@ -418,15 +442,28 @@ def standing(
         of.currency,
         of.amount_minor,
         of.beneficiary_minor,
-        refusal,
+        None if decided is None else decided.refusal,
         problem if waits else None,
-        _first_open(journal, of, enrolled) if waits else None,
+        _first_open(journal, of, enrolled) if for_a_sale else None,
+        None if decided is None else decided.recorded_at,
+        seen=of.state != "refused" or journal.is_seen(of.id),
     )
 
 
+def _decided(journal: JournalView, of: Undo, keys: Keys) -> Outcome | None:
+    """The outcome that ended it."""
+    found = [outcome.read_any(text, keys=keys) for text in journal.outcomes_of(of.sequence)]
+    return next((each for each in reversed(found) if each.result == of.state), None)
+
+
+_STANDS_ALONE: frozenset[State] = attempt.NOT_DECIDED - {"provisional", "held"}
+"""States of a sale that is not decided and that can be ended by itself: what is only stored goes up
+with all that is behind it, and what is held is the office's."""
+
+
 def _first_open(journal: JournalView, of: Undo, enrolled: Enrolment) -> str | None:
-    """The receipt number of the first sale before it that the ledger may not have decided."""
+    """The receipt number of the first sale before it that has to end before the ledger decides."""
     for each in journal.unfinished():
-        if each.sequence < of.sequence and each.state in attempt.NOT_DECIDED:
+        if each.sequence < of.sequence and each.state in _STANDS_ALONE:
             return ids.receipt_no(enrolled.terminal_no, each.sequence)
     return None

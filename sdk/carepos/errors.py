@@ -57,7 +57,8 @@ class Refused(CareposError):
     """A rule said no. `refusal.code` is stable; the message is for people.
 
     `programmes` are the names of those a wrong code of a wallet is good for (`other_programme`);
-    `tries_left` counts the PINs that may still be tried (`pin_wrong`), where the ledger said so.
+    `tries_left` counts the PINs that may still be tried (`pin_wrong`), where the ledger said so;
+    `exactly` is what is known of this case instead of the code's own sentence, English and Chinese.
     """
 
     def __init__(
@@ -66,8 +67,10 @@ class Refused(CareposError):
         *,
         programmes: Sequence[str] = (),
         tries_left: int | None = None,
+        exactly: tuple[str, str] | None = None,
     ) -> None:
         self.refusal = refusal
+        self.exactly = exactly
         self.programmes = tuple(programmes)
         self.tries_left = tries_left
         super().__init__(f"{refusal.code}: {self.sentence('en')}")
@@ -79,6 +82,8 @@ class Refused(CareposError):
     def sentence(self, language: str = "zh") -> str:
         """What to read out, as exactly as it is known; `language` is "zh" or "en"."""
         said = self.refusal.sentence(language)
+        if self.exactly is not None:
+            said = self.exactly[0 if language == "en" else 1]
         if self.programmes:
             named = ("、" if language == "zh" else ", ").join(self.programmes)
             said += f"可用于：{named}。" if language == "zh" else f" It is for: {named}."
@@ -162,12 +167,16 @@ class Unreachable(CareposError):
 
 
 class WrongState(CareposError):
-    """An event that the attempt's table does not have in this state."""
+    """An event that the attempt's table does not have in this state.
 
-    def __init__(self, state: str, event: str) -> None:
+    `before`: the other answer to the same question, where one was given.
+    """
+
+    def __init__(self, state: str, event: str, *, before: str | None = None) -> None:
         super().__init__(f"event {event!r} cannot happen in state {state!r}")
         self.state = state
         self.event = event
+        self.before = before
 
 
 class EnrolmentFailed(CareposError):

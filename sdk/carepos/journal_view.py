@@ -87,13 +87,16 @@ class PrintJob:
 @dataclass(frozen=True, slots=True)
 class Kept:
     """Sales of one programme that have no final outcome; `since` when the first of them was, `held`
-    how many of them the ledger has, for a person."""
+    how many of them the ledger has, for a person; of `asked` the cashier has to say whether the
+    goods left, and of `accepted` that is not marked yet: a restart asks about them too."""
 
     currency: str
     count: int
     amount_minor: int
     since: datetime
     held: int
+    asked: int
+    accepted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +235,17 @@ class JournalView:
     def undos_of(self, terminal: str, attempt_id: str) -> list[Undo]:
         """What this till wrote to take one sale back, oldest first."""
         return self._undos("WHERE original_terminal = ? AND original = ?", terminal, attempt_id)
+
+    def unseen_undos(self) -> list[Undo]:
+        """Those that were refused and that nobody was told yet, in the order they were begun."""
+        return self._undos(
+            "WHERE state = 'refused' AND NOT EXISTS (SELECT 1 FROM correction_events AS events "
+            "WHERE events.id = corrections.id AND events.event = 'seen')"
+        )
+
+    def is_seen(self, undo_id: str) -> bool:
+        """Whether somebody was told how a void or refund ended."""
+        return any(event == "seen" for event, _ in self.events_of_undo(undo_id))
 
     def is_being_voided(self, attempt_id: str) -> bool:
         """Whether a void of this till's own sale waits for the ledger."""
@@ -429,13 +443,13 @@ class JournalView:
         with self._mutex:
             rows = self._db.execute(
                 "SELECT programme, currency, count(*), sum(amount_minor), min(sequence), "
-                "sum(state = 'held') "
+                "sum(state = 'held'), sum(state = 'accept_asked'), sum(state = 'accepted') "
                 "FROM attempts WHERE state IN ('accepted', 'accept_asked', 'provisional', 'held') "
                 "GROUP BY programme, currency"
             ).fetchall()
         return {
-            programme: Kept(currency, count, minor, self.record_at(first).occurred_at, held)
-            for programme, currency, count, minor, first, held in rows
+            programme: Kept(currency, count, minor, self.record_at(first).occurred_at, *states)
+            for programme, currency, count, minor, first, *states in rows
         }
 
     def drawn_since(self, at: datetime) -> dict[str, int]:

@@ -723,29 +723,42 @@ class Till:
         return self._sale(begun)
 
     def cancel(self, checkout: str) -> Sale:
-        """Reverse a sale whose outcome is unknown. Can't be taken back once written.
+        """Reverse a sale whose outcome is unknown. Can't be taken back once written; of a sale that
+        is being cancelled, or was, this is the state.
 
         Raises WrongState when there is nothing to cancel, KeyError.
         """
         with self._one_at_a_time(checkout):
-            reversing = self.journal.advance(self._latest(checkout).id, "reverse_chosen")
-            return self._settle_one(reversing)
+            latest = self._latest(checkout)
+            if latest.state in attempt.CANCELLED:
+                return self._sale(latest)
+            return self._settle_one(self.journal.advance(latest.id, "reverse_chosen"))
 
     def answer_goods(self, checkout: str, *, handed_over: bool) -> Sale:
         """Whether the goods left, of a sale that was accepted without the ledger, or that was
         booked while the till was down.
 
-        An accepted one goes up when they did; when they did not, a void goes up behind it.
-        Raises WrongState when nobody asked, KeyError.
+        An accepted one goes up when they did; when they did not, a void goes up behind it. The same
+        answer again does nothing. Raises WrongState when nobody asked or the other answer was
+        given, KeyError.
         """
         event: Event = "goods_handed_over" if handed_over else "goods_kept"
         with self._one_at_a_time(checkout):
             latest = self._latest(checkout)
+            answered = self._answered_goods(latest)
+            if answered == event:
+                return self._sale(latest)
+            if answered is not None:
+                raise WrongState(latest.state, event, before=answered)
             if not handed_over and latest.state in ("accepted", "accept_asked"):
                 cashier = self.journal.record_of(latest).redeem.cashier
                 self._corrector.void(latest, cashier=cashier, reason="goods_kept", approved_by=None)
                 return self._sale(self.journal.attempt(latest.id))
             return self._settle_one(self.journal.advance(latest.id, event))
+
+    def _answered_goods(self, sale: Attempt) -> Event | None:
+        given = [event for event, _ in self.journal.events_of(sale.id)]
+        return next((e for e in given if e in ("goods_handed_over", "goods_kept")), None)
 
     def status(self, checkout: str) -> Sale:
         """Where the sale's newest attempt stands. Raises KeyError for one never seen."""
@@ -858,7 +871,7 @@ class Till:
 
         `receipt_no` names one of a checkout's attempts, else it is the newest. However often
         called, it is one void; one that is not decided yet stays `waiting`, and `settle` sends it
-        again. After one that was refused another may be tried.
+        again. After one that was refused another may be tried, once this or `seen` has told it.
         Raises Refused (void_too_late, already_undone, original_not_booked) before anything is
         written, WrongState while the sale, or a refund of it, is not over, KeyError for a sale
         never seen, Malformed, JournalClosed.
@@ -945,10 +958,21 @@ class Till:
 
     def correction(self, receipt_no: str) -> Correction:
         """The void or refund with this number of its own. Raises KeyError."""
+        return self._corrector.standing(self._undo(receipt_no))
+
+    def seen(self, receipt_no: str) -> Correction:
+        """The cashier has seen how the void or refund of this number ended: one that waited and was
+        refused behind her back is told (`Correction.seen`) until then. Repeated, it does nothing.
+
+        Raises KeyError, WrongState while it waits, Malformed, JournalClosed.
+        """
+        return self._corrector.seen(self._undo(receipt_no))
+
+    def _undo(self, receipt_no: str) -> Undo:
         terminal_no, sequence = ids.parse_receipt_no(receipt_no)
         for each in self.journal.undos():
             if (terminal_no, sequence) == (self.enrolment.terminal_no, each.sequence):
-                return self._corrector.standing(each)
+                return each
         raise KeyError(receipt_no)
 
     # ── settling what is open ──────────────────────────────────────────────────────────────────

@@ -201,6 +201,24 @@ def _reason(names: Mapping[str, object], known: Sequence[str]) -> str:
 # ── the rules ──────────────────────────────────────────────────────────────────────────────────
 
 
+PART_REFUNDED: Final = (
+    "A part of this sale was refunded already: refund the rest.",
+    "本单已部分退货：请将其余部分办理退货。",
+)
+CAME_BACK: Final = (
+    "This came back before: that much is not left. What is: carepos till refund RECEIPT.",
+    "该商品此前已退货，剩余不足；查看可退数量：carepos till refund 单号。",
+)
+NO_SUCH_LINE: Final = (
+    "The sale has no line of this number. Its lines: carepos till refund RECEIPT.",
+    "原单没有此行；查看各行：carepos till refund 单号。",
+)
+NO_VOUCHER_PAID: Final = (
+    "No voucher paid for this: give it back as any other goods, outside of the programme.",
+    "该商品未用券支付：请按普通商品办理退货。",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Sold:
     """A sale that stands in the book, as a void or refund of it looks at it.
@@ -228,6 +246,11 @@ class Sold:
         Also before every line is back: the last minor unit of three pieces goes with the first.
         """
         return self.undone or not any(any(self.kept(entry)) for entry in self.allocation)
+
+    def gives_back(self, line: int) -> bool:
+        """Whether anything of this line can come back to a voucher yet."""
+        entries = [entry for entry in self.allocation if entry.line == line]
+        return not self.undone and any(any(self.kept(entry)) for entry in entries)
 
     def kept(self, entry: Entry, returned: int = 0) -> tuple[int, int, int]:
         """(quantity, programme's part, beneficiary's part) of an entry that stay taken when so
@@ -309,6 +332,22 @@ def excess_refusal(sold: Sold, lines: Sequence[ReturnedLine]) -> Refusal | None:
         if line.line > len(sold.basket) or _back(sold, line) > sold.basket[line.line - 1].quantity:
             return Refusal("refund_exceeds", line.line)
     return None if parts_of(sold, lines) else Refusal("refund_exceeds")
+
+
+def more_exactly(
+    refusal: Refusal, sold: Sold, lines: Sequence[ReturnedLine] = ()
+) -> tuple[str, str] | None:
+    """What is known of this case besides the code's own sentence, in English and Chinese."""
+    if refusal.code == "already_undone" and sold.refunded and not sold.is_used_up:
+        return PART_REFUNDED
+    if refusal.code != "refund_exceeds" or sold.is_short:
+        return None
+    at_fault = {line.line for line in lines if refusal.at in (None, line.line)}
+    if any(line.line in at_fault and line.line > len(sold.basket) for line in lines):
+        return NO_SUCH_LINE
+    if not at_fault & {entry.line for entry in sold.allocation}:
+        return NO_VOUCHER_PAID
+    return CAME_BACK if any(sold.refunded.get(line) for line in at_fault) else None
 
 
 def parts_of(sold: Sold, lines: Sequence[ReturnedLine]) -> tuple[Entry, ...]:

@@ -418,7 +418,12 @@ def test_fd1_after_a_restart_the_cashier_is_asked_about_the_goods(
             sale = again.post(path, {"handed_over": handed_over})
             assert sale["state"] == ends
             assert (sale["receipt_text"] is not None) == handed_over
-            assert again.refused("POST", path, {"handed_over": True}) == (409, "wrong_state")
+            written = again.written()
+            repeated = again.post(path, {"handed_over": handed_over})
+            assert (repeated["state"], again.written()) == (ends, written)
+            other = again.call("POST", path, {"handed_over": not handed_over}).json()
+            assert (other["code"], other["state"]) == ("wrong_state", ends)
+            assert other["en"].startswith("It was said that") and not other["detail"]
             assert again.world.balance() == (12_000 - 6_490 if handed_over else 12_000)
 
 

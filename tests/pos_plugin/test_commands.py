@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from carepos import signed_time
+from carepos import Unreachable, signed_time
+from carepos.client import Transport
 from carepos.commands import main
 from carepos.key_change import load_terminal
 from carepos_plugin import app, held_code, pairing
@@ -238,9 +239,37 @@ def test_status_says_what_is_open_and_what_next(shop: Rig, run: Run, running: bo
     assert f"{CHECKOUT}  {sale['receipt_no']}  64.90 CNY  unknown" in out
     assert "No answer yet. Do not hand over goods." in out
     assert "尚无结果" in out
-    assert ("not running" in out) is not running
+    assert ("not running" in out) is not running and "carepos till accept" not in out
     done, out, _ = run("status", "--json", "--folder", folder)
     assert [each["checkout"] for each in json.loads(out)["open"]] == [CHECKOUT]
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_nothing_is_said_to_happen_by_itself_while_no_plugin_runs(
+    shop: Rig, run: Run, monkeypatch: pytest.MonkeyPatch, running: bool
+) -> None:
+    """What would be asked, sent or uploaded says that the plugin has to be started."""
+    by_itself = ("keeps asking", "asks again", "keeps sending", "up by themselves", "终端会持续")
+    sale = shop.sell("S1-void")
+    shop.sell_unknown()
+
+    def no_answer(*_: object, **__: object) -> None:
+        raise Unreachable("no answer from the ledger")
+
+    monkeypatch.setattr(Transport, "call", no_answer)
+    body = {"receipt_no": sale["receipt_no"], "cashier": "c01", "reason": "other"}
+    assert shop.post("/api/checkouts/S1-void/void", body)["state"] == "waiting"
+    folder = shop.till.folder if running else _stopped(shop)
+    for words in (("status",), ("settle",)):
+        _, out, _ = run(*words, "--folder", folder)
+        assert any(said in out for said in by_itself) is running, out
+        assert ("start it (carepos till serve)" in out) is not running
+    found = json.loads(run("status", "--json", "--folder", folder)[1])
+    assert (found["open"][0]["next_try"] is not None) is running
+    _, out, _ = run("cancel", CHECKOUT, "--folder", folder)
+    assert "reversing" in out and ("start it (carepos till serve)" in out) is not running
+    _, out, _ = run("void", "S1-void", "--folder", folder)
+    assert "waiting" in out and ("start it (carepos till serve)" in out) is not running
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -273,16 +302,17 @@ def test_looking_writes_nothing(shop: Rig, run: Run) -> None:
 
 @pytest.mark.parametrize("running", [True, False])
 def test_cancel_and_begin_again(shop: Rig, run: Run, running: bool) -> None:
-    """An unknown sale is cancelled from the command line; twice is a no."""
+    """An unknown sale is cancelled from the command line; twice is as once."""
     shop.sell_unknown()
     folder = shop.till.folder if running else _stopped(shop)
     done, out, err = run("cancel", CHECKOUT, "--folder", folder)
     assert (done, err) == (0, "")
     assert "reversed" in out
     assert shop.world.balance() == 12_000
-    done, _, err = run("cancel", CHECKOUT, "--folder", folder)
-    assert done == 1
-    assert "can't be done" in err
+    assert run("cancel", CHECKOUT, "--folder", folder) == (0, out, "")
+    done, _, err = run("goods", CHECKOUT, "--kept", "--folder", folder)
+    assert (done, "Nobody asks about the goods" in err, "无需回答" in err) == (1, True, True)
+    assert not any(word in err for word in ("event", "reversed", "goods_kept"))
     done, _, err = run("cancel", "S1-404", "--folder", folder)
     assert done == 1
     assert "No redemption was begun" in err
@@ -299,6 +329,10 @@ def test_settle_asks_and_goods_answers(shop: Rig, run: Run, answer: str, state: 
     done, out, _ = run("goods", CHECKOUT, answer, "--folder", folder)
     assert done == 0
     assert state in out
+    assert run("goods", CHECKOUT, answer, "--folder", folder) == (0, out, "")
+    other = "--kept" if answer == "--handed-over" else "--handed-over"
+    done, _, err = run("goods", CHECKOUT, other, "--folder", folder)
+    assert (done, "It was said that" in err, "此前已回答" in err) == (1, True, True)
     done, out, _ = run("settle", "--folder", folder)
     assert (done, "Nothing is open" in out) == (0, True)
 

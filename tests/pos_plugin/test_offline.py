@@ -313,6 +313,8 @@ def test_300_sales_are_one_line(shop: Rig, run: Run) -> None:
     shop.cut_network()
     for _ in range(300):
         assert sell(shop, family, 10)["state"] == "accepted"
+    while shop.till.journal.attempts("accepted"):
+        pass  # the goods mark is made behind the answer
     found = shop.get("/api/status")
     assert found["open"] == [] and len(found["stored"]) == 1
     [told] = found["stored"]
@@ -550,12 +552,84 @@ def test_goods_that_stayed_do_not_leave_any_more(shop: Rig) -> None:
     assert shop.get(path)["goods_may_leave"]
     kept = shop.post(f"{path}/goods", {"handed_over": False})
     assert (kept["state"], kept["goods_may_leave"]) == ("provisional", False)
+    assert kept["message"]["en"].startswith("Being taken back. Do not hand over goods")
+    assert "可以撤销" not in kept["next"]["zh"] and "decided the void" in kept["next"]["en"]
+    written = shop.written()
+    assert shop.post(f"{path}/goods", {"handed_over": False}) == kept
+    assert shop.written() == written
+    assert shop.refused("POST", f"{path}/goods", {"handed_over": True}) == (409, "wrong_state")
     looked = shop.get(path)
-    assert not looked["goods_may_leave"]
+    assert not looked["goods_may_leave"] and looked["message"] == kept["message"]
     assert [each["goods_may_leave"] for each in looked["attempts"]] == [False]
     shop.mend_network()
     shop.post("/api/settle", {})
     assert (shop.get(path)["state"], shop.get(path)["goods_may_leave"]) == ("voided", False)
+
+
+def test_whether_the_goods_left_is_asked_once_the_process_is_gone(shop: Rig, run: Run) -> None:
+    """A sale accepted just before the till died: nobody is told to hand goods over, or that it goes
+    up by itself; the command that answers is named. So too once the till is started again."""
+    family = at_home(shop)
+    shop.till.refresh_pack()
+    shop.cut_network()
+    sell(shop, family, 1_000)
+    while shop.till.journal.attempts("accepted"):
+        pass  # the goods mark is made behind the answer
+    offer = shop.till.propose(family.token(), [Line(MILK, 1, "piece", 3_000)])
+    assert shop.till.redeem(offer, checkout="S-died", cashier="c01").state == "accepted"
+    shop.till.close()
+    folder = shop.till.folder
+    for _ in range(2):
+        found = json.loads(run("status", "--json", "--folder", folder)[1])
+        (told,) = found["open"]
+        assert (told["state"], told["goods_may_leave"]) == ("accept_asked", False)
+        assert "carepos till goods" in told["next"]["en"] and "Hand over" not in str(told)
+        (stored,) = found["stored"]
+        assert (stored["count"], stored["asked"]) == (2, 1)
+        assert "Say of 1 whether the goods were handed over: carepos till goods." in stored["en"]
+        assert "其中1单请回答商品是否已交付：carepos till goods。" in stored["zh"]
+        assert "by themselves" not in stored["en"] and "carepos till serve" in stored["en"]
+        shop.world.till().close()  # started again, and stopped
+    till = shop.world.till()
+    shop.till.__dict__.update(till.__dict__)
+    (stored,) = shop.get("/api/status")["stored"]
+    assert (stored["asked"], "They go up by themselves" in stored["en"]) == (1, True)
+    shop.post("/api/checkouts/S-died/goods", {"handed_over": True})
+    (stored,) = shop.get("/api/status")["stored"]
+    assert stored["asked"] == 0 and "carepos till goods" not in stored["en"]
+
+
+def test_a_sale_that_is_not_uploaded_says_why_it_is_not_refunded(shop: Rig, run: Run) -> None:
+    """And what to do instead, at the API and the command; no word of a state machine."""
+    family = at_home(shop)
+    shop.till.refresh_pack()
+    shop.cut_network()
+    number = sell(shop, family, 3_000)["receipt_no"]
+    while shop.till.journal.attempts("accepted"):
+        pass  # the goods mark is made behind the answer
+    problem = shop.call("POST", "/api/returns", {"receipt": number}).json()
+    assert (problem["code"], problem["state"]) == ("wrong_state", "provisional")
+    assert problem["en"] == (
+        "This sale is not uploaded yet: void the whole of it, or wait until it is."
+    )
+    done, _, err = run("refund", number, "1:1", "--folder", shop.till.folder)
+    assert done == 1 and problem["en"] in err and problem["zh"] in err and "event" not in err
+
+
+def test_an_unknown_sale_that_may_leave_says_how(shop: Rig, run: Run) -> None:
+    """At the sale, in status, and at the command: try again, cancel, or accept it."""
+    family = at_home(shop)
+    shop.till.refresh_pack()
+    offer = shop.offer("S-unknown", family.token(), milk(3_000))
+    shop.cut_network()
+    sale = shop.redeem("S-unknown", offer)
+    assert (sale["state"], sale["can_accept"]) == ("unknown", True)
+    assert "accept it without the ledger" in sale["message"]["en"]
+    assert "离线受理" in sale["message"]["zh"]
+    (told,) = shop.get("/api/status")["open"]
+    assert (told["message"], told["next"]) == (sale["message"], sale["next"])
+    out = run("status", "--folder", shop.till.folder)[1]
+    assert "carepos till accept" in out
 
 
 # ── giving back ────────────────────────────────────────────────────────────────────────────────

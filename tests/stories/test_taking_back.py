@@ -414,6 +414,72 @@ def test_the_ledger_refuses_and_another_may_follow(shop: Shop, family: Family) -
     assert len(shop.till.journal.print_jobs()) == len(slips) + 1
 
 
+def late(shop: Shop, begin: Callable[[], Correction]) -> Correction:
+    """What is begun without a network and comes to the ledger when it is too late for it."""
+    shop.proxy.fail("drop_before", times=9)
+    begun = begin()
+    assert begun.state == "waiting"
+    shop.proxy.clear()
+    shop.world.now.forward(days=20)
+    shop.till.settle()
+    return begun
+
+
+@pytest.mark.parametrize("kind", ["void", "refund"])
+def test_a_refusal_behind_the_cashiers_back_is_told_until_it_is_seen(
+    either: Shop, kind: str
+) -> None:
+    """What waited and was refused later is not forgotten: the repeated call tells it and writes
+    nothing, and only then may another be tried. Also after a restart."""
+    number = sold(either, either.world.family(12_000))
+
+    def begin() -> Correction:
+        return void(either.till) if kind == "void" else refund(either.till, number, (1, 1))
+
+    begun = late(either, begin)
+    (told,) = either.till.corrections()
+    assert (told.state, told.seen, told.receipt_no) == ("refused", False, begun.receipt_no)
+    assert told.refusal is not None and told.refusal.sentence("zh") in told.message("zh")
+    either.reopen()
+    written = either.till.journal.sequence
+    again = begin()
+    assert (again.receipt_no, again.state, again.seen) == (begun.receipt_no, "refused", True)
+    assert again.repeated and either.till.journal.sequence == written
+    assert either.till.corrections()[0].seen
+    with pytest.raises(Refused):  # another is tried, and is too late by the till's own rules
+        begin()
+    assert agrees(either)
+
+
+def test_a_refusal_is_seen_when_somebody_says_so(shop: Shop, family: Family) -> None:
+    """By its number, as often as they like; not while it waits, and of nothing else."""
+    sold(shop, family)
+    shop.proxy.fail("drop_before", times=9)
+    begun = void(shop.till)
+    with pytest.raises(WrongState):
+        shop.till.seen(begun.receipt_no)
+    shop.proxy.clear()
+    shop.world.now.forward(hours=2)
+    shop.till.settle()
+    (unseen,) = shop.till.journal.unseen_undos()
+    assert shop.till.seen(begun.receipt_no).seen and shop.till.seen(begun.receipt_no).seen
+    assert shop.till.journal.unseen_undos() == []
+    events = [event for event, _ in shop.till.journal.events_of_undo(unseen.id)]
+    assert events.count("seen") == 1
+    with pytest.raises(KeyError):
+        shop.till.seen(shop.till.status("S1").receipt_no)
+
+
+def test_what_is_refused_at_once_is_seen_at_once(shop: Shop, family: Family) -> None:
+    """Who asked has the answer: it is not told again."""
+    sold(shop, family)
+    shop.world.now.forward(hours=2)
+    early = shop.world.now() - timedelta(hours=2)
+    shop.till.journal._now = shop.till._corrector._now = lambda: early
+    assert void(shop.till).state == "refused"
+    assert shop.till.corrections()[0].seen and shop.till.journal.unseen_undos() == []
+
+
 def test_a_suspended_tills_void_waits(shop: Shop, family: Family) -> None:
     """A problem document decides nothing."""
     sold(shop, family)

@@ -13,6 +13,7 @@
     POST /api/returns                         what of a sale can come back
     POST /api/refunds                         give lines of a sale back to its vouchers
     GET  /api/corrections/{receipt_no}        where a void or refund stands
+    POST /api/corrections/{receipt_no}/seen   the cashier has seen that it was refused
     POST /api/allotments/return               give back what is set aside here for a holder
     GET  /api/receipts/{receipt_no}           as JSON, or as text/plain
     POST /api/receipts/{receipt_no}/print     once more on paper, marked COPY
@@ -117,6 +118,11 @@ def blueprint(counter: Counter) -> Blueprint:
     @routes.get("/corrections/<receipt_no>")
     def read_correction(receipt_no: str) -> Response:
         return json_response(counter.correction(receipt_no))
+
+    @routes.post("/corrections/<receipt_no>/seen")
+    def correction_seen(receipt_no: str) -> Response:
+        empty_body(request)
+        return json_response(counter.undo_seen(receipt_no))
 
     @routes.post("/allotments/return")
     def give_back() -> Response:
