@@ -25,7 +25,7 @@ def test_a_shop_that_waits_in_vain_is_booked_by_hand(tmp_path: Path) -> None:
     """Every step works in the order of the page; only the address is another one. At the end the
     sales are booked once and confirmed, and the disk, the copy and the mirror say the same."""
     blocks = re.findall(rf"{MARK}\n```sh\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for name in ("stick", "second-disk", "dead-disk"):
         (tmp_path / name).mkdir()
     with offline_world(tmp_path) as made:
@@ -57,6 +57,9 @@ def test_a_shop_that_waits_in_vain_is_booked_by_hand(tmp_path: Path) -> None:
         assert ended.returncode == 0, ended.stdout + ended.stderr
         for said in ("Not uploaded 未上传:", "3 × = 120.00 CNY", "posted 已入账 7", "Still open"):
             assert said in ended.stdout, ended.stdout
+        # Three sales before, nothing behind: whoever reads the last status may delete the folder.
+        assert "Not uploaded 未上传: 3 sales, returns and day reports" in ended.stdout
+        assert "Not uploaded 未上传: 0\n" in ended.stdout.rpartition("Till 终端")[2]
         sums = made.ledger.office.programme_sums(PROGRAMME["programme"])
         assert sums.redeemed_minor == before + 12_000
     view = JournalView.open(shop.folder / "journal.db", KeySet([]))

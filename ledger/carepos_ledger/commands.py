@@ -499,6 +499,7 @@ def _tills(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
     alarms = _remote(commands, "alarms", "what somebody should look at; 1 if there is any", _alarms)
     alarms.add_argument("--after", type=int, default=0, metavar="N", help="only later ones")
+    alarms.add_argument("--all", action="store_true", help="those that are over too")
 
     close = _remote(commands, "close", "close settlement batches 日结", _close)
     close.add_argument("--merchant", metavar="NAME", help="only this one's")
@@ -551,14 +552,19 @@ def _alarms(client: OperatorClient, args: argparse.Namespace) -> int:
     while page := strict_json.array(client.get(f"/alarms?after={after}").get("alarms"), "alarms"):
         alarms += page
         after = strict_json.integer(page[-1]["n"], "n", low=after + 1)
-    if not alarms:
-        print("No alarms. 无告警。")
-        return DONE
-    operator_screen.console().print(
-        operator_screen.table(("n", "at", "kind", "terminal", "digest"), alarms)
-    )
-    for kind in sorted({str(each["kind"]) for each in alarms}):
+    waiting = [each for each in alarms if not each["over"]]
+    if shown := alarms if args.all else waiting:
+        operator_screen.console().print(
+            operator_screen.table(("n", "at", "kind", "terminal", "digest"), shown)
+        )
+    for kind in sorted({str(each["kind"]) for each in waiting}):
         print(f"{kind}: {alarm_hints.hint(kind)}")
+    over = len(alarms) - len(waiting)
+    if over:
+        print(f"{over} data_lost: over, the ledger was healed. 数据丢失告警已由恢复处理。")
+    if not waiting:
+        print("No alarms. 无告警。" if not over else "No other alarms. 无其他告警。")
+        return DONE
     return NO
 
 
@@ -601,6 +607,7 @@ def _what_beneficiaries_say(commands: argparse._SubParsersAction[argparse.Argume
     excepted.add_argument("--all", action="store_true", help="those that are closed too")
     excepted.add_argument("--close", type=int, metavar="N", help="close this one, for good")
     excepted.add_argument("--note", metavar="SENTENCE", help="what was done; no name in it")
+    excepted.add_argument("--json", action="store_true", help="for programs instead of people")
 
     _remote(commands, "stops", "vouchers that their holders stopped; 1 if there is any", _stops)
 
@@ -658,12 +665,16 @@ def _exceptions(client: OperatorClient, args: argparse.Namespace) -> int:
         found += page
         after = strict_json.integer(page[-1]["exception"], "exception", low=after + 1)
     waiting = [each for each in found if each["state"] == "open"]
-    for each in found if args.all else waiting:
+    shown = found if args.all else waiting
+    if args.json:
+        print(json.dumps({"exceptions": shown}, ensure_ascii=False))
+        return NO if waiting else DONE
+    for each in shown:
         amount = issue_command.number(each["amount_minor"], each["currency"])
         print(
-            f"{each['exception']} {each['state']} · {each['reason']} · {amount} "
-            f"{each['currency']} · {each['liability']} liable · {each['store']} · "
-            f"{each['terminal']} · {each['occurred_at']}"
+            f"{each['exception']} {each['state']} · {each['receipt_no'] or 'no receipt number'} · "
+            f"{each['reason']} · {amount} {each['currency']} · {each['liability']} liable · "
+            f"{each['store']} · {each['terminal']} · {each['occurred_at']}"
         )
         if each["note"]:
             print(f"    {each['note']}")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, case, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, and_, case, func, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from carepos import clock, strict_json
 from carepos.lost import MAX_LINES, MAX_RANGES, Evidence, Range, ranges_of
-from carepos_ledger import chain_progress, schema
+from carepos_ledger import chain_progress, epochs, schema
 from carepos_ledger.chain_progress import Chain
 from carepos_ledger.database import insert_or_ignore
 
@@ -285,6 +285,15 @@ def reports(connection: Connection, epoch: int) -> dict[str, Row[Any]]:
     table = schema.heal_reports.c
     rows = connection.execute(select(schema.heal_reports).where(table.epoch == epoch))
     return {row.terminal: row for row in rows}
+
+
+def unseen_loss(connection: Connection) -> int:
+    """How many answers of the present epoch tills offered that are not in the book: what was lost
+    and nobody heals. 0 from the moment a heal begins, for that is another epoch."""
+    table = schema.heal_evidence.c
+    epoch = epochs.read(connection)
+    query = select(func.count()).where(table.state == "staged", table.epoch >= epoch)
+    return int(connection.scalar(query) or 0)
 
 
 def alarm(connection: Connection, kind: str, terminal: str, digest: str, at: str) -> None:

@@ -113,7 +113,11 @@ def _status(client: OperatorClient, args: argparse.Namespace) -> int:
           f"{evidence.get('staged', 0)} answers wait to be booked.")  # fmt: skip
     unpaid = strict_json.array(told.get("paid_not_booked"), "paid_not_booked")
     if unpaid:
-        print(f"Sales in restored batches that no till has told of yet: {len(unpaid)}.")
+        missing = sum(not each["offered"] for each in unpaid)
+        print(
+            f"Paid in restored batches, and not booked yet: {len(unpaid)}; of {missing} of them no "
+            "till has told."
+        )
     return DONE
 
 
@@ -155,7 +159,8 @@ def _deflated(data: bytes) -> bytes:
 
 
 def _open(client: OperatorClient, args: argparse.Namespace) -> int:
-    last = -1
+    evidence = client.get("/heal").get("evidence") or {}
+    last = 0
     while True:
         try:
             answer = client.post("/heal/open", {"early": args.early})
@@ -166,10 +171,14 @@ def _open(client: OperatorClient, args: argparse.Namespace) -> int:
             print(f"Not opened: {why} (carepos ledger heal status).", file=sys.stderr)
             print(f"{_EARLY}", file=sys.stderr)
             return NO
+        if staged := evidence.get("staged"):
+            # What it began with: the first call may have booked them all.
+            print(f"{staged} answers are booked again …", file=sys.stderr)
+            last, evidence = staged, {}
         left = strict_json.integer(answer.get("left"), "left")
         if answer.get("open") is True:
             break
-        if left != last:
+        if left and left != last:
             print(f"{left} answers wait to be booked …", file=sys.stderr)
             last = left
     report = client.get("/heal").get("report")

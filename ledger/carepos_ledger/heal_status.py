@@ -31,12 +31,7 @@ class HealStatus:
         with self._database.read() as connection:
             progress, epoch = healing.read(connection), epochs.read(connection)
             counts = _by_state(connection, schema.heal_evidence)
-            unseen = connection.scalar(
-                select(func.count()).where(
-                    schema.heal_evidence.c.state == "staged",
-                    schema.heal_evidence.c.epoch >= epoch,
-                )
-            )
+            lost = evidence_rows.unseen_loss(connection)
             rows = restored_rows.waiting(connection)
             report = healing.read_report(connection)
             terminals = _terminals(connection, epoch)
@@ -62,7 +57,7 @@ class HealStatus:
             ],
             "evidence": counts,
             "allotments": aside,
-            "lost": 0 if progress is not None else unseen or 0,
+            "lost": 0 if progress is not None else lost,
             "paid_not_booked": [
                 {
                     "merchant": row.merchant,
@@ -72,6 +67,7 @@ class HealStatus:
                     "sequence": row.sequence,
                     "kind": row.kind,
                     "amount_minor": row.amount_minor,
+                    "offered": bool(row.offered),
                 }
                 for row in rows[:ROWS_SHOWN]
             ],

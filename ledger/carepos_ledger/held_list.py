@@ -23,7 +23,8 @@ from carepos_ledger.problems import Problem
 
 HELD_AT_ONCE: Final = 500
 _NUMBERED: Final = ("redeem", "refund")
-_NOT_SHOWN: Final = ("beneficiary", "token_sha256")
+# `presentment` is the record's form, not how it was sold: that is what `sold_offline` says.
+_NOT_SHOWN: Final = ("beneficiary", "token_sha256", "presentment")
 
 
 class HeldList:

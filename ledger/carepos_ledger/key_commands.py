@@ -1,16 +1,23 @@
 """`carepos ledger keys`, `rotate-key`, `clock-reset`: the ledger's own keys, on its own machine.
 
-None opens the database: they may be typed beside a running server.
+None holds the database open: they may be typed beside a running server.
 """
 
 from __future__ import annotations
 
 import argparse
+import sqlite3
+import sys
 from pathlib import Path
+
+from sqlalchemy import NullPool, create_engine, make_url, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from carepos import clock, durable, ids, signed_time
 from carepos.clock import Clock
 from carepos.errors import Malformed
+from carepos_ledger import schema
+from carepos_ledger.founding import settings_of
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.operator_client import CommandStopped
 
@@ -46,9 +53,21 @@ def rotate_key(args: argparse.Namespace) -> int:
 
 
 def clock_reset(args: argparse.Namespace, now: Clock = clock.system_clock) -> int:
-    """Sign this machine's time for one till; only an operator can say that it is right."""
+    """Sign this machine's time for one till; only an operator can say that it is right. Raises
+    CommandStopped for a terminal that is not in the book."""
     terminal = ids.name(args.terminal, "TERMINAL")
     ring, at = _loaded(args.folder), now()
+    try:
+        is_known = _has_terminal(args.folder, terminal)
+    except (CommandStopped, SQLAlchemyError, Malformed, OSError, ModuleNotFoundError):
+        # A till must be helped also from where only the keys are.
+        print("The book can't be looked into here: is that the terminal's name?", file=sys.stderr)
+    else:
+        if not is_known:
+            raise CommandStopped(
+                f"There is no terminal {terminal}, and no reset was made: carepos ledger terminals "
+                "lists them."
+            )
     text = signed_time.make_reset(ledger=ring.ledger, terminal=terminal, at=at, key=ring.signing)
     to: Path = args.to or Path(f"{terminal}.reset")
     durable.write(to, text.encode("ascii") + b"\n")
@@ -59,6 +78,22 @@ def clock_reset(args: argparse.Namespace, now: Clock = clock.system_clock) -> in
         "earlier one after it."
     )
     return DONE
+
+
+def _has_terminal(folder: Path, terminal: str) -> bool:
+    """Looked up beside the server, which alone opens an SQLite book for writing."""
+    url = make_url(settings_of(folder).database)
+    if url.get_backend_name() == "sqlite":
+        uri = f"{Path(url.database or '').absolute().as_uri()}?mode=ro"
+        engine = create_engine(
+            "sqlite://", creator=lambda: sqlite3.connect(uri, uri=True), poolclass=NullPool
+        )
+    else:
+        engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
+    table = schema.terminals.c
+    with engine.connect() as connection:
+        found = connection.scalar(select(table.terminal).where(table.terminal == terminal))
+    return found is not None
 
 
 def _loaded(folder: Path) -> Keyring:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import select, text, update
 
-from carepos import clock, strict_json
+from carepos import clock, ids, strict_json
 from carepos.clock import Clock
 from carepos.errors import Malformed
 from carepos_ledger import schema
@@ -28,9 +28,12 @@ class OfflineExceptions:
         self._now = now
 
     def listed(self, after: int = 0) -> list[dict[str, Any]]:
-        """At most 500 numbered above `after`; none comes in between later."""
+        """At most 500 numbered above `after`; none comes in between later. `receipt_no` is the
+        sale's, as till and receipt have it; None where the ledger doesn't know the sale's record.
+        """
         strict_json.integer(after, "after", high=2**31 - 1)
         table, records, terminals = schema.exceptions.c, schema.records.c, schema.terminals.c
+        attempts, sale = schema.attempts.c, schema.records.alias("sale")
 
         def work(connection: Any) -> list[dict[str, Any]]:
             if not self._database.is_sqlite:
@@ -40,14 +43,27 @@ class OfflineExceptions:
                 select(
                     schema.exceptions,
                     records.occurred_at,
+                    terminals.terminal_no,
                     terminals.merchant,
                     terminals.store,
+                    sale.c.sequence,
                 )
                 .join(
                     schema.records,
                     (records.bucket == table.bucket) & (records.digest == table.digest),
                 )
                 .join(schema.terminals, terminals.terminal == table.terminal)
+                # What is listed is the acceptance; receipts bear the number of the sale's record.
+                .outerjoin(
+                    schema.attempts,
+                    (attempts.bucket == records.bucket)
+                    & (attempts.terminal == records.terminal)
+                    & (attempts.id == records.id),
+                )
+                .outerjoin(
+                    sale,
+                    (sale.c.bucket == attempts.bucket) & (sale.c.digest == attempts.record_sha256),
+                )
                 .where(table.n > after)
                 .order_by(table.n)
                 .limit(EXCEPTIONS_AT_ONCE)
@@ -56,6 +72,9 @@ class OfflineExceptions:
                 {
                     "exception": row["n"],
                     "state": "open" if row["closed_at"] is None else "closed",
+                    "receipt_no": None
+                    if row["sequence"] is None
+                    else ids.receipt_no(row["terminal_no"], row["sequence"]),
                     "reason": row["reason"],
                     "liability": row["liability"],
                     "amount_minor": row["amount_minor"],

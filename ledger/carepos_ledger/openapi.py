@@ -791,7 +791,13 @@ _PATHS: Final[dict[str, Schema]] = {
             _object(
                 alarms=_list(
                     _object(
-                        n=_whole(1), at=_TIME, kind=_TEXT, terminal=_TEXT, digest=_TEXT, hint=_TEXT
+                        n=_whole(1),
+                        at=_TIME,
+                        kind=_TEXT,
+                        terminal=_TEXT,
+                        digest=_TEXT,
+                        hint=_TEXT,
+                        over=_FLAG,
                     )
                 )
             ),
@@ -927,6 +933,7 @@ _PATHS: Final[dict[str, Schema]] = {
                         sequence=_whole(1, 2**53 - 1),
                         kind=_TEXT,
                         amount_minor=_SUM,
+                        offered=_FLAG,
                     )
                 ),
                 report={"anyOf": [_HEAL_REPORT, {"type": "null"}]},
@@ -984,6 +991,7 @@ _PATHS: Final[dict[str, Schema]] = {
                     _object(
                         exception=_whole(1),
                         state={"enum": ["open", "closed"]},
+                        receipt_no=_or_null(_RECEIPT_NO),
                         reason=_TEXT,
                         liability={"enum": ["programme", "merchant"]},
                         amount_minor=_whole(),

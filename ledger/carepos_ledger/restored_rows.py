@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, delete, func, insert, select
+from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, insert, select
 
 from carepos_ledger import accounts, schema
 
@@ -128,10 +128,16 @@ def place_all(connection: Connection) -> None:
 
 
 def waiting(connection: Connection) -> Sequence[Row[Any]]:
-    """Rows of restored batches of whose bookings nothing is held."""
-    rows = schema.heal_rows
+    """Rows of restored batches that are not booked here. `offered`: whether a till brought the
+    answer of that sale (of what takes one back: of the sale) or refund, so that it may be yet."""
+    rows, offered = schema.heal_rows, schema.heal_evidence.c
+    by_number = exists().where(
+        offered.terminal == rows.c.terminal,
+        offered.incarnation == rows.c.incarnation,
+        offered.sequence == rows.c.sequence,
+    )
     return connection.execute(
-        select(rows).order_by(
+        select(rows, by_number.label("offered")).order_by(
             rows.c.merchant, rows.c.programme, rows.c.batch_no, rows.c.terminal, rows.c.sequence
         )
     ).all()

@@ -15,7 +15,7 @@ from carepos.clock import Clock
 from carepos.errors import Malformed
 from carepos.ids import RandomBytes
 from carepos.keys import KeySet, PublicKey, b64, digest
-from carepos_ledger import alarm_hints, epochs, schema, terminal_keys
+from carepos_ledger import alarm_hints, epochs, evidence_rows, schema, terminal_keys
 from carepos_ledger.actions import Done, act, find, need
 from carepos_ledger.database import Database
 from carepos_ledger.key_rules import ENROLLED
@@ -247,8 +247,11 @@ class Terminals:
             ]
 
     def alarms(self, after: int) -> list[dict[str, object]]:
-        """At most 500 alarms numbered above `after`, oldest first, each with a `hint` what to do;
-        none comes in between later."""
+        """At most 500 alarms numbered above `after`, oldest first, each with a `hint` what to do,
+        and whether it is `over`; none comes in between later.
+
+        Only of `data_lost` the book itself knows when that is: once a heal answered it.
+        """
         strict_json.integer(after, "after", high=2**31 - 1)
         table = schema.alarms
 
@@ -260,6 +263,14 @@ class Terminals:
             rows = connection.execute(
                 select(table).where(table.c.n > after).order_by(table.c.n).limit(ALARMS_AT_ONCE)
             )
-            return [{**row, "hint": alarm_hints.hint(row["kind"])} for row in rows.mappings()]
+            is_lost = evidence_rows.unseen_loss(connection) > 0
+            return [
+                {
+                    **row,
+                    "hint": alarm_hints.hint(row["kind"]),
+                    "over": row["kind"] == "data_lost" and not is_lost,
+                }
+                for row in rows.mappings()
+            ]
 
         return act(self._database, work)

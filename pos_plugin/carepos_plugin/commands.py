@@ -122,6 +122,10 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     listed = add("exceptions", "the sales that a person must look at 需人工处理的单", _exceptions)
     listed.add_argument("--json", action="store_true", help="for programs instead of people")
+    listed.add_argument(
+        "--done", metavar="RECEIPT", help="this one was dealt with: off the list, for good"
+    )
+    listed.add_argument("--note", metavar="SENTENCE", help="what was done; no name in it")
     add("verify", "check every record and every outcome of the journal 校验流水", _verify)
     add("settle", "settle with the ledger what is open 处理未完成的单", _settle)
     close = add("close-day", "write the day report (Z) and send it 日结", _close_day)
@@ -223,7 +227,12 @@ def _said_no(document: dict[str, Any]) -> int:
 
 def _sentence(error: Exception, args: argparse.Namespace) -> str:
     if isinstance(error, FileNotFoundError):
-        missing = Path(error.filename or "").name
+        missing = Path(error.filename or "")
+        # What was named with the command is no part of the till, wherever it should lie.
+        named = missing == getattr(args, "file", None)
+        if named or missing.absolute().parent != args.folder.absolute():
+            return f"{missing}: no such file. 没有此文件。"
+        missing = Path(missing.name)
         return (
             f"{missing} is not in {args.folder}: enrol the till first (carepos till enrol), "
             "or name its folder with --folder"
@@ -424,7 +433,7 @@ def _print_status(found: dict[str, Any]) -> None:
         print(f"Second disk 第二块磁盘: {mirrored['en']} {mirrored['zh']}")
     print(f"Pack 离线包: {_pack_text(found['pack'])}")
     print(f"Without a network 断网: {found['offline']['en']} {found['offline']['zh']}")
-    print(f"Not uploaded 未上传: {found['not_uploaded']}")
+    print(f"Not uploaded 未上传: {upload_commands.waiting(found['not_uploaded'])}")
     print(f"For a person 人工处理: {found['exceptions']['en']} {found['exceptions']['zh']}")
     if printer is not None:
         print(f"Printer 打印机: {printer['printer']}, waiting 待打印 {printer['waiting']}")
@@ -546,16 +555,37 @@ def _print_drill(found: dict[str, Any]) -> None:
 
 def _exceptions(args: argparse.Namespace) -> int:
     """The journal is only looked at: it makes no difference whether the plugin runs."""
+    if args.done is not None or args.note is not None:
+        return _tick_off(args)
     enrolled, view = _beside(args.folder)
     with closing(view):
         found = exceptions.document(view, enrolled)
     if args.json:
         print(json.dumps(found, ensure_ascii=False, indent=2))
         return NO if found["count"] else DONE
-    print(f"{found['en']} {found['zh']}" if not found["count"] else f"{found['count']}:")
+    if not found["count"]:
+        print(f"{found['en']} {found['zh']}")
+        return DONE
+    count = found["count"]
+    print(f"{count} sale{' needs' if count == 1 else 's need'} a person. {count}单需要人工处理。")
     for each in found["exceptions"]:
         _print_exception(each)
-    return NO if found["count"] else DONE
+    print("Once one is dealt with 处理完毕后: carepos till exceptions --done RECEIPT --note …")
+    return NO
+
+
+def _tick_off(args: argparse.Namespace) -> int:
+    if args.done is None or args.note is None:
+        raise CareposError("--done RECEIPT and --note SENTENCE go together")
+    ids.parse_receipt_no(args.done)
+    if is_running(args.folder):
+        body = {"note": args.note}
+        done = PluginClient(args.folder).post(f"/api/exceptions/{args.done}/done", body)
+    else:
+        with app.opened(args.folder) as plugin:
+            done = plugin.counter.tick_off(args.done, args.note)
+    print(f"{done['receipt_no']} is done 已了结: {done['note']} ({done['at']})")
+    return DONE
 
 
 def _print_exception(sale: dict[str, Any]) -> None:
@@ -663,6 +693,12 @@ def _close_day(args: argparse.Namespace) -> int:
             f"  {each['programme']}: taken back 退回 {each['count']} × = "
             f"{amount} {each['currency']}"
         )
+    for each in closed["stored"]:
+        amount = format_amount(each["amount_minor"], each["currency"])
+        print(
+            f"  {each['programme']}: sold without the ledger, counted in the Z of the day it is "
+            f"booked 离线受理，入账当日计入 {each['count']} × = {amount} {each['currency']}"
+        )
     if closed["acknowledged"]:
         print("The ledger has it. 账本已收到。")
     elif is_running(args.folder):
@@ -700,7 +736,9 @@ def _beside_key(folder: Path) -> str:
 
 
 def _reset(args: argparse.Namespace) -> int:
-    text = args.file.read_bytes()[: jws.MAX_JWS_BYTES + 1].decode("ascii", "replace").strip()
+    read = args.file.read_bytes()[: jws.MAX_JWS_BYTES + 1]
+    # Of a picture something short enough for a call is left, which is no reset either.
+    text = read.decode("ascii", "replace").replace("\ufffd", "?").strip()
     if is_running(args.folder):
         at = PluginClient(args.folder).post("/api/clock-reset", {"reset": text})["time"]
     else:

@@ -34,6 +34,7 @@ from carepos import (
     ids,
 )
 from carepos.clock import Clock
+from carepos.clock_ratchet import ResetTaken
 from carepos.journal_view import PrintJob
 from carepos.receipt import Receipt, mask
 from carepos.record import DayReport
@@ -449,6 +450,11 @@ class Counter:
         """The sales that a person must look at."""
         return exceptions.document(self._till.journal, self._till.enrolment)
 
+    def tick_off(self, receipt_no: str, note: str) -> dict[str, Any]:
+        """One of them was dealt with (`exceptions.tick_off`)."""
+        journal, enrolled = self._till.journal, self._till.enrolment
+        return exceptions.tick_off(journal, enrolled, receipt_no, note, self._now())
+
     def taking_back(self) -> dict[str, Any]:
         """The newest sales that can be voided now, newest first; every void and refund that
         waits, or was refused and is not seen yet."""
@@ -517,8 +523,13 @@ class Counter:
     # ── the clock ──────────────────────────────────────────────────────────────────────────────
 
     def reset_clock(self, text: str) -> dict[str, Any]:
-        """Take an operator's reset. Raises Malformed, SignatureInvalid, OSError."""
-        return {"time": clock.to_text(self._till.reset_clock(text))}
+        """Take an operator's reset. Raises Problem reset_taken, no_reset; OSError."""
+        try:
+            return {"time": clock.to_text(self._till.reset_clock(text))}
+        except ResetTaken:
+            raise Problem("reset_taken") from None
+        except Malformed as error:
+            raise Problem("no_reset", str(error)) from None
 
     # ── what was carried here ──────────────────────────────────────────────────────────────────
 
@@ -540,6 +551,7 @@ class Counter:
 
     def close_day(self, business_date: str | None) -> dict[str, Any]:
         """Write and send the till's Z, by default for today on the shop's clock; for no later day.
+        With it, by programme, what was sold without the ledger and is in no Z's sums (`stored`).
 
         The same day again with nothing new to tell gives the same Z, so a double click makes one.
         """
@@ -573,4 +585,18 @@ class Counter:
                 if problem is not None:
                     self._contact.missed(problem)
         self._after_sale()
-        return {**closed.to_json(), "acknowledged": acknowledged, "problem": problem}
+        stored = [
+            {
+                "programme": programme,
+                "currency": kept.currency,
+                "count": kept.count,
+                "amount_minor": kept.amount_minor,
+            }
+            for programme, kept in sorted(journal.stored_by_programme().items())
+        ]
+        return {
+            **closed.to_json(),
+            "stored": stored,
+            "acknowledged": acknowledged,
+            "problem": problem,
+        }

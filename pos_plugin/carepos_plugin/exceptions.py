@@ -1,48 +1,65 @@
 """Sales that a person must look at: what they were, what the ledger said of them, what to do.
 
-They are read from the journal, beside a running plugin or without one.
+They are read from the journal, beside a running plugin or without one. One that was dealt with is
+ticked off (`carepos.ticked_off`).
 """
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Final
 
-from carepos import attempt, clock, holding, ids, outcome
+from carepos import Malformed, clock, holding, ids, outcome, ticked_off
 from carepos.acceptance import AcceptOffline
 from carepos.enrolment import Enrolment
+from carepos.errors import JournalError, WrongState
+from carepos.journal import Journal
 from carepos.journal_view import Attempt, JournalView
 from carepos.keys import Keys
 from carepos.outcome import Outcome
 from carepos_plugin import offline_words
 from carepos_plugin.offline_words import priced
+from carepos_plugin.problems import Problem
 from carepos_plugin.sentences import message_of, next_of, refusal_of, said
 
 MOST: Final = 200
 """How many are told, the newest; all are counted."""
 
-_STATES: Final = tuple(sorted(attempt.FOR_A_PERSON))
-
 
 def document(journal: JournalView, enrolled: Enrolment) -> dict[str, Any]:
     """`{"count", "exceptions", "en", "zh"}`: how many there are, and the newest, oldest first."""
     keys = enrolled.ledger_keys.keys
+    found = ticked_off.newest(journal, MOST)
     return {
-        **offline_words.exceptions_said(count(journal)),
-        "exceptions": _listed(journal, enrolled, keys),
+        **offline_words.exceptions_said(ticked_off.count(journal)),
+        "exceptions": [_told(journal, enrolled, keys, each) for each in found],
     }
 
 
-def count(journal: JournalView) -> int:
-    """How many there are."""
-    return journal.count(*_STATES)
-
-
-def _listed(journal: JournalView, enrolled: Enrolment, keys: Keys) -> list[dict[str, Any]]:
-    found = sorted(
-        (each for state in _STATES for each in journal.newest(state, MOST)),
-        key=lambda each: each.sequence,
-    )
-    return [_told(journal, enrolled, keys, each) for each in found[-MOST:]]
+def tick_off(
+    journal: Journal, enrolled: Enrolment, receipt_no: object, note: object, now: datetime
+) -> dict[str, Any]:
+    """Take a sale off the list, for good, with what was done: `{"receipt_no", "note", "at"}`. The
+    same again does nothing. Raises Malformed, Problem receipt_unknown, wrong_state."""
+    if not isinstance(receipt_no, str):
+        raise Malformed("must be a receipt number", field="receipt_no")
+    terminal_no, sequence = ids.parse_receipt_no(receipt_no)
+    sale = journal.attempt_at(sequence) if terminal_no == enrolled.terminal_no else None
+    if sale is None:
+        raise Problem("receipt_unknown")
+    try:
+        tick = ticked_off.tick_off(journal, sale, note, now)
+    except WrongState:
+        is_held = sale.state == "held"
+        raise Problem(
+            "wrong_state",
+            "the programme's office decides it, and the till hears of it by itself"
+            if is_held
+            else "this sale needs no person",
+        ) from None
+    except JournalError as error:
+        raise Problem("wrong_state", str(error)) from None
+    return {"receipt_no": receipt_no, "note": tick.note, "at": clock.to_text(tick.at)}
 
 
 def _told(journal: JournalView, enrolled: Enrolment, keys: Keys, sale: Attempt) -> dict[str, Any]:

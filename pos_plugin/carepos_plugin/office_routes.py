@@ -2,6 +2,7 @@
 
 GET  /api/status       what is open and what happens next; ledger, pack, printer
 GET  /api/exceptions   the sales that a person must look at
+POST /api/exceptions/{receipt_no}/done   one of them was dealt with: off the list, with a note
 POST /api/drill        play an outage: what would work, what not
 POST /api/settle       do the next thing for everything that is open, now
 POST /api/day-close    write the till's Z and send it
@@ -42,6 +43,11 @@ def blueprint(
     @routes.get("/exceptions")
     def read_exceptions() -> Response:
         return json_response(counter.exceptions())
+
+    @routes.post("/exceptions/<receipt_no>/done")
+    def tick_off(receipt_no: str) -> Response:
+        names = strict_json.exact_names(json_body(request), {"note"}, where="body")
+        return json_response(counter.tick_off(receipt_no, names["note"]))
 
     @routes.post("/drill")
     def drill() -> Response:
@@ -94,7 +100,9 @@ def blueprint(
     @routes.post("/clock-reset")
     def reset_clock() -> Response:
         names = strict_json.exact_names(json_body(request), {"reset"}, where="body")
-        text = strict_json.text(names["reset"], "reset", high=jws.MAX_JWS_BYTES)
-        return json_response(counter.reset_clock(text))
+        text = names["reset"]
+        if not isinstance(text, str):
+            raise Malformed("must be a text", field="reset")
+        return json_response(counter.reset_clock(text[: jws.MAX_JWS_BYTES + 1]))
 
     return routes

@@ -38,6 +38,11 @@ _AGAIN_EN = "Nothing was taken. Try again, or let the customer pay another way."
 _AGAIN_ZH = "未扣款。请稍后重试，或改用其他方式付款。"
 
 KINDS: Final[dict[str, Kind]] = {
+    "no_reset": Kind(
+        400,
+        "This is not the programme's office's clock reset for this till. Nothing was changed.",
+        "这不是项目办公室发给本终端的时钟重置文件，未作任何更改。",
+    ),
     "host_not_allowed": Kind(
         400, "The plugin does not answer under this name.", "插件不接受此主机名的请求。"
     ),
@@ -120,6 +125,12 @@ KINDS: Final[dict[str, Kind]] = {
         "Something of this sale is being taken back already. Wait until that is decided.",
         "本单已有撤销或退货在处理，请等待其完成。",
     ),
+    "reset_taken": Kind(
+        409,
+        "This clock reset, or a newer one, was taken before. Nothing was changed: if the till "
+        "still says that the time can't be right, ask the programme's office for a new one.",
+        "此时钟重置文件（或更新的）已使用过，未作任何更改；如仍提示时间异常，请向项目办公室索取新的文件。",
+    ),
     "offer_gone": Kind(
         410,
         "The offer is over or was replaced. Nothing was taken. Scan again.",
@@ -178,6 +189,14 @@ KINDS: Final[dict[str, Kind]] = {
         503, f"The ledger could not answer now. {_AGAIN_EN}", f"账本暂时无法处理，{_AGAIN_ZH}"
     ),
 }  # fmt: skip
+
+_DOUBTFUL: Final = Kind(
+    503,
+    "The ledger's time can't be right by this computer's clock. Nothing was taken. Look at date "
+    "and time here; if they are right, call the programme's office.",
+    "账本时间与本机相差过大，未扣款。请核对本机日期和时间；若本机无误，请联系项目办公室。",
+)
+"""A `clock_skew` by which nobody should set a clock."""
 
 _MORE: Final[tuple[str, ...]] = ("looks_like", "programmes", "tries_left")
 _CODE = re.compile(r"[a-z][a-z_]{0,39}")
@@ -263,7 +282,8 @@ def _of_ledger(error: NotDecided) -> Problem:
     if code in BY_CODE:
         return Problem(code, "the ledger said so", kind=_of_list(code, 403))
     if isinstance(error, ClockSkew):
-        return Problem(code, "" if error.ahead_s is None else str(error))
+        kind = _DOUBTFUL if error.is_doubtful else None
+        return Problem(code, "" if error.ahead_s is None else str(error), kind=kind)
     if code == "ledger_healing":
         return Problem(code)
     if code == "unauthorised":

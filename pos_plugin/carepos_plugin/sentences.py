@@ -74,8 +74,8 @@ NEXT: Final[dict[State, tuple[str, str]]] = {
         "无需操作：联网后自动上传；此前可以撤销。",
     ),
     "held": (
-        "Nothing for you to do: the programme's office decides it. Keep the slip.",
-        "无需操作：等待项目办公室处理，请保留小票。",
+        "The programme's office decides it, and the till learns it by itself. Keep the slip.",
+        "由项目办公室处理，结果会自动显示；请保留小票。",
     ),
     "short": (
         "Keep the slip. Ask the programme's office if you think that the rest is due to you.",

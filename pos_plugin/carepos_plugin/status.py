@@ -8,14 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from carepos import Till, backoff, clock, healing, pack, readiness, record
+from carepos import Till, backoff, clock, healing, pack, readiness, ticked_off
 from carepos.clock import Clock
 from carepos.clock_ratchet import ClockRatchet
 from carepos.disk_room import DiskRoom
 from carepos.enrolment import Enrolment
 from carepos.journal_view import Attempt, JournalView
 from carepos.readiness import Readiness
-from carepos_plugin import exceptions, offline_words, sentences, shown
+from carepos_plugin import offline_words, sentences, shown
 from carepos_plugin.held_code import HeldCode
 from carepos_plugin.pad_link import PadLink
 from carepos_plugin.pin_pad import PinPad
@@ -67,13 +67,11 @@ def of_journal(
         "disk": sentences.disk_said(room),
         "offline": offline_words.readiness_said(ready, now()),
         "stored": _stored(ready, journal, running=running),
-        "exceptions": offline_words.exceptions_said(exceptions.count(journal)),
+        "exceptions": offline_words.exceptions_said(ticked_off.count(journal)),
         "healing": sentences.healing_said(healing.state_of(journal)),
         "open": [now_told(each) for each in open_sales],
         "corrections": [now_told(each) for each in shown.open_undos(journal, enrolled)],
-        "not_uploaded": len(
-            journal.unanswered("redeem", "reversal", "void", "refund", *record.ALONE)
-        ),
+        "not_uploaded": journal.not_uploaded(),
         "pack": _pack(held, now),
     }
 

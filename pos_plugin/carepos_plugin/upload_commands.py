@@ -68,8 +68,40 @@ def import_answers(args: argparse.Namespace) -> int:
     for problem in problems:
         print(f"  number {problem['sequence']}: {problem['problem']}")
     still = len(now["open"]) + len(now["corrections"]) + sum(s["count"] for s in now["stored"])
+    if not problems and (why := _why_not_taken(args, found, taken)):
+        print(why)
     print(f"Still open 仍未完成: {still}.")
+    print(f"Not uploaded 未上传: {waiting(now['not_uploaded'])}")
     return NO if found.bad or problems or still else DONE
+
+
+def waiting(count: int) -> str:
+    """How much is not uploaded, with what it counts; a bare 0, for that is looked for."""
+    if not count:
+        return "0"
+    unit = "sale, return or day report" if count == 1 else "sales, returns and day reports"
+    return f"{count} {unit} 笔（含退货、日结）"
+
+
+def _why_not_taken(args: argparse.Namespace, found: AnswersFile, taken: int) -> str:
+    """What a person can do about answers that changed nothing; empty where all did."""
+    answered = {upload_file.answered_digest(each) for each in found.answers}
+    halves = 0
+    with exporting.looked_at(args.folder, running=_is_running(args.folder)) as journal:
+        for sale in journal.attempts("provisional"):
+            own = journal.digests_of(sale.id, "redeem", "accept_offline")
+            halves += 0 < len(answered & own) < len(own)
+    if halves:
+        sales = "1 sale" if halves == 1 else f"{halves} sales"
+        return (
+            f"  Of {sales} only one of two answers is in it: the file was cut. Bring a whole one. "
+            "文件不完整，请重新导入完整的文件。"
+        )
+    if found.bad:
+        return "  Lines are broken: bring a whole file. 文件已损坏，请重新导入完整的文件。"
+    if not found.answers:
+        return "  It holds no answers: it was cut, or nothing was decided. 文件中没有回执。"
+    return "" if taken else "  None of them is news to this till. 本终端均已知晓。"
 
 
 def _take_keys(
@@ -130,10 +162,7 @@ def _is_running(folder: Path) -> bool:
 
 
 def _tell(made: Exported, path: Path) -> None:
-    print(
-        f"{made.records} records, numbers {made.from_sequence} to {made.to_sequence}, are in "
-        f"{path}. 已导出 {made.records} 条记录。"
-    )
+    print(f"{_counted(made)} in {path}. 已导出 {made.records} 条记录。")
     for currency, (count, minor) in sorted(made.sums.items()):
         print(
             f"  sold without the ledger's word 离线受理: {count} × = "
@@ -150,6 +179,12 @@ def _tell(made: Exported, path: Path) -> None:
     print("They type: carepos ledger import-records FILE --answers ANSWERS")
     print("下一步：把该文件交给项目办公室（U盘或手机均可），重复提交无妨。")
     print("With what comes back: carepos till import-answers ANSWERS. 收到回执文件后导入。")
+
+
+def _counted(made: Exported) -> str:
+    if made.records == 1:
+        return f"1 record, number {made.from_sequence}, is"
+    return f"{made.records} records, numbers {made.from_sequence} to {made.to_sequence}, are"
 
 
 def _progress(done: int, of: int) -> None:

@@ -252,6 +252,9 @@ GOODS_MAY_LEAVE: Final[frozenset[State]] = frozenset({"confirmed", "accepted", "
 """States in which the cashier may hand over, or has handed over, what was sold."""
 FOR_A_PERSON: Final[frozenset[State]] = frozenset({"held", "short", "exception", "review"})
 """States that stand in the till's list of exceptions."""
+TICKED_BY_HAND: Final[frozenset[State]] = FOR_A_PERSON - {"held"}
+"""Those of them that nothing ends by itself: somebody at the shop says that it is dealt with. What
+is held the office decides, and the till hears of it."""
 ASKS_LEDGER: Final[frozenset[State]] = frozenset({"unknown", "interrupted"})
 """States in which the till queries the ledger by itself."""
 FREES_CHECKOUT: Final[frozenset[State]] = frozenset(

@@ -46,6 +46,10 @@ class Standing:
     doubtful: datetime | None = None
 
 
+class ResetTaken(Malformed):
+    """An operator's reset that is not newer than the last one that was taken."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Kept:
     """What the file holds. `ran`: how long computers ran since `signed`, until `uptime` of `boot`;
@@ -210,11 +214,11 @@ class ClockRatchet:
     def reset(self, signed: datetime) -> None:
         """Begin anew at the time of an operator's reset, earlier or later than what was kept.
 
-        Raises Malformed for one that is not newer than the last that was taken, OSError.
+        Raises ResetTaken for one that is not newer than the last that was taken, OSError.
         """
         with self._mutex:
             if self._kept.reset is not None and signed <= self._kept.reset:
-                raise Malformed("this reset, or a newer one, was taken before", field="reset")
+                raise ResetTaken("this reset, or a newer one, was taken before", field="reset")
             self._kept = _Kept(signed=signed, boot=self._uptime.boot, uptime=self._up())
             self._kept = replace(self._kept, reset=signed)
             self._anchor = _Anchor(self._wall(), self._up(), None)

@@ -9,14 +9,34 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points, version
+from typing import Any
 
 from carepos.errors import CareposError
 
 GROUP = "carepos.commands"
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 done or asked, and the answer is no, or somebody should look; "
+    "2 used wrongly, or it failed."
+)
+_RANDOM_NAMES = frozenset({"--sub", "--actor", "--voucher"})
+_HYPHENED = re.compile(r"-[A-Za-z0-9_-]{15,}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Of the command and, for argparse makes them of the same class, of all below it: the help of
+    one that does something ends with its exit codes."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"epilog": EXIT_CODES, **options})
+
+    def add_subparsers(self, **options: Any) -> Any:
+        self.epilog = None
+        return super().add_subparsers(**options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A console that can't show Chinese shows a mark instead of failing.
             stream.reconfigure(errors="replace")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="carepos", description="The open redemption stack for digital aid vouchers."
     )
     parser.add_argument("--version", action="version", version=f"carepos {version('carepos')}")
@@ -36,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     named = [entry for entry in found if given and entry.name == given[0]]
     for entry in named or found:
         _add(entry, subparsers)
-    chosen = parser.parse_args(given)
+    chosen = parser.parse_args(_joined(given))
     try:
         return int(chosen.run(chosen))
     except CareposError as error:
@@ -50,6 +70,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  nobody foresaw it, so nobody knows what its text holds
         _say_where(error)
     return 2
+
+
+def _joined(given: Sequence[str]) -> list[str]:
+    """With what is a random name, and begins with a hyphen as one in 64 does, in one word with its
+    option: by itself it would be read as an option."""
+    words: list[str] = []
+    for word in given:
+        if words and words[-1] in _RANDOM_NAMES and _HYPHENED.fullmatch(word):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _say_where(error: BaseException | None) -> None:

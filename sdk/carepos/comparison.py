@@ -7,6 +7,7 @@ The effects of a booking's differences sum to (till − files) of it, to the las
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -83,11 +84,22 @@ class Comparison:
             yield _unfinished(booking, paid, None)
             yield from _taken_back(booking, back)
         elif state in ("reversing", "review", "exception"):
-            yield _unfinished(booking, paid, back)
+            yield self._dealt_with(booking, _unfinished(booking, paid, back))
         elif (settled := paid or back) is not None:
             assert state == "refused"
             why = f"The ledger refused this sale, yet {settled.where} settles it."
             yield _named(booking, "paid_but_refused", _effect(booking, paid, back), why)
+
+    def _dealt_with(self, booking: Booking, found: Difference) -> Difference:
+        """As it is, unless a person at the shop ticked it off. Where a file moves money for it the
+        tick explains nothing: then the sides say different things of that money."""
+        sale = booking.sale
+        assert sale is not None
+        tick = self._sides.ticks[booking.journal].get(sale.sequence)
+        if tick is None or not tick.ends(sale) or found.effect_minor:
+            return found
+        why = f"Ticked off at the shop {clock.to_text(tick.at)}: {tick.note}"
+        return replace(found, cause="ticked_off", sentence=why)
 
     def _confirmed(
         self, booking: Booking, paid: FiledLine | None, back: FiledLine | None

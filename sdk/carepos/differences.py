@@ -10,6 +10,7 @@ Cause = Literal[
     "paid_but_reversed",
     "open_at_till",
     "in_review",
+    "ticked_off",
     "missing_in_settlement",
     "amount_differs",
     "reversed_in_settlement",
@@ -28,6 +29,7 @@ LABEL: Final[dict[Cause, str]] = {
     "paid_but_reversed": "taken back in the next file 撤销待下期冲减",
     "open_at_till": "still open at the till 收银端未完结",
     "in_review": "in review at the office 项目办公室处理中",
+    "ticked_off": "ticked off at the shop 商户已了结",
     "missing_in_settlement": "missing in the files 结算文件缺少",
     "amount_differs": "amount differs 金额不符",
     "reversed_in_settlement": "taken back in the files 结算已冲减",
@@ -43,9 +45,10 @@ LABEL: Final[dict[Cause, str]] = {
 """What a clerk reads for each cause."""
 
 EXPLAINED: Final[frozenset[Cause]] = frozenset(
-    {"not_settled_yet", "paid_but_reversed", "open_at_till"}
+    {"not_settled_yet", "paid_but_reversed", "open_at_till", "ticked_off"}
 )
-"""Causes that the order of events explains; they go away without anybody correcting anything."""
+"""Causes that the order of events explains, which go away without anybody correcting anything; and
+what a person looked at and said to be dealt with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,17 +142,25 @@ class ClockSkew(NotDecided):
     """The clocks differ by more than a minute; `server_time` is the ledger's signed time.
 
     `ahead_s`: by how much this computer's clock is ahead of it (negative: behind), where the
-    signature was checked.
+    signature was checked. `is_doubtful`: so far ahead of what the till knows that nobody should set
+    a clock by it (docs/offline.md §11).
     """
 
     def __init__(self, status: int, detail: str, server_time: str | None) -> None:
         super().__init__(status, "clock_skew", detail)
         self.server_time = server_time
         self.ahead_s: int | None = None
+        self.is_doubtful = False
 
     def __str__(self) -> str:
         if self.ahead_s is None:
             return super().__str__()
+        if self.is_doubtful:
+            return (
+                f"{super().__str__()}; the ledger's time is {elapsed.length(-self.ahead_s)} ahead "
+                "of this computer's and can't be right by it: look at date and time here; if they "
+                "are right, call the programme's office"
+            )
         said = f"{elapsed.length(abs(self.ahead_s))} {'ahead' if self.ahead_s > 0 else 'behind'}"
         return f"{super().__str__()}; this computer's clock is {said}: set date and time"
 

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from carepos import clock, correction, journal_file, jws, record
 from carepos.attempt import Event, State
@@ -29,6 +29,14 @@ SUSPENDED = "suspended"
 """The note that the ledger said so, without a signature: it is shown, and no rule reads it."""
 LET_IN_AT = "let_in_at"
 """The note of when the ledger let a stopped till in again, by the ledger's clock."""
+_COUNTED: Final[tuple[record.Kind, ...]] = (
+    "redeem",
+    "reversal",
+    "accept_offline",
+    "void",
+    "refund",
+    "day_report",
+)
 
 PrintState = Literal["queued", "printing", "printed", "failed", "unknown"]
 
@@ -287,6 +295,22 @@ class JournalView:
             *kinds,
         )
 
+    def not_uploaded(self) -> int:
+        """How many sales (a sale with its reversal or acceptance is one), voids, refunds and day
+        reports have a record that the ledger never answered.
+
+        What a till writes for the chain's sake, as each start, is not counted: nothing is lost
+        with it, and a till that is only looked after would never come to 0.
+        """
+        marks = ",".join("?" * len(_COUNTED))
+        with self._mutex:
+            row = self._db.execute(
+                f"SELECT count(DISTINCT id) FROM records WHERE kind IN ({marks}) "
+                "AND sequence NOT IN (SELECT sequence FROM outcomes)",
+                _COUNTED,
+            ).fetchone()
+        return int(row[0])
+
     def to_upload(self, states: Collection[State] | None) -> list[tuple[int, bool]]:
         """(number, whether sealed evidence goes with it) of every record that goes up by file, in
         sequence order: those of sales in these states, of voids and refunds that wait, and of no
@@ -372,6 +396,16 @@ class JournalView:
                     tuple(sequences),
                 ).fetchall()
             )
+
+    def digests_of(self, attempt_id: str, *kinds: record.Kind) -> set[str]:
+        """Of an attempt's records of these kinds the digests."""
+        marks = ",".join("?" * len(kinds))
+        with self._mutex:
+            rows = self._db.execute(
+                f"SELECT digest FROM records WHERE id = ? AND kind IN ({marks})",
+                (attempt_id, *kinds),
+            ).fetchall()
+        return {row[0] for row in rows}
 
     def evidence(self, sequence: int) -> list[tuple[str, str]]:
         """The record with this number, with each final outcome of it, oldest first."""

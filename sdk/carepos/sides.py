@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from carepos import ids, outcome, taken_back
+from carepos import ids, outcome, taken_back, ticked_off
 from carepos.errors import Malformed
 from carepos.journal_view import Attempt, JournalView
 from carepos.keys import KeySet
 from carepos.record import Record
 from carepos.settlement import Batch, SettlementLine
 from carepos.taken_back import TakenBack
+from carepos.ticked_off import Tick
 
 
 def is_confirmed(sale: Attempt) -> bool:
@@ -135,6 +136,8 @@ class Sides:
     ) -> None:
         self.sums: dict[tuple[str, str], Sums] = {}
         self.journals: dict[tuple[str, str], JournalView] = {}
+        self.ticks: dict[tuple[str, str], dict[int, Tick]] = {}
+        """Of each journal: what people said to be dealt with, by the number of the sale."""
         self.last: dict[tuple[str, str], int] = {}
         """The number of each journal's last sale or refund; 0 without one."""
         self.closed_at: dict[str, datetime] = {}
@@ -172,6 +175,7 @@ class Sides:
         if own in self.journals:
             raise Malformed("the same journal was given twice", field=own[0])
         self.journals[own] = journal
+        self.ticks[own] = ticked_off.ticks(journal)
         # Records first: a running till may add a sale between the two reads, which then shows up
         # in `attempts` only and is left out as a whole.
         written = journal.records("redeem")

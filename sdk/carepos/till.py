@@ -436,7 +436,8 @@ class Till:
         """Take an operator's reset (docs/offline.md §11): the time that counts from here on.
 
         A pack that is dated after it is dropped, to be fetched again. Raises Malformed,
-        SignatureInvalid for one that is none, is another till's or was taken before; OSError.
+        SignatureInvalid for one that is none or is another till's, ResetTaken for one that is not
+        newer than the last; OSError.
         """
         own = self.enrolment
         at = signed_time.read_reset(
@@ -467,6 +468,7 @@ class Till:
             return False
         error.ahead_s = self.ratchet.ahead_s(at)
         self._heard(at, fresh=True)
+        error.is_doubtful = self.ratchet.standing().doubtful == at
         return abs(self._now() - at) < clock_ratchet.TOLERANCE
 
     def _learn_time(self) -> bool:

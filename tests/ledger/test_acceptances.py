@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from carepos import ids, jws
 from carepos.acceptance import AcceptOffline
 from carepos.basket import Line
 from carepos.errors import Malformed
@@ -269,9 +270,12 @@ def test_exceptions_are_a_list_that_a_person_works_through(shop: Shop) -> None:
     rig, holder = shop.rig, shop.at_home()
     merchants_risk(shop)
     assert shop.pay(holder, 11_500).result == "posted"
-    sent(rig, rig.offline_sale(shop.till, holder, 1_000, liability="merchant"))
+    lost = rig.offline_sale(shop.till, holder, 1_000, liability="merchant")
+    sent(rig, lost)
     listed = OfflineExceptions(rig.database, rig.now)
     [found] = listed.listed()
+    of_the_sale = jws.peek(lost[0]["record"], typ=jws.RECORD)[1]["sequence"]
+    assert ids.parse_receipt_no(str(found["receipt_no"]))[1] == of_the_sale
     assert (found["state"], found["amount_minor"], found["store"]) == ("open", 500, "zhou-shop")
     number = found["exception"]
     before = rig.office.programme_sums(PROGRAMME)

@@ -319,6 +319,18 @@ def test_more_alarms_than_one_answer_holds(place: Place, capsys: Said) -> None:
     assert "│ 501 │" in capsys.readouterr().out
 
 
+def test_an_alarm_that_a_heal_answered_is_over(place: Place, capsys: Said) -> None:
+    """It is counted, with nothing to do, and is no reason to look; `--all` shows it."""
+    row = {"at": "2026-11-22T08:30:00.000Z", "kind": "data_lost", "terminal": "t-1", "digest": "x"}
+    with place.ledger.database.write() as connection:
+        connection.execute(insert(schema.alarms), [row])
+    assert place.run("alarms") == DONE
+    said = capsys.readouterr().out
+    assert "over, the ledger was healed" in said and "heal begin" not in said
+    assert place.run("alarms", "--all") == DONE
+    assert "│ data_lost │" in capsys.readouterr().out
+
+
 def test_a_list_too_large_is_one_sentence(
     place: Place, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:

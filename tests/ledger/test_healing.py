@@ -475,8 +475,9 @@ def test_a_batch_that_was_paid_is_not_paid_again(loss: Loss) -> None:
     assert refused.value.code == "out_of_order"
     for row in (second, third, second):
         restoring.restore(row["manifest"], bytes(row["file"]))
-    assert len(loss.status()["paid_not_booked"]) == 2
+    assert [each["offered"] for each in loss.status()["paid_not_booked"]] == [False, False]
     loss.offer(till)
+    assert [each["offered"] for each in loss.status()["paid_not_booked"]] == [True, True]
     loss.open()
     loss.is_whole()
     assert loss.status()["paid_not_booked"] == []
@@ -666,11 +667,15 @@ def test_a_loss_that_nobody_told_of_is_found_by_the_first_till(loss: Loss) -> No
     assert [r["result"] for r in answer["results"]] == ["held", "staged"]
     assert (loss.status()["lost"], loss.status()["state"]) == (1, "open")
     assert [row["kind"] for row in rig.tables(["alarms"])["alarms"]] == ["data_lost"]
+    assert [each["over"] for each in rig.terminals.alarms(0)] == [False]
     assert rig.balance(family.voucher) == (12_000, 0, 0)
     loss.begin()
+    # Whoever reads the alarm now must not stop the ledger and begin again.
+    assert [each["over"] for each in rig.terminals.alarms(0)] == [True]
     loss.offer(till)
     loss.open()
     loss.is_whole()
+    assert [each["over"] for each in rig.terminals.alarms(0)] == [True]
 
 
 def test_a_till_learns_what_is_missing(loss: Loss) -> None:

@@ -695,12 +695,44 @@ def test_an_operators_reset_is_taken_by_command_and_through_the_plugin(
     done, out, _ = run("clock-reset", first, "--folder", folder)
     assert done == 0 and "2026-11-22T09:00:00.000Z" in out
     done, _, err = run("clock-reset", first, "--folder", folder)
-    assert done == 2 and "taken before" in err
+    assert done == 1 and "was taken before. Nothing was changed" in err
+    assert "agreed form" not in err
     done, out, _ = run("status", "--folder", folder)
     assert done == 0 and "Clock 时钟: The clock is right." in out
     _stopped(shop)
     assert run("clock-reset", reset(hours=1), "--folder", folder)[0] == 0
-    nonsense = tmp_path / "holiday.jpg"
-    nonsense.write_bytes(b"\xff\xd8" * 30_000)
-    done, _, err = run("clock-reset", nonsense, "--folder", folder)
-    assert done == 2 and "jws" in err
+    done, _, err = run("clock-reset", first.with_name("a.reset"), "--folder", folder)
+    assert done == 1 and "was taken before" in err
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_file_that_is_no_reset_is_said_to_be_none(
+    shop: Rig, run: Run, tmp_path: Path, running: bool
+) -> None:
+    """A picture, an empty file, another till's: the same sentence, and nothing is changed."""
+    folder = shop.till.folder if running else _stopped(shop)
+    ring = shop.world.ledger.keyring
+    of_another = signed_time.make_reset(
+        ledger=ring.ledger, terminal="t-other", at=shop.world.now(), key=ring.signing
+    )
+    wrong = tmp_path / "holiday.jpg"
+    for data in (b"\xff\xd8" * 30_000, b"", b"\x07\n", of_another.encode()):
+        wrong.write_bytes(data)
+        done, _, err = run("clock-reset", wrong, "--folder", folder)
+        assert done == 2 and "is not the programme's office's clock reset" in err, (data[:9], err)
+
+
+@pytest.mark.parametrize("words", [("clock-reset",), ("import-answers",)])
+def test_a_file_that_is_not_there_is_no_missing_till(
+    shop: Rig, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """It is named; also where it would lie in the till's own folder. A folder that is no till
+    is still said to be none."""
+    folder = _stopped(shop)
+    done, _, err = run(*words, tmp_path / "nofile", "--folder", folder)
+    assert (done, "enrol" in err) == (2, False) and f"{tmp_path / 'nofile'}: no such file" in err
+    monkeypatch.chdir(folder)
+    done, _, err = run(*words, "nofile")
+    assert (done, "enrol" in err) == (2, False) and "nofile: no such file" in err
+    done, _, err = run("status", "--folder", tmp_path / "no-till")
+    assert done == 2 and "enrol" in err

@@ -12,9 +12,10 @@ from typing import Any, get_args
 import pytest
 import requests
 
-from carepos import Line, clock
+from carepos import Line, clock, ids, ticked_off
 from carepos.disk_room import LEAST_BYTES, DiskRoom
 from carepos.readiness import Why
+from carepos_ledger.offline_exceptions import OfflineExceptions
 from carepos_plugin import app, offline_words
 from carepos_plugin.settings import Settings
 from tests.cards import PIN, RULES, WRONG, print_card
@@ -383,6 +384,109 @@ def test_exceptions_say_what_the_ledger_said_and_what_to_do(shop: Rig, run: Run)
     assert json.loads(out) == found
 
 
+def lost_and_short(shop: Rig) -> tuple[str, str]:
+    """Receipt numbers of a sale that was not booked, and of one that was booked in part."""
+    one, two = at_home(shop), at_home(shop)
+    allow(shop, allotment_permille=0, floor=FLOOR)
+    for family in (one, two):
+        shop.till.give_back(shop.till.scan(family.token()))
+    shop.till.settle()
+    shop.till.refresh_pack()
+    shop.cut_network()
+    lost, short = sell(shop, one, 3_000), sell(shop, two, 3_000)
+    spent_elsewhere(shop, one, 12_000)
+    spent_elsewhere(shop, two, 10_000)
+    shop.mend_network()
+    shop.post("/api/settle", {})
+    return lost["receipt_no"], short["receipt_no"]
+
+
+def test_what_was_dealt_with_is_ticked_off(shop: Rig, run: Run) -> None:
+    """A person at the shop says what was done of one: it leaves the list and the status for good,
+    beside the plugin and without it, the sale stays what it was, and the list's numbers are those
+    that the ledger's has."""
+    lost, short = lost_and_short(shop)
+    at_office = OfflineExceptions(shop.world.ledger.database, shop.world.now).listed()
+    assert [each["receipt_no"] for each in at_office] == [lost, short]
+    folder = shop.till.folder
+    done, out, _ = run("exceptions", "--folder", folder)
+    assert done == 1 and out.startswith("2 sales need a person.")
+    assert "carepos till exceptions --done RECEIPT" in out
+    tick = ("exceptions", "--done", lost, "--note", "the office paid it", "--folder", folder)
+    done, out, _ = run(*tick)
+    assert done == 0 and out.startswith(f"{lost} is done 已了结: the office paid it")
+    assert run(*tick)[:2] == (0, out)  # again it does nothing
+    assert shop.get("/api/status")["exceptions"]["count"] == 1
+    assert [each["receipt_no"] for each in shop.get("/api/exceptions")["exceptions"]] == [short]
+    assert [a.state for a in shop.till.journal.attempts("exception", "short")] == [
+        "exception", "short",
+    ]  # fmt: skip
+    done, _, err = run(*tick[:3], "--note", "something else", "--folder", folder)
+    assert done == 1 and "the office paid it" in err
+    shop.till.close()
+    assert run("exceptions", "--done", short, "--note", "ours to bear", "--folder", folder)[0] == 0
+    done, out, _ = run("exceptions", "--folder", folder)
+    assert (done, out) == (0, "No sale needs a person. 没有需要人工处理的单。\n")
+
+
+def test_closing_the_day_tells_what_was_sold_without_the_ledger(shop: Rig, run: Run) -> None:
+    """It is in no sum of the Z: beside it stands how much it is, until the ledger has booked it."""
+    family = at_home(shop)
+    shop.till.refresh_pack()
+    shop.cut_network()
+    sell(shop, family, 3_000)
+    folder = shop.till.folder
+    done, out, _ = run("close-day", "--folder", folder)
+    assert done == 0 and "1 redeemed" in out and "1 × = 30.00 CNY" in out
+    [line] = [each for each in out.splitlines() if "sold without the ledger" in each]
+    assert "1 × = 30.00 CNY" in line
+    shop.mend_network()
+    shop.post("/api/settle", {})
+    _, out, _ = run("close-day", "--folder", folder)
+    assert "sold without the ledger" not in out and "1 redeemed" in out
+
+
+def test_only_what_nothing_else_ends_is_ticked_off(shop: Rig, run: Run) -> None:
+    """Not what the office still decides, nor a sale that needs nobody, nor another till's number,
+    nor without a word of what was done."""
+    family = at_home(shop)
+    good = shop.till.journal.attempts("confirmed")[0].slip["receipt_no"]
+    shop.till.refresh_pack()
+    shop.cut_network()
+    held = sell(shop, family, 3_000)["receipt_no"]
+    terminal = shop.till.enrolment.terminal
+    shop.world.ledger.terminals.set_status(terminal, "suspended")
+    shop.mend_network()
+    shop.post("/api/settle", {})
+    folder = shop.till.folder
+    for number, note, code, says in (
+        (held, "done", 1, "the programme's office decides it"),
+        (good, "done", 1, "needs no person"),
+        ("9999-000001-5", "done", 2, ""),
+        ("nonsense", "done", 2, ""),
+        (held, " ", 2, "note"),
+        (held, "x" * 201, 2, "note"),
+    ):
+        done, out, err = run("exceptions", "--done", number, "--note", note, "--folder", folder)
+        assert (done, out) == (code, ""), (number, err)
+        assert says in err, err
+    assert run("exceptions", "--done", held, "--folder", folder)[0] == 2
+    assert shop.get("/api/status")["exceptions"]["count"] == 1
+
+
+def test_a_later_word_of_the_ledger_lists_it_again(shop: Rig) -> None:
+    """What was said of a sale counts for what it was then."""
+    lost, _ = lost_and_short(shop)
+    journal, number = shop.till.journal, ids.parse_receipt_no(lost)[1]
+    sale = journal.attempt_at(number)
+    assert sale is not None
+    ticked_off.tick_off(journal, sale, "paid", shop.world.now())
+    assert ticked_off.count(journal) == 1
+    journal._db.execute("UPDATE attempts SET state = 'short' WHERE id = ?", (sale.id,))
+    assert ticked_off.count(journal) == 2
+    assert ticked_off.newest(journal, 200)[0].sequence == number
+
+
 # ── the drill ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -534,7 +638,7 @@ def test_a_sale_that_is_held_says_why(shop: Rig) -> None:
     assert (held["ledger_said"]["code"], held["liability"]) == ("terminal_suspended", "programme")
     assert "The office decides it by hand." in held["ledger_said"]["en"]
     assert "由项目办公室人工处理。" in held["ledger_said"]["zh"]
-    assert held["next"]["en"].startswith("Nothing for you to do")
+    assert held["next"]["en"].startswith("The programme's office decides it, and the till learns")
     [stored] = shop.get("/api/status")["stored"]
     assert (stored["count"], stored["held"]) == (1, 1)  # against the limits until it is decided
     assert stored["en"].endswith("stored. The programme's office decides 1.")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from carepos import settlement_folder
-from carepos.commands import main
+from carepos.commands import EXIT_CODES, main
 
 
 def test_a_failure_of_the_disk_is_a_sentence(
@@ -70,3 +70,17 @@ def test_a_missing_extra_is_named_whatever_was_typed(
     told = capsys.readouterr()
     assert told.err == "carepos till needs flask: pip install 'carepos[plugin]'\n"
     assert told.out == ""
+
+
+@pytest.mark.parametrize(
+    "words", ["till exceptions", "ledger heal open", "token mint", "reconcile", "settlement fetch"]
+)
+def test_every_command_says_its_exit_codes(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """At the end of its help; a group of commands has none of its own."""
+    with pytest.raises(SystemExit):
+        main([*words.split(), "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.endswith(EXIT_CODES) or "exit codes: 0" in said  # its own
+    with pytest.raises(SystemExit):
+        main(["till", "--help"])
+    assert "Exit codes" not in capsys.readouterr().out

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carepos import ids, jws, outcome, settlement
+from carepos import ids, jws, outcome, settlement, ticked_off
 from carepos.basket import Entry, Line
 from carepos.differences import EXPLAINED, LABEL, Difference
 from carepos.errors import Malformed
@@ -371,6 +371,15 @@ def test_a_sale_in_review_is_not_explained(shop: Shop) -> None:
     difference = only(shop.reconcile())
     assert (difference.cause, difference.effect_minor) == ("in_review", -6000)
     assert not difference.explained
+
+
+def test_a_tick_explains_no_money(shop: Shop) -> None:
+    """Ticked off, a sale that a file pays though the till has not sold it stays a difference."""
+    sale = shop.sale(6000, "review")
+    ticked_off.tick_off(shop.journal, sale, "they said it is fine", shop.clock())
+    shop.close()
+    difference = only(shop.reconcile())
+    assert (difference.cause, difference.effect_minor) == ("in_review", -6000)
 
 
 def test_other_tills_lines_are_counted_and_differ_only_when_asked(shop: Shop) -> None:

@@ -13,6 +13,7 @@ import zxingcpp
 from PIL import Image
 
 from carepos import commands
+from carepos.keys import unb64
 
 Said = tuple[int, str, str]
 
@@ -238,6 +239,16 @@ def test_the_json_of_mint_is_whole(shell: Shell) -> None:
     made = json.loads(shell("mint card --folder office --pin-stdin --json", "47114711")[1])
     assert made.keys() == {"code", "token", "jti_sha256", "expires_at", "ledger_line"}
     assert made["ledger_line"]["jti_sha256"] == made["jti_sha256"]
+
+
+def test_a_sub_that_begins_with_a_hyphen_is_one(shell: Shell) -> None:
+    """As one random name in 64 does; what is a wrong use stays one."""
+    sub = "-A" + "b" * 20
+    code, out, err = shell(f"mint once --folder office --amr face --sub {sub} --json")
+    assert code == 0, err
+    claims = json.loads(unb64(json.loads(out)["token"].split(".")[1]))
+    assert claims["sub"] == sub
+    assert shell("mint once --folder office --sub --json")[0] == 2
 
 
 def test_no_code_is_made_that_can_t_be_drawn(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ is opened, and nothing is paid twice or forgotten."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -165,9 +166,16 @@ def test_a_restored_ledger_is_as_if_nothing_was_lost(
         assert till.enrolment.ledger_keys.epoch == 2
     assert house.carepos("heal", "manifest", str(world.folder / "settlements")) == 0
     assert house.carepos("heal", "status") == 0
-    assert "3 of 3 tills have reported" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "3 of 3 tills have reported" in said
+    # What the files paid, the tills have told of: it is the same answers that wait.
+    assert "of 0 of them no till has told" in said
+    [waiting] = re.findall("; ([0-9]+) answers wait to be booked", said)
     assert house.carepos("heal", "open", "--json") == 0
-    report = json.loads(capsys.readouterr().out)
+    opened = capsys.readouterr()
+    assert opened.err.startswith(f"{waiting} answers are booked again …\n")
+    assert "\n0 answers" not in opened.err
+    report = json.loads(opened.out)
     assert report["excepted"] == [] and report["not_reported"] == []
     is_whole(house, before)
     for till in (one, two, three):

@@ -11,6 +11,8 @@ import pytest
 
 from carepos import commands
 from carepos.settlement_commands import TillFolder, fetch
+from carepos_plugin import pairing
+from carepos_plugin.settings import Settings
 from tests.stories.offline_shop import OfflineShop, offline_world
 from tests.stories.test_offline_limits import copied_code
 from tests.world import World
@@ -56,6 +58,17 @@ def test_files_pay_what_the_ledger_booked(made: World, capsys: pytest.CaptureFix
         assert code == (1 if exceptions else 0)
         for each in told["sums"]:
             assert each["difference_minor"] == 0
+        Settings.write_default(shop.folder)
+        pairing.make(shop.folder)
+        for each in exceptions:
+            sale = ("--done", each["receipt_no"], "--note", "the office paid it")
+            assert run("till", "exceptions", *sale, "--folder", str(shop.folder)) == 0
+        capsys.readouterr()
+        # What a person dealt with is explained, by that person's words.
+        assert run("reconcile", "--till", str(shop.folder), "--settlements", str(to), "--json") == 0
+        told = json.loads(capsys.readouterr().out)
+        assert [d["cause"] for d in told["differences"]] == ["ticked_off"] * len(exceptions)
+        assert all("the office paid it" in d["sentence"] for d in told["differences"])
 
 
 def test_a_sale_that_is_not_uploaded_is_open_and_explained(

@@ -16,10 +16,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from carepos import ClockSkew, Malformed, Offer, Refused, Sale, Till, jws
+from carepos import ClockSkew, Malformed, Offer, Refused, Sale, Till, jws, signed_time
 from carepos.uptime import Uptime
 from carepos_ledger import key_commands
 from carepos_ledger.commands import DONE
+from carepos_ledger.operator_client import CommandStopped
+from carepos_plugin.problems import problem_of
 from tests.faulty_proxy import FaultyProxy, between
 from tests.pos_plugin.rig import rig as a_rig
 from tests.world import Family, World, milk, world
@@ -263,14 +265,18 @@ def test_t6_a_clock_that_is_wrong_is_said_in_one_sentence(tmp_path: Path) -> Non
 
 
 def test_a_skew_that_nobody_can_mend_tells_how_far(shop: Shop) -> None:
-    """A ledger two years on: the till believes neither it nor itself, and tells the difference."""
+    """A ledger two years on: the till believes neither it nor itself, tells the difference, and
+    nowhere that anybody should set a clock by it."""
     shop.sell("S0")
     shop.world.now.forward(days=730)
     shop.off = -timedelta(days=730)
     shop.reopen()
-    with pytest.raises(ClockSkew, match="730 days behind") as skew:
+    with pytest.raises(ClockSkew, match="730 days ahead of this computer's and can't be") as skew:
         shop.till.refresh_pack()
     assert skew.value.ahead_s == -730 * 86_400
+    told = problem_of(skew.value).to_json()
+    assert told["code"] == "clock_skew" and "call the programme's office" in told["en"]
+    assert not any("set" in said.casefold() for said in (str(skew.value), told["en"]))
     standing = shop.till.clock_standing()
     assert (standing.state, standing.doubtful) == ("doubtful", shop.world.now())
 
@@ -332,7 +338,13 @@ def test_an_operators_reset_brings_back_who_followed_a_wrong_ledger(
     assert shop.till.clock_standing().state == "behind"
     with pytest.raises(ClockSkew):
         shop.till.refresh_pack()
-    other = reset_of(shop, tmp_path, terminal="t-other")
+    ring = shop.world.ledger.keyring
+    at = shop.world.now()
+    other = signed_time.make_reset(ledger=ring.ledger, terminal="t-other", at=at, key=ring.signing)
+    shop.world.settings.save()
+    with pytest.raises(CommandStopped, match="no terminal t-other, and no reset was made"):
+        reset_of(shop, tmp_path, terminal="t-other")
+    assert not (tmp_path / "a.reset").exists()
     with pytest.raises(Malformed, match="another till"):
         shop.till.reset_clock(other)
     shop.till.reset_clock(reset_of(shop, tmp_path))

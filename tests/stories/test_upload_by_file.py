@@ -443,3 +443,37 @@ def test_the_command_gives_the_answers_to_the_till(
     with closing(JournalView.open(shop.folder / "journal.db", KeySet([]))) as journal:
         assert {a.state for a in journal.attempts()} == {"confirmed"}
     assert done == 0 and "Still open 仍未完成: 0" in out
+    assert out.endswith("Not uploaded 未上传: 0\n")
+    assert "news" not in out and "cut" not in out
+
+
+def test_answers_that_change_nothing_say_why(
+    carrying: Carrying, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was cut between the two answers to a sale, one that holds none, one that the
+    till took before."""
+    shop, run = carrying.shop, carrying.run
+    outage(shop, 1_000)
+    carrying.post(carrying.export())
+    shop.till.close()
+    Settings.write_default(shop.folder)
+    pairing.make(shop.folder)
+    monkeypatch.setattr(app, "opened", functools.partial(app.opened, now=shop.world.now))
+    whole = carrying.answers.read_bytes()
+    header, *lines = whole.splitlines(keepends=True)
+    sale = next(n for n, line in enumerate(lines) if _kind_of(line) == "redeem")
+    for data, taken, says in (
+        (header + lines[sale], 0, "only one of two answers is in it: the file was cut"),
+        (header, 0, "It holds no answers"),
+        (whole[:-40], 0, "only one of two answers"),
+        (whole, 1, "Taken"),
+        (whole, 0, "None of them is news"),
+    ):
+        carrying.answers.write_bytes(data)
+        _, out, err = run("till", "import-answers", carrying.answers, "--folder", shop.folder)
+        assert f"Taken 已接受: {taken} " in out and says in out, (says, out, err)
+
+
+def _kind_of(line: bytes) -> str | None:
+    claims = json.loads(line)["outcome"].split(".")[1]
+    return str(json.loads(unb64(claims))["kind"])
