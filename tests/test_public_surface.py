@@ -16,9 +16,9 @@ from carepos.errors import CareposError
 REVIEWED = """
     CareposError ClockSkew Correction DayClose DiskFull EnrolmentFailed Holder IdentityToken
     IssuerKeys JournalClosed JournalCorrupt JournalError JournalLocked KeyStore Line Malformed
-    NotDecided Offer Paper Programme Proposal Quota Refusal Refused Returnable ReturnedLine Sale
-    SetRefused SignatureInvalid Situation Terms Till TokenRefused TokenVerifier Unreachable Voucher
-    WrongState check propose spread_discount
+    NotDecided NotWritten Offer Paper Programme Proposal Quota Refusal Refused Returnable
+    ReturnedLine Sale SetRefused SignatureInvalid Situation Terms Till TokenRefused TokenVerifier
+    Unreachable Voucher WrongState check propose spread_discount
 """
 HEAVY = "flask sqlalchemy escpos qrcode rich PIL waitress alembic psycopg werkzeug".split()
 HEAVY += ["carepos_plugin", "carepos_ledger", "sample_merchant"]

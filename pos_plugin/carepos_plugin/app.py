@@ -37,6 +37,7 @@ from carepos_plugin import (
     pad_link,
     pairing,
     pin_pad_routes,
+    put_back_words,
     returns_routes,
     status,
 )
@@ -129,7 +130,10 @@ def build(
         random_bytes=random_bytes,
     )
 
+    lost = put_back_words.Log(till.journal)
+
     def afterwards() -> None:
+        lost.look()
         offers.forget_expired()
         pad.forget_expired()
         held.forget_expired()

@@ -150,6 +150,11 @@ def group(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         upload_commands.import_answers,
     )
     back.add_argument("file", type=Path, metavar="ANSWERS", help="what the office sent back")
+    add(
+        "sell-on",
+        "the office has seen what this till lost when it was put back 还原后恢复离线核销",
+        _sell_on,
+    )
     add("retain", "delete what is past its time, as the plugin does daily 清理到期数据", _retain)
     reprint = add("reprint", "print a receipt again, marked COPY 补打小票", _reprint)
     reprint.add_argument("receipt_no", metavar="RECEIPT_NO")
@@ -201,6 +206,14 @@ def _guarded(
             return _said_no(error.to_json())
         except (Refused, WrongState) as error:
             return _said_no(problem_of(error).to_json())
+        except JournalCorrupt as error:
+            print(
+                f"carepos till: {error}. Nothing was changed, and this till can't be used any "
+                "more: make a file of its journal for the programme's office (carepos till export "
+                "FILE --all), keep the folder, and enrol a new till in another one. 流水校验失败："
+                "请导出全部记录交给项目办公室，保留该文件夹，并在另一文件夹注册新终端。",
+                file=sys.stderr,
+            )
         except (CareposError, FileNotFoundError) as error:
             print(f"carepos till: {_sentence(error, args)}", file=sys.stderr)
         except sqlite3.DatabaseError as error:
@@ -246,6 +259,7 @@ def _sentence(error: Exception, args: argparse.Namespace) -> str:
 def _enrol(args: argparse.Namespace) -> int:
     folder: Path = args.folder
     code = sys.stdin.readline() if args.code == "-" else args.code
+    key_change.refuse_lost_key(folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Before the code is spent, so that a till that is enrolled never lacks them.
     wrote_settings = Settings.write_default(folder)
@@ -253,7 +267,11 @@ def _enrol(args: argparse.Namespace) -> int:
     if (folder / "enrolment.json").exists():
         made = {FILE: wrote_settings, pairing.FILE: wrote_secret}
         what = ", ".join(f"a new {name} was made" for name, wrote in made.items() if wrote)
-        print(f"{folder} is enrolled already; {what or 'nothing was changed'}.", file=sys.stderr)
+        print(
+            f"{folder} is enrolled already; {what or 'nothing was changed'}. Run it: carepos till "
+            f"serve --folder {folder}. For another till name another folder.",
+            file=sys.stderr,
+        )
         return NO
     enrolled = Till.enrol(folder, url=args.url, activation=code)
     print(f"Enrolled as till {enrolled.terminal_no:04d} of {enrolled.store_name}.")
@@ -431,6 +449,8 @@ def _print_status(found: dict[str, Any]) -> None:
     print(f"Disk 磁盘: {found['disk']['en']} {found['disk']['zh']}")
     if mirrored := found.get("mirror"):
         print(f"Second disk 第二块磁盘: {mirrored['en']} {mirrored['zh']}")
+    if put_back := found.get("put_back"):
+        print(f"Put back 备份还原: {put_back['en']}\n  {put_back['zh']}")
     print(f"Pack 离线包: {_pack_text(found['pack'])}")
     print(f"Without a network 断网: {found['offline']['en']} {found['offline']['zh']}")
     print(f"Not uploaded 未上传: {upload_commands.waiting(found['not_uploaded'])}")
@@ -745,6 +765,16 @@ def _reset(args: argparse.Namespace) -> int:
         with app.opened(args.folder) as plugin:
             at = plugin.counter.reset_clock(text)["time"]
     print(f"The till reckons from {at} on. 终端自此时间起校验时钟。")
+    return DONE
+
+
+def _sell_on(args: argparse.Namespace) -> int:
+    if is_running(args.folder):
+        PluginClient(args.folder).post("/api/sell-on")
+    else:
+        with app.opened(args.folder) as plugin:
+            plugin.counter.sell_on()
+    print("Nothing that was lost keeps this till from selling without a network. 可以离线核销。")
     return DONE
 
 

@@ -46,6 +46,7 @@ from carepos_plugin.pad_link import PadLink
 from carepos_plugin.pin_pad import PinPad, Standing
 from carepos_plugin.print_queue import Slip
 from carepos_plugin.problems import Problem
+from carepos_plugin.put_back_words import put_back_said
 from carepos_plugin.sentences import refusal_of, refusal_said
 from carepos_plugin.settings import Settings
 from carepos_plugin.upkeep import Contact
@@ -438,7 +439,7 @@ class Counter:
             till.enrolment,
             till.journal,
             ratchet=till.ratchet,
-            disk=till.disk.room(),
+            disk=till.room(),
             paper=Paper(self._settings.language, self._settings.zone),
             code=code,
             pin=pin,
@@ -530,6 +531,14 @@ class Counter:
             raise Problem("reset_taken") from None
         except Malformed as error:
             raise Problem("no_reset", str(error)) from None
+
+    # ── a till that was put back ───────────────────────────────────────────────────────────────
+
+    def sell_on(self) -> dict[str, Any]:
+        """The office lets it sell without a network again. Raises Problem sales_lost."""
+        if not self._till.sell_on():
+            raise Problem("sales_lost")
+        return {"put_back": put_back_said(self._till.journal)}
 
     # ── what was carried here ──────────────────────────────────────────────────────────────────
 

@@ -25,9 +25,19 @@ from carepos_plugin.print_queue import NO_PRINTER, Slip
 from carepos_plugin.sentences import refusal_of, refusal_said, said
 
 _CHECKS: Final[Sequence[tuple[str, tuple[str, str], tuple[Why, ...], tuple[str, str]]]] = (
-    ("till", ("Till", "终端"), get_args(NotServed), ("It was not stopped.", "终端未被停用。")),
+    (
+        "till",
+        ("Till", "终端"),
+        (*get_args(NotServed), "put_back"),
+        ("It was not stopped.", "终端未被停用。"),
+    ),
     ("clock", ("Clock", "时钟"), ("clock_wrong",), ("The clock is not wrong.", "时钟可用。")),
-    ("disk", ("Disk", "磁盘"), ("disk_full",), ("The disk has room.", "磁盘有空间。")),
+    (
+        "disk",
+        ("Disk", "磁盘"),
+        ("disk_failed", "disk_full"),
+        ("The disk has room.", "磁盘有空间。"),
+    ),
     (
         "pack",
         ("Pack", "离线包"),

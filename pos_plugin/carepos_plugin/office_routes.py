@@ -10,6 +10,7 @@ POST /api/retain       delete what is past its time
 POST /api/answers      take the ledger's answers from a file that was carried here
 POST /api/ledger-keys  take the ledger's key set from such a file
 POST /api/clock-reset  take the office's word that the ledger's time is right
+POST /api/sell-on      take the office's word on what a till lost that was put back
 """
 
 from __future__ import annotations
@@ -104,5 +105,10 @@ def blueprint(
         if not isinstance(text, str):
             raise Malformed("must be a text", field="reset")
         return json_response(counter.reset_clock(text[: jws.MAX_JWS_BYTES + 1]))
+
+    @routes.post("/sell-on")
+    def sell_on() -> Response:
+        empty_body(request)
+        return json_response(counter.sell_on())
 
     return routes

@@ -13,7 +13,7 @@ from carepos import clock, elapsed, money
 from carepos.journal_view import Kept
 from carepos.outcome import NotServed
 from carepos.readiness import Amount, Readiness, Stored, Why
-from carepos_plugin.sentences import DISK_FULL, length_zh, said
+from carepos_plugin.sentences import DISK_FAILED, DISK_FULL, length_zh, said
 
 WHY_NOT: Final[Mapping[Why, tuple[str, str]]] = {
     "terminal_revoked": (
@@ -37,10 +37,18 @@ WHY_NOT: Final[Mapping[Why, tuple[str, str]]] = {
         ),
         "本收银终端已暂停：请联系项目办公室；恢复后运行 carepos till settle。",
     ),
+    "put_back": (
+        (
+            "This till was put back from a backup and has forgotten what its second disk holds: "
+            "see carepos till status."
+        ),
+        "本终端曾用备份还原，第二块磁盘上有它已不知道的记录：请看 carepos till status。",
+    ),
     "clock_wrong": (
         "The clock is wrong: set date and time.",
         "时钟不准：请校准日期和时间。",
     ),
+    "disk_failed": DISK_FAILED,
     "disk_full": DISK_FULL,
     "no_pack": (
         "There is no offline pack yet: connect the network and run carepos till settle.",

@@ -16,13 +16,14 @@ from carepos.errors import (
     JournalError,
     Malformed,
     NotDecided,
+    NotWritten,
     Refused,
     Unreachable,
     WrongState,
 )
 from carepos.refusals import BY_CODE
 from carepos_plugin import choice_words
-from carepos_plugin.sentences import DISK_FULL, refusal_said
+from carepos_plugin.sentences import DISK_FAILED, DISK_FULL, refusal_said
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,14 @@ KINDS: Final[dict[str, Kind]] = {
         "still says that the time can't be right, ask the programme's office for a new one.",
         "此时钟重置文件（或更新的）已使用过，未作任何更改；如仍提示时间异常，请向项目办公室索取新的文件。",
     ),
+    "sales_lost": Kind(
+        409,
+        (
+            "Sales are among what this till lost when it was put back: what is set aside for it "
+            "may be spent in them. Give the folder to the programme's office and enrol a new till."
+        ),
+        "本终端还原时丢失的记录中有离线单，其预留额度可能已用。请把该文件夹交给项目办公室并注册新终端。",
+    ),
     "offer_gone": Kind(
         410,
         "The offer is over or was replaced. Nothing was taken. Scan again.",
@@ -153,10 +162,14 @@ KINDS: Final[dict[str, Kind]] = {
         "The plugin failed. Look at the sale's state before you try again.",
         "插件出错，重试前请先查看本单状态。",
     ),
-    "journal_closed": Kind(
+    "journal_closed": Kind(503, *DISK_FAILED),
+    "not_written": Kind(
         503,
-        "The till can't write to its disk, so no voucher can be taken. Restart the plugin.",
-        "终端无法写入磁盘，暂不能核销。请重启插件。",
+        (
+            "The disk is full: this was not written and nothing was done. Do it once more; if that "
+            "fails too, make room first."
+        ),
+        "磁盘已满，本次操作未写入、未生效。请再试一次；若仍失败，请先清理磁盘。",
     ),
     "disk_full": Kind(503, *DISK_FULL),
     "disk": Kind(
@@ -258,6 +271,8 @@ def problem_of(error: CareposError) -> Problem:
             return _of_state(error)
         case JournalClosed():
             return Problem("journal_closed")
+        case NotWritten():
+            return Problem("not_written")
         case DiskFull():
             return Problem("disk_full")
         case JournalError():

@@ -267,6 +267,15 @@ DISK_FULL: Final = (
 )
 
 
+DISK_FAILED: Final = (
+    (
+        "The till can't write to its disk, so no voucher can be taken. Restart the plugin; whether "
+        "what was just done is written, is seen then: look before you do it again."
+    ),
+    "终端无法写入磁盘，暂不能核销。请重启插件；刚才的操作是否已写入，重启后才能确认，重做前请先查看。",
+)
+
+
 def disk_said(room: Room) -> dict[str, Any]:
     """`{"state", "free_bytes", "en", "zh"}`: whether the till's disk has room, in one sentence."""
     free = room.free_bytes // MIB
@@ -277,8 +286,10 @@ def disk_said(room: Room) -> dict[str, Any]:
             f"The disk is filling up, {free} MiB are free: make room before it stops sales.",
             f"磁盘空间不足，仅剩{free} MiB：请及时清理，以免影响核销。",
         )
-    else:
+    elif room.state == "full":
         told = said(*DISK_FULL)
+    else:
+        told = said(*DISK_FAILED)
     return {"state": room.state, "free_bytes": room.free_bytes, **told}
 
 

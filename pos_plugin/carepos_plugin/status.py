@@ -11,7 +11,7 @@ from typing import Any
 from carepos import Till, backoff, clock, healing, pack, readiness, ticked_off
 from carepos.clock import Clock
 from carepos.clock_ratchet import ClockRatchet
-from carepos.disk_room import DiskRoom
+from carepos.disk_room import DiskRoom, Room
 from carepos.enrolment import Enrolment
 from carepos.journal_view import Attempt, JournalView
 from carepos.readiness import Readiness
@@ -20,6 +20,7 @@ from carepos_plugin.held_code import HeldCode
 from carepos_plugin.pad_link import PadLink
 from carepos_plugin.pin_pad import PinPad
 from carepos_plugin.print_queue import PrintQueue
+from carepos_plugin.put_back_words import put_back_said
 from carepos_plugin.settings import PrinterAddress, Settings
 from carepos_plugin.upkeep import Chores, Contact
 
@@ -30,7 +31,7 @@ def of_journal(
     journal: JournalView,
     *,
     ratchet: ClockRatchet,
-    disk: DiskRoom | None = None,
+    room: Room | None = None,
     next_try: Callable[[Attempt], datetime | None] | None = None,
     can_accept: Callable[[Attempt], bool] = lambda _: False,
     running: bool = True,
@@ -51,7 +52,7 @@ def of_journal(
         return each if running else shown.while_stopped(each)
 
     open_sales = shown.open_sales(journal, enrolled.terminal_no, tries, can_accept)
-    room = (disk or DiskRoom(folder)).room()
+    room = room or DiskRoom(folder).room()
     held = _kept(folder, enrolled)
     ready = readiness.of(held, journal, ratchet, room)
     return {
@@ -66,6 +67,7 @@ def of_journal(
         "clock": sentences.clock_said(ratchet.standing()),
         "disk": sentences.disk_said(room),
         "offline": offline_words.readiness_said(ready, now()),
+        "put_back": put_back_said(journal),
         "stored": _stored(ready, journal, running=running),
         "exceptions": offline_words.exceptions_said(ticked_off.count(journal)),
         "healing": sentences.healing_said(healing.state_of(journal)),
@@ -106,7 +108,7 @@ def of_plugin(
         enrolled,
         journal,
         ratchet=till.ratchet,
-        disk=till.disk,
+        room=till.room(),
         next_try=till.next_try_of,
         running=running,
         can_accept=lambda sale: sale.state == "unknown" and till.can_accept(sale.checkout),

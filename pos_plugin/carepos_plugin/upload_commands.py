@@ -169,8 +169,9 @@ def _tell(made: Exported, path: Path) -> None:
             f"{format_amount(minor, currency)} {currency}"
         )
     if made.asked:
+        sales = "1 sale" if made.asked == 1 else f"{made.asked} sales"
         print(
-            f"  not in it 未包含: {made.asked} sales of which the till does not know whether the "
+            f"  not in it 未包含: {sales} of which the till does not know whether the "
             "goods left. Answer first (carepos till goods); if this till can't run any more: --all"
         )
     for each in made.bad:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         JournalLocked,
         Malformed,
         NotDecided,
+        NotWritten,
         Refused,
         SignatureInvalid,
         TokenRefused,
@@ -60,6 +61,7 @@ __all__ = [
     "Line",
     "Malformed",
     "NotDecided",
+    "NotWritten",
     "Offer",
     "Paper",
     "Programme",
@@ -89,8 +91,8 @@ _NAMES_OF = {
     "basket": "Line spread_discount",
     "correction": "Correction",
     "errors": "CareposError ClockSkew DiskFull EnrolmentFailed JournalClosed JournalCorrupt"
-    " JournalError JournalLocked Malformed NotDecided Refused SignatureInvalid TokenRefused"
-    " Unreachable WrongState",
+    " JournalError JournalLocked Malformed NotDecided NotWritten Refused SignatureInvalid"
+    " TokenRefused Unreachable WrongState",
     "issuer_keys": "IssuerKeys SetRefused",
     "key_store": "KeyStore",
     "refusals": "Refusal",

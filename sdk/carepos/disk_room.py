@@ -2,9 +2,8 @@
 
 A disk that is full must stop new sales before goods leave, and must not stop what ends them: taking
 a sale back, writing the day's report. So a few MiB are held by a file that is really allocated.
-When a write finds no room the journal closes as for any failure of the disk, and the file is let
-go; after the restart there is room for what ends the day, and no new sale is taken until there is
-room for the reserve again.
+When a write finds no room, the file is let go: there is room then for what ends the day, and no new
+sale is taken until there is room for the reserve again.
 """
 
 from __future__ import annotations
@@ -29,13 +28,14 @@ LEAST_BYTES: Final = 4 * MIB
 WARN_BYTES: Final = 256 * MIB
 """Weeks of a busy shop."""
 
-State = Literal["fine", "low", "full"]
+State = Literal["fine", "low", "full", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
     """How much is free beside the reserve. `low`: somebody should make room; `full`: no new sale is
-    taken, and what is open can still be ended."""
+    taken, and what is open can still be ended; `failed`: a write failed, and nothing is written
+    before a restart."""
 
     state: State
     free_bytes: int
@@ -106,7 +106,14 @@ class DiskRoom:
             return False
 
 
+def found_no_room(error: Exception) -> bool:
+    """Whether SQLite failed for want of room while it wrote, which it undoes like any other write.
+    Not where a disk says so only when it is to make the bytes durable: what it holds then is not
+    known."""
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+
+
 def _is_full(error: Exception) -> bool:
     if isinstance(error, sqlite3.Error):
-        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        return found_no_room(error)
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -14,6 +14,7 @@ CareposError
     ├── JournalLocked    another process has it open
     ├── JournalClosed    a write failed; only a restart with recovery opens it again
     ├── DiskFull         no room for a new sale; what is open can still be ended
+    ├── NotWritten       no room for this write; nothing of it is there, and others may follow
     └── JournalCorrupt   its chain doesn't hold
 
 No message of these errors holds a token, a name, a number of a person or a key.
@@ -207,6 +208,14 @@ class DiskFull(JournalError):
     """There is too little room on the disk for a new sale. Nothing was written.
 
     What is open can be ended and the day closed: for that a reserve is kept.
+    """
+
+
+class NotWritten(JournalError):
+    """There was no room on the disk for this write, and nothing of it was written.
+
+    The journal is as it was before and stays open; the reserve was let go, so that what ends a sale
+    finds room.
     """
 
 

@@ -62,7 +62,8 @@ def of_journal(
     asked = 0 if everything else len(journal.attempts("accepted", "accept_asked"))
     if not found:
         raise NothingToExport(
-            f"only {asked} sales wait for the cashier's word whether the goods left"
+            f"only {asked} {'sale waits' if asked == 1 else 'sales wait'} for the cashier's word "
+            "whether the goods left"
             if asked
             else "all of it is uploaded"
         )

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 from carepos import strict_json, upload_file
 from carepos.client import Client
-from carepos.errors import NotDecided, Unreachable
+from carepos.errors import NotDecided, NotWritten, Unreachable
 from carepos.record import Record
 
 MAX_ITEMS: Final = 200
@@ -66,12 +67,16 @@ class Forwarder:
                 except (Unreachable, NotDecided) as error:
                     for rest in (batch, *batches):
                         for parcel in rest:
-                            parcel.missed(str(error))
+                            with suppress(NotWritten):
+                                parcel.missed(str(error))
                             problems[parcel.sequence] = str(error)
                     break
                 for parcel in batch:
                     own, results = results[: len(parcel.records)], results[len(parcel.records) :]
-                    problem = parcel.opened(own)
+                    try:
+                        problem = parcel.opened(own)
+                    except NotWritten as error:
+                        problem = str(error)  # it is asked for again
                     if problem is not None:
                         problems[parcel.sequence] = problem
             return problems

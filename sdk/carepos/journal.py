@@ -5,7 +5,9 @@ and is never changed; `attempts` is where each sale stands by the table of `atte
 `corrections` each void and refund by that of `correction.py`, with every event that brought it
 there. Each public write is one transaction and so one fsync.
 
-A write that fails closes the journal: what the disk holds is then known only after a restart.
+A write that fails closes the journal: what the disk holds is then known only after a restart. But
+for want of room: SQLite undoes that as it undoes any write, and once the disk's reserve was let go,
+what ends a sale or the day is written at a second try.
 """
 
 from __future__ import annotations
@@ -17,11 +19,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import wraps
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar, cast
 
 from carepos import attempt as life
-from carepos import clock, correction, durable, holding, ids, journal_file, jws, record, set_aside
+from carepos import (
+    clock,
+    correction,
+    disk_room,
+    durable,
+    holding,
+    ids,
+    journal_file,
+    jws,
+    record,
+    set_aside,
+)
 from carepos.acceptance import AcceptOffline, ReturnAllotment
 from carepos.attempt import Event, Step, step
 from carepos.clock import Clock
@@ -30,6 +44,7 @@ from carepos.errors import (
     JournalCorrupt,
     JournalError,
     Malformed,
+    NotWritten,
     Refused,
     WrongState,
 )
@@ -64,6 +79,9 @@ SLIPS_KEPT = timedelta(days=180)
 """How long a receipt can be shown and printed again: as long as a sale may be disputed."""
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _DECIDED = frozenset({"posted", "refused", "reversed", "exception"})
 """What ends an attempt that was sent while the ledger answered."""
 
@@ -77,6 +95,22 @@ class Accepting:
     plan: Plan
     liability: Liability
     seal: Callable[[str], str]
+
+
+def _also_from_the_reserve(
+    write: Callable[Concatenate[Journal, P], T],
+) -> Callable[Concatenate[Journal, P], T]:
+    """A write that ends something: where it finds no room it is made once more, for by then the
+    reserve was let go. No new sale may take from that."""
+
+    @wraps(write)
+    def made(self: Journal, /, *args: P.args, **named: P.kwargs) -> T:
+        try:
+            return write(self, *args, **named)
+        except NotWritten:
+            return write(self, *args, **named)
+
+    return made
 
 
 class Journal(JournalView):
@@ -162,6 +196,11 @@ class Journal(JournalView):
             lock_file.close()
             raise
         return journal
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether a write failed, so that only a restart opens it again, or it was closed."""
+        return self._closed is not None
 
     def close(self) -> None:
         with self._mutex:
@@ -327,6 +366,7 @@ class Journal(JournalView):
                 self._accept(attempt, written, accepting, attempt.slip)
         return self.attempt(an_id), written
 
+    @_also_from_the_reserve
     def advance(
         self,
         attempt_id: str,
@@ -414,6 +454,7 @@ class Journal(JournalView):
             )
             return self.wrong_pins(card)
 
+    @_also_from_the_reserve
     def write_undo(
         self,
         content: Void | Refund,
@@ -463,6 +504,7 @@ class Journal(JournalView):
             )
         return self.undo(an_id), written
 
+    @_also_from_the_reserve
     def advance_undo(
         self,
         undo_id: str,
@@ -500,6 +542,7 @@ class Journal(JournalView):
                 self._queue(number, self._next_slip(number), shown)
         return self.undo(undo_id)
 
+    @_also_from_the_reserve
     def write_day_report(self, make: Callable[[int], DayReport]) -> Record:
         """Write the till's Z; `make` gets the last sequence before it. One fsync."""
         with self._transaction():
@@ -554,6 +597,7 @@ class Journal(JournalView):
                 self._note(STOPPED, "")
                 self._note(LET_IN_AT, clock.to_text(at))
 
+    @_also_from_the_reserve
     def keep_outcome(self, written: Record, outcome: Outcome) -> None:
         """Keep the outcome of a record that is no attempt's (`record.PLAIN`). One fsync."""
         with self._transaction():
@@ -580,11 +624,13 @@ class Journal(JournalView):
             self._queue(receipt_no, self._next_slip(receipt_no), slip)
         return self.print_jobs(receipt_no)[-1]
 
+    @_also_from_the_reserve
     def print_started(self, n: int) -> None:
         """Mark that bytes may now reach paper: a crash from here leaves the job `unknown`."""
         with self._transaction():
             self._db.execute("UPDATE print_jobs SET state = 'printing' WHERE n = ?", (n,))
 
+    @_also_from_the_reserve
     def print_ended(self, n: int, state: PrintState) -> None:
         with self._transaction():
             self._db.execute(
@@ -607,7 +653,8 @@ class Journal(JournalView):
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """One durable transaction. A failure of the disk closes the journal for good."""
+        """One durable transaction. A failure of the disk closes the journal for good; where there
+        was no room, it is undone and nothing else happened."""
         with self._mutex:
             if self._closed is not None:
                 raise JournalClosed(f"the journal is closed ({self._closed}); restart the till")
@@ -620,14 +667,24 @@ class Journal(JournalView):
                 self._roll_back(head)
                 raise JournalError(f"the journal refused the write: {error}") from error
             except (sqlite3.Error, OSError) as error:
-                self._closed = f"a write failed: {error}"
                 self._roll_back(head)
+                if self._closed is None and disk_room.found_no_room(error) and self._stands(head):
+                    self._failed(error)
+                    raise NotWritten(f"there was no room for it on the disk ({error})") from error
+                self._closed = f"a write failed: {error}"
                 self._failed(error)
                 raise JournalClosed(f"{self._closed}; restart the till") from error
             except BaseException:
                 self._roll_back(head)
                 raise
             self.on_written()
+
+    def _stands(self, head: tuple[int, str]) -> bool:
+        """Whether what SQLite reads is the journal as it was at `head`."""
+        try:
+            return self._check_chain() == head
+        except (sqlite3.Error, JournalCorrupt):
+            return False
 
     def _roll_back(self, head: tuple[int, str]) -> None:
         self.sequence, self._head = head

@@ -416,6 +416,22 @@ class JournalView:
                 (sequence,),
             ).fetchall()
 
+    def is_decided(self, sequence: int) -> bool:
+        """Whether the record with this number has a final outcome."""
+        with self._mutex:
+            row = self._db.execute(
+                "SELECT 1 FROM outcomes WHERE sequence = ? AND result <> 'held'", (sequence,)
+            ).fetchone()
+        return row is not None
+
+    def newest_start(self) -> int:
+        """The number of the newest `start` record; 0 without one."""
+        with self._mutex:
+            row = self._db.execute(
+                "SELECT coalesce(max(sequence), 0) FROM records WHERE kind = 'start'"
+            ).fetchone()
+        return int(row[0])
+
     def outcomes_of(self, sequence: int) -> list[str]:
         """The ledger's signed answers to one record, oldest first."""
         with self._mutex:

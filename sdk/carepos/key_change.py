@@ -78,13 +78,28 @@ def is_wished(folder: Path) -> bool:
 def load_terminal(folder: Path) -> tuple[SigningKey, Enrolment]:
     """The key that a till signs with, and its enrolment; only read, also beside a running till.
 
-    Raises FileNotFoundError where no key is, Malformed for one that is none, EnrolmentFailed.
+    Raises FileNotFoundError where no key is, Malformed for one that is none, EnrolmentFailed, also
+    where the key of an enrolled till is gone.
     """
     try:
         return _load_terminal(folder)
+    except FileNotFoundError:
+        refuse_lost_key(folder)
+        raise
     except (EnrolmentFailed, Malformed):
         # A running till may have switched between the reading of one file and the other.
         return _load_terminal(folder)
+
+
+def refuse_lost_key(folder: Path) -> None:
+    """Raises EnrolmentFailed, with what to do, where a till is enrolled and its key is gone: to
+    enrol the folder anew is no way out."""
+    if (folder / "enrolment.json").exists() and not (folder / KEY_FILE).exists():
+        raise EnrolmentFailed(
+            f"{folder} is enrolled, but {KEY_FILE} is gone from it and can't be made anew: put it "
+            "back. If it is lost, make a file of what is not uploaded for the programme's office "
+            "(carepos till export FILE --all), keep the folder, and enrol a new till in another one"
+        )
 
 
 def _load_terminal(folder: Path) -> tuple[SigningKey, Enrolment]:

@@ -24,7 +24,9 @@ def refuse(folder: Path) -> None:
             f"{folder} holds the journal of a till that was enrolled before. All of it is uploaded:"
             " keep the folder for the books, and enrol into another one"
         )
-    told = "a journal that can't be read" if waiting is None else f"{waiting} records of a till"
+    told = f"{waiting} {'record' if waiting == 1 else 'records'} of a till"
+    if waiting is None:
+        told = "a journal that can't be read"
     raise EnrolmentFailed(
         f"{folder} holds {told} that the ledger may not have yet. Put enrolment.json and "
         "terminal.key back and upload them (carepos till settle), or make a file of them for the "

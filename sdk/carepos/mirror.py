@@ -13,13 +13,13 @@ from __future__ import annotations
 import errno
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from carepos import attempt, durable, strict_json, upload_file
-from carepos.errors import Malformed
+from carepos.errors import JournalError, Malformed
 from carepos.journal_view import JournalView
 
 WAIT_S: Final = 1.0
@@ -60,7 +60,8 @@ def file_of(sequence: int) -> str:
 class Mirror:
     """One journal's. `mirror` must be there, for only a person knows whether a folder is on another
     disk; `beside` is where the journal lies; `reached` is told the points of a pass (`POINTS`), by
-    the mirror's own thread. Safe to call from several threads."""
+    the mirror's own thread, and so is `found` whenever the disk is looked at: the folders of what
+    another line of the journal left there. Safe to call from several threads."""
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class Mirror:
         device: Callable[[Path], int] = lambda path: path.stat().st_dev,
         wait_s: float = WAIT_S,
         reached: Callable[[str], None] = lambda point: None,
+        found: Callable[[Sequence[Path]], None] = lambda folders: None,
     ) -> None:
         about = journal.about()
         self.folder = folder_of(mirror, about["terminal"], about["incarnation"])
@@ -79,6 +81,7 @@ class Mirror:
         self._device = device
         self._wait_s = wait_s
         self._reached = reached
+        self._found = found
         self._held: dict[str, bool] | None = None  # by file: whether evidence is in it
         self._changed = threading.Condition()
         self._asked, self._done = 1, 0  # passes: the first is due at once
@@ -141,7 +144,7 @@ class Mirror:
             self._make(wanted)
             if self._device(self.folder) == self._device(self._beside):
                 state = "same_disk"
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, JournalError) as error:
             self._held = None  # perhaps another stick by the next time
             state = _STATES.get(getattr(error, "errno", None) or 0, "failing")
         self._reached("mirror_done")
@@ -154,6 +157,9 @@ class Mirror:
         there = {each.name for each in self.folder.iterdir()}
         if self._held is None:
             there -= self._set_aside(there)
+            # All that is there, moved now or before: a crash may have come between.
+            if aside := self._aside():
+                self._found(aside)
             self._held = self._looked_at(there, wanted)
         held = self._held = {name: has for name, has in self._held.items() if name in there}
         with self._changed:
@@ -182,6 +188,14 @@ class Mirror:
             for name in sorted(others):
                 (self.folder / name).rename(place / name)
         return others
+
+    def _aside(self) -> list[Path]:
+        before = f"{self.folder.name}-"
+        return sorted(
+            each
+            for each in self.folder.parent.glob(f"{before}*")
+            if each.name.removeprefix(before).isdigit()
+        )
 
     def _is_anothers(self, name: str) -> bool:
         """Whether a file holds a record that is not the journal's; a torn one holds none."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from carepos import put_back
 from carepos.clock_ratchet import ClockRatchet
 from carepos.disk_room import Room
 from carepos.journal_view import JournalView
@@ -23,7 +24,9 @@ Why = Literal[
     "terminal_revoked",
     "terminal_forked",
     "terminal_suspended",
+    "put_back",
     "clock_wrong",
+    "disk_failed",
     "disk_full",
     "no_pack",
     "pack_damaged",
@@ -99,8 +102,12 @@ def of(held: Pack | None, journal: JournalView, ratchet: ClockRatchet, disk: Roo
     stopped = journal.not_served_for()
     if stopped is not None:
         why.append(stopped)
+    if put_back.holding_back(journal):
+        why.append("put_back")
     if ratchet.is_wrong:
         why.append("clock_wrong")
+    if disk.state == "failed":
+        why.append("disk_failed")
     if disk.state == "full":
         why.append("disk_full")
     if held is None:

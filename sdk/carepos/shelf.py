@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from carepos import offline, set_aside
+from carepos import offline, put_back, set_aside
 from carepos.clock_ratchet import ClockRatchet
 from carepos.errors import Refused
 from carepos.households import Household
@@ -91,11 +91,15 @@ class Shelves:
 
     def must_be_able(self, holder: Holder) -> None:
         """Raises Refused: terminal_revoked or terminal_forked at a till that the ledger stopped,
-        for nothing that it sells is booked but by hand; token_expired for a code that was good when
-        it was scanned and is not any more, for the ledger will judge it by the time of the sale."""
+        for nothing that it sells is booked but by hand, and terminal_forked at one that was put
+        back and has forgotten what it sold (`put_back`); token_expired for a code that was good
+        when it was scanned and is not any more, for the ledger will judge it by the time of the
+        sale."""
         stopped = self._stopped_for()
         if stopped is not None:
             raise Refused(Refusal(stopped))
+        if put_back.holding_back(self._journal):
+            raise Refused(Refusal("terminal_forked"))
         if self._ratchet.now() >= holder.identity.expires_at:
             raise Refused(Refusal("token_expired"))
 

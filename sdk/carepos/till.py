@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -46,7 +46,7 @@ from carepos.clock import Clock
 from carepos.clock_ratchet import ClockRatchet, Standing
 from carepos.correction import Correction
 from carepos.corrector import Corrector
-from carepos.disk_room import DiskRoom
+from carepos.disk_room import DiskRoom, Room
 from carepos.enrolment import Enrolment, EnrolmentFile
 from carepos.errors import (
     CareposError,
@@ -57,6 +57,7 @@ from carepos.errors import (
     JournalLocked,
     Malformed,
     NotDecided,
+    NotWritten,
     Refused,
     Unreachable,
     WrongState,
@@ -74,6 +75,7 @@ from carepos.offline_rule import Liability
 from carepos.outcome import HeldReason, Outcome
 from carepos.pack import Pack
 from carepos.pack_keeper import PackKeeper
+from carepos.put_back import PutBack
 from carepos.record import ALONE, DayReport, Kind, Record, Redeem, envelope
 from carepos.refusals import Refusal
 from carepos.rules import Acted, Proposal, Situation
@@ -323,6 +325,7 @@ class Till:
         """
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         key_file = folder / "terminal.key"
+        key_change.refuse_lost_key(folder)
         if (folder / "enrolment.json").exists():
             raise EnrolmentFailed(f"{folder} is enrolled already; use another folder")
         left_journal.refuse(folder)
@@ -407,9 +410,13 @@ class Till:
         )
         kept = None
         if mirror is not None:
-            kept = Mirror(mirror, journal, beside=folder, reached=reached)
+            kept = Mirror(
+                mirror, journal, beside=folder, reached=reached, found=PutBack(journal).found
+            )
             journal.on_written = kept.wake
             kept.start()
+            # What lies there may forbid the first sale. A disk that hangs is not waited for.
+            kept.settle()
         return cls(
             folder,
             enrolled=enrolled,
@@ -427,6 +434,11 @@ class Till:
     def now(self) -> datetime:
         """The till's time: its clock's, but never before what the ledger signed."""
         return self._now()
+
+    def room(self) -> Room:
+        """How the till's disk stands."""
+        found = self.disk.room()
+        return replace(found, state="failed") if self.journal.is_closed else found
 
     def clock_standing(self) -> Standing:
         """How the computer's clock stands."""
@@ -825,9 +837,11 @@ class Till:
             opened,
             lambda problem: done.append(self._no_answer(sale, problem)),
         )
-        self._forwarder.forward(
+        problems = self._forwarder.forward(
             lambda: [*(p for p in self._waiting() if p.sequence < written.sequence), own]
         )
+        if not done:  # there was no room to write the answer down
+            return self._no_answer(sale, problems.get(written.sequence))
         return done[-1]
 
     def _token_of(self, sale: Attempt) -> str | None:
@@ -1049,6 +1063,12 @@ class Till:
 
     def _settle_one(self, unfinished: Attempt, problem: str | None = None) -> Sale:
         """Follow the table as far as the network allows."""
+        try:
+            return self._settle_by_table(unfinished, problem)
+        except NotWritten as error:
+            return self._sale(self.journal.attempt(unfinished.id), str(error))
+
+    def _settle_by_table(self, unfinished: Attempt, problem: str | None) -> Sale:
         for _ in range(4):  # query, reversal, fill: no attempt needs more steps
             state = unfinished.state
             if state in attempt.ASKS_LEDGER:
@@ -1210,6 +1230,16 @@ class Till:
             is_old = found.jws in self.journal.outcomes_of(written.sequence)
             if is_old and found.result == "held":
                 break
+            if sale.state == "held" and found.result != "held":
+                own = self.journal.record_of(sale)
+                if not self.journal.is_decided(own.sequence):
+                    # The same word decided both, and neither counts alone.
+                    of_sale, problem = self._read_result(own, answers.of(own) or {})
+                    if of_sale is None or of_sale.result == "held":
+                        taken[own.sequence] = problem or "what became of the sale is missing"
+                        break
+                    sale = self._advance(sale, of_sale)
+                    taken[own.sequence] = None
             sale = self._advance(sale, found)
             taken[written.sequence] = None
             if sale.state == before:
@@ -1292,6 +1322,11 @@ class Till:
     def heal_state(self) -> HealState:
         """Whether the ledger is being restored, and how much of it this till has sent."""
         return self._healer.state()
+
+    def sell_on(self) -> bool:
+        """The office has seen what this till lost when it was put back, and lets it sell without a
+        network: whether it may (`put_back`). Raises JournalClosed."""
+        return PutBack(self.journal).release()
 
     @property
     def held_pack(self) -> Pack | None:

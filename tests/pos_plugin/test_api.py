@@ -718,6 +718,7 @@ _EXAMPLES: list[CareposError] = [
     errors.JournalLocked("held"),
     errors.JournalClosed("a write failed"),
     errors.DiskFull("no room"),
+    errors.NotWritten("no room"),
     errors.JournalCorrupt("no chain", sequence=2),
 ]
 

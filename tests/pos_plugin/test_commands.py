@@ -7,12 +7,13 @@ import io
 import json
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def test_enrolment_leaves_everything_that_serving_needs(tmp_path: Path, run: Run
         kept = {path.name: path.read_bytes() for path in folder.iterdir()}
         done, out, err = run(*words)
         assert done == 1
-        assert "enrolled already" in err
+        assert "enrolled already" in err and "another folder" in err
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
 
 
@@ -113,6 +114,40 @@ def test_a_lost_pairing_secret_is_made_again(shop: Rig, run: Run) -> None:
     assert len(pairing.read(folder)) == 43
     done, _, err = run(*words)
     assert (done, "nothing was changed" in err) == (1, True)
+
+
+def test_a_till_whose_key_is_gone_is_not_sent_in_a_circle(shop: Rig, run: Run) -> None:
+    """Neither command names the other: the key is put back, or a new till enrolled elsewhere."""
+    folder = _stopped(shop)
+    (folder / "terminal.key").rename(folder / "away.key")
+    for words in (
+        ("enrol", "--url", shop.world.url, "--code", "new"),
+        ("status",),
+        ("settle",),
+    ):
+        done, out, err = run(*words, "--folder", folder)
+        assert (done, out) == (2, "")
+        assert "terminal.key is gone" in err and "in another one" in err
+    done, out, _ = run("export", folder / "all.records", "--all", "--folder", folder)
+    assert done == 0 and "records" in out
+    (folder / "away.key").rename(folder / "terminal.key")
+    assert run("status", "--folder", folder)[0] == 0
+
+
+def test_a_broken_chain_says_what_to_do(shop: Rig, run: Run) -> None:
+    """Whatever opens the till: its journal goes to the office, and a new till is enrolled."""
+    folder = _stopped(shop)
+    path = folder / "journal.db"
+    with closing(sqlite3.connect(path)) as journal:
+        journal.execute("DROP TRIGGER records_stay")
+        journal.execute("UPDATE records SET digest = 'x' WHERE sequence = 1")
+        journal.commit()
+    for words in (("settle",), ("close-day",)):
+        done, out, err = run(*words, "--folder", folder)
+        assert (done, out) == (2, "")
+        assert "chain of records does not hold" in err
+        assert "carepos till export FILE --all" in err and "enrol a new till" in err
+    assert run("export", folder / "all.records", "--all", "--folder", folder)[0] == 0
 
 
 def test_the_code_can_come_from_standard_input(

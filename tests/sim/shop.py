@@ -25,6 +25,7 @@ from carepos.errors import (
     JournalError,
     JournalLocked,
     NotDecided,
+    NotWritten,
     Refused,
     Unreachable,
     WrongState,
@@ -54,7 +55,7 @@ DISKS: Final = (0, RESERVE_BYTES, RESERVE_BYTES + LEAST_BYTES // 2, PLENTY, PLEN
 holds, a little more, enough."""
 _COLUMNS: Final = 42
 _ASKED: Final = ("goods_asked", "accepted", "accept_asked")
-_ERRORS: Final = (Refused, NotDecided, Unreachable, WrongState, DiskFull, KeyError)
+_ERRORS: Final = (Refused, NotDecided, Unreachable, WrongState, DiskFull, NotWritten, KeyError)
 """What a till may say to a cashier; anything else is a fault of the product. KeyError: of a sale
 that it never began."""
 

@@ -11,16 +11,16 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from carepos import (
     DiskFull,
     EnrolmentFailed,
-    JournalClosed,
     JournalError,
     JournalLocked,
     Till,
@@ -30,13 +30,14 @@ from carepos.journal_view import JournalView
 from tests.failing_disk import environment
 from tests.faulty_proxy import FaultyProxy, between
 from tests.pos_plugin.rig import rig
+from tests.sdk.test_journal import FailingDisk
 from tests.stories.test_redemption import a_shop
 from tests.world import World, milk, world
 
 TILL = """
     import sys
     from pathlib import Path
-    from carepos import JournalClosed, Till
+    from carepos import JournalClosed, NotWritten, Till
     from tests.world import FakeClock, milk
 
     folder, fault, point, what = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
@@ -55,6 +56,8 @@ TILL = """
                 print(till.redeem(offer, checkout=checkout, cashier="c01").state)
             except JournalClosed:
                 print("closed", checkout)
+            except NotWritten:
+                print("not written", checkout)
         print("jobs", len(till.journal.print_jobs()))
 """
 
@@ -92,10 +95,11 @@ def run(made: World, folder: Path, point: str, what: str) -> list[str]:
 )  # fmt: skip
 def test_fa3_no_intent_on_the_disk_no_request(tmp_path: Path, what: str) -> None:
     """FA-3, FA-8: fsync or write of the intent fails beneath SQLite: the sale is refused, nothing
-    is sent, and nothing more is sold before a restart; a record that is there after all is asked
-    about and reversed, never sent as a sale."""
+    is sent, and but for want of room nothing more is sold before a restart; a record that is there
+    after all is asked about and reversed, never sent as a sale."""
+    told = "not written" if what.startswith(f"write {errno.ENOSPC}") else "closed"
     with place(tmp_path) as (made, proxy, folder):
-        assert run(made, folder, "intent", what) == ["closed S1", "closed S2", "jobs 0"]
+        assert run(made, folder, "intent", what) == [f"{told} S1", f"{told} S2", "jobs 0"]
         assert proxy.sent == [] and made.balance() == 12_000
         with Till.open(folder, now=made.now, answer_timeout_s=20) as till:
             reappeared = what.startswith("fsync")
@@ -114,9 +118,10 @@ def test_fd2_no_outcome_on_the_disk_no_receipt(tmp_path: Path, what: str) -> Non
     After the restart the ledger is asked, then the cashier; an fsync that failed may have left the
     outcome there, and then it is the sale that stands."""
     with place(tmp_path) as (made, _, folder):
+        told = "not written" if what.startswith("write") else "closed"
         said = run(made, folder, "answer_read", what)
-        assert said == ["intent_written", "before_send", "answer_read", "closed S1",
-                        "closed S2", "jobs 0"]  # fmt: skip
+        assert said == ["intent_written", "before_send", "answer_read", f"{told} S1",
+                        f"{told} S2", "jobs 0"]  # fmt: skip
         assert made.balance() == 6_000
         with Till.open(folder, now=made.now, answer_timeout_s=20) as till:
             till.settle()
@@ -159,8 +164,8 @@ def fill(folder: Path) -> Path:
 
 def test_fa8_a_full_disk_stops_sales_and_nothing_else(small_disk: Path, tmp_path: Path) -> None:
     """FA-8: the disk runs full under a till that sells. The next sale is refused before it is
-    written; what is open is reversed and the day closed, from the reserve, also after a restart;
-    with room the reserve is back, and so are the sales."""
+    written; what is open is reversed and the day closed, from the reserve, without a restart and
+    after one; with room the reserve is back, and so are the sales."""
     with world(tmp_path) as made, a_shop(made, small_disk / "till") as shop:
         assert shop.till.disk.room().has_reserve
         offer = shop.offer(made.family(12_000))
@@ -172,16 +177,16 @@ def test_fa8_a_full_disk_stops_sales_and_nothing_else(small_disk: Path, tmp_path
         with pytest.raises(DiskFull):
             shop.till.redeem(offer, checkout="S2", cashier="c01")
         assert len(shop.proxy.sent) == sent and shop.till.disk.room().state == "full"
-        closed = 0
+        shop.proxy.fail("drop_before", times=1_000, target="")
         for _ in range(200):  # until the pages that the journal has are used up
-            try:
-                shop.till.close_day()
-            except JournalClosed:
-                closed += 1
+            if not shop.till.disk.room().has_reserve:
                 break
-        assert closed == 1 and not shop.till.disk.room().has_reserve
+            shop.till.close_day()
+        assert not shop.till.disk.room().has_reserve
+        shop.proxy.clear()
+        assert shop.till.cancel("S1").state == "reversed" and shop.till.room().state == "full"
+        assert shop.till.journal.verify() == shop.till.journal.sequence
         shop.reopen()
-        assert shop.till.cancel("S1").state == "reversed"
         assert shop.till.close_day().acknowledged
         offer = shop.offer(made.family(12_000))
         with pytest.raises(DiskFull):
@@ -191,6 +196,88 @@ def test_fa8_a_full_disk_stops_sales_and_nothing_else(small_disk: Path, tmp_path
         assert shop.till.disk.refill() and shop.till.disk.room().has_reserve
         assert shop.till.redeem(offer, checkout="S2", cashier="c01").state == "confirmed"
         assert shop.till.journal.verify() == shop.till.journal.sequence
+
+
+class FullDisk:
+    """Delegates to a connection whose COMMIT finds no room while `is_full` says so."""
+
+    def __init__(self, connection: sqlite3.Connection, is_full: Callable[[], bool]) -> None:
+        self._connection = connection
+        self._is_full = is_full
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        if statement == "COMMIT" and self._is_full():
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        return self._connection.execute(statement, *values)
+
+
+def test_fa8_the_register_ends_the_day_on_a_full_disk(tmp_path: Path) -> None:
+    """FA-8: with the plugin running, the first write that finds no room lets the reserve go and is
+    made from it: a void and the day's report need no restart. Once that is used up too, the answer
+    says that nothing was written, and with room the same call is done."""
+    with rig(tmp_path) as shop:
+        numbers = [shop.sell(checkout)["receipt_no"] for checkout in ("S1", "S2")]
+        voids = [{"receipt_no": n, "cashier": "c01", "reason": "wrong_goods"} for n in numbers]
+        journal, reserve = shop.till.journal, shop.till.folder / FILE
+        has_room, used_up = [False], [False]
+        shop.till.disk._free = lambda _: 100 * MIB if has_room[0] else 0
+        full: Any = FullDisk(
+            journal._db, lambda: not has_room[0] and (reserve.exists() or used_up[0])
+        )
+        journal._db = full
+        assert shop.post("/api/checkouts/S1/void", voids[0])["state"] == "posted"
+        assert not reserve.exists()
+        assert shop.post("/api/day-close", {})["acknowledged"] is True
+        assert shop.get("/api/status")["disk"]["state"] == "full"
+        used_up[0] = True
+        written = journal.sequence
+        refused = shop.refused("POST", "/api/checkouts/S2/void", voids[1])
+        assert refused == (503, "not_written")
+        assert journal.sequence == written and len(shop.till.corrections()) == 1
+        has_room[0] = True
+        assert shop.post("/api/checkouts/S2/void", voids[1])["state"] == "posted"
+        assert shop.post("/api/settle", {})["ledger_answered"] is True
+        assert reserve.exists() and journal.verify() == journal.sequence
+
+
+def test_fa8_an_undo_whose_answer_finds_no_room_is_told_to_wait(tmp_path: Path) -> None:
+    """FA-8: the void is written and sent, its outcome can't be kept: it is not called unwritten,
+    and is settled when there is room."""
+    with rig(tmp_path) as shop:
+        number = shop.sell("S1")["receipt_no"]
+        journal = shop.till.journal
+        written, has_room = journal.sequence, [False]
+        full: Any = FullDisk(
+            journal._db, lambda: not has_room[0] and journal.sequence > written and bool(sent)
+        )
+        sent: list[str] = []
+        shop.till._reached = lambda point: sent.append(point) if point == "answer_read" else None
+        journal._db = full
+        void = {"receipt_no": number, "cashier": "c01", "reason": "wrong_goods"}
+        assert shop.post("/api/checkouts/S1/void", void)["state"] == "waiting"
+        has_room[0] = True
+        shop.post("/api/settle", {})
+        assert [each.state for each in shop.till.corrections()] == ["posted"]
+        assert journal.sequence == written + 1
+
+
+def test_fa3_a_till_that_must_be_started_again_says_so_everywhere(tmp_path: Path) -> None:
+    """FA-3: after a write that failed otherwise, neither status nor drill calls the disk fine."""
+    with rig(tmp_path) as shop:
+        shop.till.journal._db = FailingDisk(  # type: ignore[assignment]
+            shop.till.journal._db, "COMMIT", after=False
+        )
+        assert shop.refused("POST", "/api/day-close", {}) == (503, "journal_closed")
+        told = shop.get("/api/status")
+        assert told["disk"]["state"] == "failed" and "Restart the plugin" in told["disk"]["en"]
+        assert "disk_failed" in [each["code"] for each in told["offline"]["why_not"]]
+        checks = {each["check"]: each["ok"] for each in shop.post("/api/drill", {})["checks"]}
+        assert checks["disk"] is False
 
 
 def test_fa8_a_till_starts_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
@@ -302,7 +389,7 @@ def test_fg11_a_folder_with_a_journal_is_not_enrolled_anew(tmp_path: Path, uploa
         with pytest.raises(EnrolmentFailed) as refused:
             Till.enrol(shop.folder, url=shop.proxy.url, activation=code)
         said = str(refused.value)
-        assert ("All of it is uploaded" if uploaded else "1 records of a till") in said
+        assert ("All of it is uploaded" if uploaded else "1 record of a till") in said
         assert "into another" in said and len(shop.proxy.seen) == seen
         assert snapshot(shop.folder) == before
         other = Till.enrol(tmp_path / "other", url=shop.proxy.url, activation=code)

@@ -166,7 +166,7 @@ def test_fg_7_what_a_till_lost_that_was_put_back_stays_on_the_second_disk(
     shutil.rmtree(shop.folder)
     shutil.copytree(tmp_path / "backup", shop.folder)
     mirrored.restart()
-    shop.sell(mirrored.family, 500)
+    shop.till.close_day()
     mirrored.caught_up()
     assert mirrored.files() == mirrored.wanted()
     aside = mirrored.folder().with_name(f"{mirrored.folder().name}-2")

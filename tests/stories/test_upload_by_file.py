@@ -152,6 +152,15 @@ def test_a_dead_pcs_folder_is_exported_as_it_lies(
     assert {each.name: each.read_bytes() for each in dead.iterdir()} == before
 
 
+def test_one_record_is_told_as_one(shop: OfflineShop, run: Run, tmp_path: Path) -> None:
+    """All is uploaded but the word with which the till began again."""
+    shop.till.settle()
+    shop.cable.is_out = True
+    shop.restart()
+    done, out, _ = run("till", "export", tmp_path / "one", "--folder", shop.folder)
+    assert done == 0 and f"1 record, number {shop.till.journal.sequence}, is in" in out
+
+
 def test_goods_that_may_not_have_left_do_not_go_up(
     shop: OfflineShop, run: Run, tmp_path: Path
 ) -> None:
@@ -164,7 +173,7 @@ def test_goods_that_may_not_have_left_do_not_go_up(
     assert shop.sell(family, 4_000, seen=False).state == "accepted"
     path = tmp_path / "shop.records"
     done, out, _ = run("till", "export", path, "--folder", shop.folder)
-    assert done == 1 and "1 sales wait for the cashier" in out and not path.exists()
+    assert done == 1 and "1 sale waits for the cashier" in out and not path.exists()
     assert run("till", "export", path, "--all", "--folder", shop.folder)[0] == 0
     assert len(lines(path)[-1]["evidence"]) > 100
 
@@ -388,8 +397,13 @@ def test_what_is_held_is_decided_by_a_later_import(carrying: Carrying) -> None:
     number = HeldList(database).listed()[-1]["n"]
     HeldRulings(database, book, shop.world.now).post(number, operator="wang")
     assert carrying.post(path)[0] == 0
-    assert carrying.take().taken == 1
-    assert shop.newest().state == "confirmed" and booked(shop) == before + 4_000
+    answers = upload_file.read_answers(carrying.answers).answers
+    assert shop.till.take_answers(answers[1:]).taken == 0 and shop.newest().state == "held"
+    assert carrying.take().taken == 2
+    sale = shop.newest()
+    assert sale.state == "confirmed" and booked(shop) == before + 4_000
+    for kind in ("redeem", "accept_offline"):
+        assert shop.till.journal.is_decided(shop.till.journal.record_of(sale, kind).sequence)
 
 
 # ── back in the shop ───────────────────────────────────────────────────────────────────────────
