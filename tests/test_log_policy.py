@@ -58,6 +58,7 @@ SAID = {
     "of",  # a count
     "path",
     "place",
+    "staged",  # how many answers wait
     "settings.devices_url",
     "settings.host",
     "str(error)",
@@ -70,6 +71,7 @@ SAID = {
 }
 OWN_ERRORS = {
     "CareposError",
+    "JournalCorrupt",  # one of them: which number does not hold
     "RuntimeError",  # ours: what SQLite or PostgreSQL is set to
     "sqlite3.DatabaseError",  # names tables and columns
 }
