@@ -169,6 +169,7 @@ class ToldAllotments:
                 (held.bucket == vouchers.bucket) & (held.voucher == vouchers.voucher),
             )
             .where(held.terminal == caller.terminal, held.incarnation == incarnation)
+            .distinct()
         )
         for query in (at_home, set_aside):
             with self._database.read() as connection:
