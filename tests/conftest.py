@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from tests.postgres_cluster import NoPostgres, PostgresCluster, running_cluster
+from tests.quick_starts import remember_addresses
 
 # pytest-xdist tells its workers that the screen is narrow; what commands print must not depend on
 # how the tests are run.
@@ -22,6 +23,8 @@ settings.register_profile("default", deadline=None, derandomize=False, print_blo
 settings.register_profile("ci", settings.get_profile("default"))
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+remember_addresses()
 
 
 _LONGEST: Final = (

@@ -19,11 +19,12 @@ from waitress.server import create_server
 
 from carepos import Line, Till, token
 from carepos.keys import SigningKey
-from carepos_ledger import app, migrations
+from carepos_ledger import app
 from carepos_ledger.book import Reached, pass_by
 from carepos_ledger.database import Database
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.settings import Settings
+from tests.quick_starts import migrate
 
 ISSUER = "https://issuer.test"
 AUDIENCE = "urn:carepos:redeem"
@@ -205,7 +206,7 @@ def world(
     settings = Settings(ledger_folder, url, zone=zone)
     Keyring.create(ledger_folder)
     database = Database(settings.database)
-    migrations.upgrade(database)
+    migrate(database)
     database.close()
     ledger = app.build(settings, now=now, reached=reached)
     issuer_key = SigningKey.generate()

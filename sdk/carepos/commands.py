@@ -23,8 +23,8 @@ EXIT_CODES = (
     "Exit codes: 0 done; 1 done or asked, and the answer is no, or somebody should look; "
     "2 used wrongly, or it failed."
 )
-_RANDOM_NAMES = frozenset({"--sub", "--actor", "--voucher"})
-_HYPHENED = re.compile(r"-[A-Za-z0-9_-]{15,}")
+# A key, card, person or voucher with a random name, which begins with a hyphen as one in 64 does.
+_RANDOM_NAME = re.compile(r"-[A-Za-z0-9_-]{15,}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -37,6 +37,14 @@ class _Parser(argparse.ArgumentParser):
     def add_subparsers(self, **options: Any) -> Any:
         self.epilog = None
         return super().add_subparsers(**options)
+
+    def _parse_optional(self, arg_string: str) -> Any:
+        """None: the word is no option. argparse has no public way to say so of one that begins with
+        a hyphen, and who copies a name from a list would not think of `--` or `=`."""
+        known = any(option.startswith(arg_string) for option in self._option_string_actions)
+        if _RANDOM_NAME.fullmatch(arg_string) and not known:
+            return None
+        return super()._parse_optional(arg_string)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     named = [entry for entry in found if given and entry.name == given[0]]
     for entry in named or found:
         _add(entry, subparsers)
-    chosen = parser.parse_args(_joined(given))
+    chosen = parser.parse_args(given)
     try:
         return int(chosen.run(chosen))
     except CareposError as error:
@@ -70,18 +78,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  nobody foresaw it, so nobody knows what its text holds
         _say_where(error)
     return 2
-
-
-def _joined(given: Sequence[str]) -> list[str]:
-    """With what is a random name, and begins with a hyphen as one in 64 does, in one word with its
-    option: by itself it would be read as an option."""
-    words: list[str] = []
-    for word in given:
-        if words and words[-1] in _RANDOM_NAMES and _HYPHENED.fullmatch(word):
-            words[-1] += f"={word}"
-        else:
-            words.append(word)
-    return words
 
 
 def _say_where(error: BaseException | None) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy import create_engine
 
 from carepos import Till
 from carepos.keys import SigningKey
-from carepos_ledger import app, migrations
+from carepos_ledger import app
 from carepos_ledger.database import Database
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.settings import Settings
@@ -30,6 +30,7 @@ from tests.faults.cases import CALM, Case
 from tests.faults.judge import Disagree, Shop, judge
 from tests.faults.processes import Child, Died, Ticking
 from tests.faulty_proxy import FaultyProxy, Mode, between
+from tests.quick_starts import migrate
 from tests.stories.offline_shop import OFFLINE
 from tests.world import PROGRAMME, Family, World, set_up
 
@@ -59,7 +60,7 @@ class Town:
         self.settings = Settings(folder / "ledger", database_url)
         Keyring.create(self.settings.folder)
         database = Database(database_url)
-        migrations.upgrade(database)
+        migrate(database)
         database.close()
         now = Ticking(self.began_s)
         office, key = app.build(self.settings, now=now), SigningKey.generate()

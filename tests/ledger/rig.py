@@ -28,7 +28,7 @@ from carepos.offline_rule import Liability
 from carepos.outcome import Outcome
 from carepos.record import DayReport, Record, Redeem, Reversal, ReversalReason, Start
 from carepos.undo import Original, Refund, ReturnedLine, Sold, Void, parts_of
-from carepos_ledger import migrations, schema
+from carepos_ledger import schema
 from carepos_ledger.book import Book, Reached, pass_by
 from carepos_ledger.database import Database
 from carepos_ledger.held_rulings import HeldRulings
@@ -40,6 +40,7 @@ from carepos_ledger.problems import Problem
 from carepos_ledger.programmes import Programmes
 from carepos_ledger.shelf import Command, Decided
 from carepos_ledger.terminals import Terminals
+from tests.quick_starts import migrate
 
 AUDIENCE = "urn:carepos:redeem"
 ISSUER = "https://issuer.test"
@@ -526,7 +527,7 @@ def open_rig(url: str, folder: Path, *, settled: bool = True) -> Iterator[Rig]:
     """A ledger with its tables made and, if `settled`, a programme in it."""
     database = Database(url, pool_size=20)
     try:
-        migrations.upgrade(database)
+        migrate(database)
         keyring = Keyring.create(folder / "keys")
         now = SetClock()
         intake = Intake(database, AUDIENCE, now, keyring.evidence)

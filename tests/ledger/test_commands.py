@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sqlite3
@@ -16,6 +15,7 @@ import pytest
 from sqlalchemy import insert
 from werkzeug.serving import make_server
 
+from carepos.commands import main
 from carepos.errors import CareposError
 from carepos.issuer_folder import ALGORITHMS, IssuerFolder
 from carepos.keys import SigningKey
@@ -42,13 +42,10 @@ Said = pytest.CaptureFixture[str]
 
 def carepos(*words: str | Path) -> int:
     """Run `carepos ledger WORDS…` in this process; argparse's own exits too."""
-    parser = argparse.ArgumentParser(prog="carepos")
-    commands.group(parser.add_subparsers(required=True))
     try:
-        chosen = parser.parse_args(["ledger", *map(str, words)])
+        return main(["ledger", *map(str, words)])
     except SystemExit as stopped:
         return int(stopped.code or 0)
-    return int(chosen.run(chosen))
 
 
 class Place(NamedTuple):

@@ -242,11 +242,11 @@ def test_what_the_mint_prints_is_what_the_ledger_reads(place: Place, capsys: Sai
 
 def test_a_slip_in_a_keys_name_is_told(place: Place, capsys: Said) -> None:
     """A key that the ledger does not hold may be withdrawn ahead; who meant another reads which
-    there are, before the stolen one signs on."""
+    there are, before the stolen one signs on. A name that begins with a hyphen is one."""
     settle_in(place, "1")
     [jwk] = json.loads((place.here / "issuer.json").read_text("utf-8"))["keys"]
     capsys.readouterr()
-    assert place.run("revoke-key", ISS, "kk", "--reason", "laptop stolen") == NO
+    assert place.run("revoke-key", ISS, "-h" + "k" * 41, "--reason", "laptop stolen") == NO
     said = capsys.readouterr()
     assert "Made" in said.out and "holds no key of that name" in said.err
     assert jwk["kid"] in said.out

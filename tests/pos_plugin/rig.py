@@ -59,6 +59,7 @@ class Rig:
     url: str
     seconds: Seconds
     faults: Faults
+    marks: threading.Condition
 
     def call(
         self,
@@ -102,10 +103,23 @@ class Rig:
         )
 
     def redeem(self, checkout: str, offer: Answer, cashier: str = "c01") -> Answer:
-        return self.post(
+        sale = self.post(
             "/api/redemptions",
             {"offer": offer["offer"], "checkout": checkout, "cashier": cashier},
         )
+        self.await_goods_mark(checkout)
+        return sale
+
+    def await_goods_mark(self, checkout: str | None = None) -> None:
+        """Until the goods of this sale, or of all, are marked as handed over, where they were told
+        to leave: it is done behind the answer."""
+
+        def is_marked() -> bool:
+            accepted = self.till.journal.attempts("accepted")
+            return not any(checkout in (None, each.checkout) for each in accepted)
+
+        with self.marks:
+            assert self.marks.wait_for(is_marked, timeout=30)
 
     def sell(self, checkout: str = "S1-000001") -> Answer:
         return self.redeem(checkout, self.offer(checkout, self.world.family().token()))
@@ -195,12 +209,22 @@ def plugged(
         monotonic=seconds,
         reached=reached,
     )
+    marks = threading.Condition()
+    mark = plugin.counter.seen
+
+    def seen(checkout: str) -> None:
+        mark(checkout)
+        with marks:
+            marks.notify_all()
+
+    plugin.counter.seen = seen  # type: ignore[method-assign]
     with listening(plugin.wsgi) as port:
         if background:
             till.refresh_pack()
             plugin.start()
         try:
-            yield Rig(made, till, plugin, secret, f"http://127.0.0.1:{port}", seconds, faults)
+            url = f"http://127.0.0.1:{port}"
+            yield Rig(made, till, plugin, secret, url, seconds, faults, marks)
         finally:
             plugin.close()
 

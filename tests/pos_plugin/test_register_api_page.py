@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +63,7 @@ def test_the_examples_are_as_they_stand(tmp_path: Path) -> None:
             else:
                 got = shop.call(method, filled(path, known), said)
             matches(json.loads(answer), got.json(), known, f"{method} {path}")
-            while shop.till.journal.attempts("accepted"):
-                time.sleep(0.005)  # the goods mark is made behind the answer
+            shop.await_goods_mark()
 
 
 def filled(text: str, known: dict[str, str]) -> str:

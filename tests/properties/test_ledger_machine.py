@@ -720,7 +720,7 @@ def test_the_ledger_holds_its_promises_in_every_order(database_url: str, tmp_pat
         run_state_machine_as_test(
             lambda: LedgerMachine(rig),  # type: ignore[arg-type]  # any maker will do
             settings=settings(
-                profile, max_examples=histories(database_url, 5), stateful_step_count=40
+                profile, max_examples=histories(database_url, 8), stateful_step_count=40
             ),
         )
 

@@ -102,7 +102,7 @@ def test_retention_and_erasure_at_any_moment_change_no_answer_and_no_sum(
     with open_rig(database_url, tmp_path, settled=False) as rig:
 
         @given(steps=STEPS)
-        @settings(max_examples=histories(database_url, 4))
+        @settings(max_examples=histories(database_url, 8))
         def play(steps: list[tuple[str, int, int]]) -> None:
             history = History(rig)
             for what, n, amount in steps:

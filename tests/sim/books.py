@@ -380,9 +380,10 @@ def _replayed(evidence: Evidence) -> Money:
     assert money is not None
     loss = evidence.witness.loss
     if loss is not None and loss.healed is not None:
-        # Up to the copy, and from the opening on, every decision shows what its vouchers held.
-        money = go(money, [each for each in moves if each.posting in loss.backed_up])
-        again = [each for each in moves if each.posting in loss.healed - loss.backed_up]
+        # Until it began to heal, and from the opening on, every decision shows what its vouchers
+        # held.
+        money = go(money, [each for each in moves if each.posting in loss.began])
+        again = [each for each in moves if each.posting in loss.healed - loss.began]
         moves = [each for each in moves if each.posting not in loss.healed]
         late = [
             each for each in moves if isinstance(each, Move) and evidence.came_late(each.record)

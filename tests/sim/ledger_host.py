@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from requests.structures import CaseInsensitiveDict
-from werkzeug.routing import Rule
 
 from carepos import pin
 from carepos_ledger import app, migrations
@@ -21,6 +20,7 @@ from carepos_ledger.desk import Desk, _Job, _undecided
 from carepos_ledger.problems import Problem
 from carepos_ledger.settings import Settings
 from carepos_ledger.shelf import Command, Decided
+from tests.quick_starts import remember_addresses
 from tests.sim.process import Dead, Process
 from tests.sim.story import Story
 
@@ -45,16 +45,7 @@ def quick_starts() -> None:
     the migrations: a run starts the ledger several times."""
     migrations.is_current = lambda database: True
     pin.proof = functools.cache(pin.proof)  # slow on purpose
-    compile_builder = Rule._compile_builder
-    built: dict[tuple[str, bool], Any] = {}
-
-    def remembered(rule: Rule, append_unknown: bool = True) -> Any:
-        key = (rule.rule, append_unknown)
-        if key not in built:
-            built[key] = compile_builder(rule, append_unknown)
-        return built[key]
-
-    Rule._compile_builder = remembered  # type: ignore[method-assign, assignment]
+    remember_addresses()
 
 
 @dataclass(frozen=True)

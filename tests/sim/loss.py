@@ -43,11 +43,13 @@ def outcomes_of(rows: Iterable[Row]) -> dict[str, str]:
 
 @dataclass
 class Loss:
-    """One run's. `backed_up`, `answers`: what the copy of the book holds."""
+    """One run's. `answers`: what the copy of the book holds."""
 
-    backed_up: frozenset[Posting]
     answers: dict[str, str]
     is_lost: bool = False
+    began: frozenset[Posting] = frozenset()
+    """What was booked when the ledger began to heal: the copy's, and what it decided while nobody
+    had noticed. All that a till brings back is booked behind that."""
     healed: frozenset[Posting] | None = None
     """What was booked when the ledger opened; None before."""
     unheard: dict[str, dict[str, Any]] = field(default_factory=dict)

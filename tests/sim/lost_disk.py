@@ -126,10 +126,8 @@ class RestoringDesk(OperatorDesk):
 
     def _back_up(self) -> None:
         backup.copy(self._host.database, self._copy)
-        held = tables(self._copy, ("postings", "records"))
-        self._network.witness.loss = Loss(
-            postings_of(held["postings"]), outcomes_of(held["records"])
-        )
+        held = tables(self._copy, ["records"])["records"]
+        self._network.witness.loss = Loss(outcomes_of(held))
         self._say("copies the book")
 
     def _lose(self) -> None:
@@ -232,6 +230,7 @@ class RestoringDesk(OperatorDesk):
     def _begin(self, rng: Random) -> None:
         """`carepos ledger heal begin`, which may be cut short as well."""
         self._host.stop()
+        self._loss.began = postings_of(looked_at(self._host.database, ["postings"])["postings"])
         if rng.random() < 0.3:
             self._host.arm(rng.randint(1, 4), rng.choice(("kill", "power", "disk")), rng)
         database = Database(self._host.settings.database)

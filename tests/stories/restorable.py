@@ -18,7 +18,7 @@ from sqlalchemy import make_url, select
 from carepos import Till
 from carepos.commands import main
 from carepos.keys import SigningKey
-from carepos_ledger import app, migrations, schema
+from carepos_ledger import app, schema
 from carepos_ledger.book import Reached, pass_by
 from carepos_ledger.database import Database
 from carepos_ledger.keyring import Keyring
@@ -26,6 +26,7 @@ from carepos_ledger.operators import Operators, new_secret
 from carepos_ledger.settings import Settings
 from tests.ledger.loss import Rows
 from tests.postgres_cluster import PostgresCluster
+from tests.quick_starts import migrate
 from tests.world import FakeClock, World, end, served, set_up
 
 Cluster = Callable[[], PostgresCluster]
@@ -130,7 +131,7 @@ def restorable(folder: Path, database_url: str, cluster: Cluster) -> Iterator[Re
     Keyring.create(ledger_folder)
     settings.save()
     database = Database(settings.database)
-    migrations.upgrade(database)
+    migrate(database)
     secret = new_secret()
     Operators(database).add("office", secret)
     database.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -43,7 +44,12 @@ def upgrade(database: Database) -> list[str]:
 
 def is_current(database: Database) -> bool:
     """Whether the database has exactly this software's schema."""
-    return revision(database) == ScriptDirectory.from_config(_config()).get_current_head()
+    return revision(database) == _newest()
+
+
+@cache
+def _newest() -> str | None:
+    return ScriptDirectory.from_config(_config()).get_current_head()
 
 
 def revision(database: Database) -> str | None:
