@@ -111,7 +111,7 @@ def test_what_is_taken_back_in_any_order_adds_up(database_url: str, tmp_path: Pa
     with open_rig(database_url, tmp_path, settled=False) as rig:
 
         @given(seed=st.integers(0, 2**32 - 1), steps=st.integers(20, 50))
-        @settings(max_examples=histories(database_url, 8))
+        @settings(max_examples=histories(database_url, 5))
         def history(seed: int, steps: int) -> None:
             machine = LedgerMachine(rig)
             play(machine, random.Random(seed), steps)
