@@ -202,11 +202,15 @@ def build(
     )
 
 
-def serve(settings: Settings, *, reached: Reached = pass_by) -> None:
-    """Serve until the process is told to stop, behind waitress."""
+def serve(
+    settings: Settings, *, reached: Reached = pass_by, ready: Callable[[], None] = lambda: None
+) -> None:
+    """Serve until the process is told to stop, behind waitress; `ready` is called once it can be
+    reached. Raises OSError for an address that is not this machine's, or is taken."""
+    logging.basicConfig()
     ledger = build(settings, reached=reached)
     try:
-        waitress.serve(
+        server = waitress.create_server(
             ledger.wsgi,
             host=settings.host,
             port=settings.port,
@@ -214,6 +218,8 @@ def serve(settings: Settings, *, reached: Reached = pass_by) -> None:
             max_request_body_size=2 * MAX_BODY_BYTES,
             ident=None,
         )
+        ready()
+        server.run()
     finally:
         ledger.close()
 

@@ -97,8 +97,8 @@ def serve(args: argparse.Namespace) -> int:
         settings = replace(
             settings, port=strict_json.integer(args.port, "--port", low=1, high=65_535)
         )
-    print(f"Serving on http://{settings.host}:{settings.port}, stop with Ctrl-C", flush=True)
-    app.serve(settings)
+    said = f"Serving on http://{settings.host}:{settings.port}, stop with Ctrl-C"
+    app.serve(settings, ready=lambda: print(said, flush=True))
     return DONE
 
 

@@ -244,7 +244,8 @@ def _exceptions(client: OperatorClient, args: argparse.Namespace) -> int:
             amount = f" · {number} {each['currency']}"
         print(
             f"{each['exception']} {each['state']} · {each['kind']} {each['result']}{amount} · "
-            f"{each['terminal']} number {each['sequence']} · {each['recorded_at']} · "
+            f"{each['receipt_no'] or each['sequence']} · {each['terminal']} · "
+            f"{each['recorded_at']} · "
             f"{_REASONS.get(str(each['reason']), each['reason'])}"
         )
         if each["note"]:

@@ -7,11 +7,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, func, select, update
 
-from carepos import clock, strict_json
+from carepos import clock, ids, strict_json
 from carepos.clock import Clock
 from carepos_ledger import epochs, evidence_rows, healing, restored_rows, schema
 from carepos_ledger.actions import Done, act, find
 from carepos_ledger.database import Database
+from carepos_ledger.held_list import NUMBERED
 from carepos_ledger.problems import Problem
 
 MISSING_SHOWN: Final = 20
@@ -75,7 +76,8 @@ class HealStatus:
         }
 
     def exceptions(self, after: int) -> list[dict[str, Any]]:
-        """At most 500 by number behind `after`: what was decided and could not be booked again."""
+        """At most 500 by number behind `after`: what was decided and could not be booked again.
+        `receipt_no` is of a sale or refund; nothing else bears a number of its own."""
         strict_json.integer(after, "after", high=2**31 - 1)
         table = schema.heal_evidence.c
         with self._database.read() as connection:
@@ -94,15 +96,24 @@ class HealStatus:
                     table.currency,
                     table.closed_at,
                     table.note,
+                    schema.terminals.c.terminal_no,
                 )
+                .join(schema.terminals, schema.terminals.c.terminal == table.terminal)
                 .where(table.n > after, table.state.in_(("excepted", "closed")))
                 .order_by(table.n)
                 .limit(EXCEPTIONS_AT_ONCE)
             ).mappings()
             return [
                 {
-                    **{name: value for name, value in row.items() if name != "n"},
+                    **{
+                        name: value
+                        for name, value in row.items()
+                        if name not in ("n", "terminal_no")
+                    },
                     "exception": row["n"],
+                    "receipt_no": ids.receipt_no(row["terminal_no"], row["sequence"])
+                    if row["kind"] in NUMBERED
+                    else None,
                     "state": "open" if row["state"] == "excepted" else "closed",
                 }
                 for row in rows

@@ -22,7 +22,8 @@ from carepos_ledger.decide import MISSING_SHOWN
 from carepos_ledger.problems import Problem
 
 HELD_AT_ONCE: Final = 500
-_NUMBERED: Final = ("redeem", "refund")
+NUMBERED: Final = ("redeem", "refund")
+"""Kinds of records whose number is that of a receipt."""
 # `presentment` is the record's form, not how it was sold: that is what `sold_offline` says.
 _NOT_SHOWN: Final = ("beneficiary", "token_sha256", "presentment")
 
@@ -143,7 +144,7 @@ def _query() -> Any:
 
 def _shown(row: Any) -> dict[str, Any]:
     content = {} if row.jws is None else _payload(row.jws)["content"]
-    numbered = row.kind in _NUMBERED
+    numbered = row.kind in NUMBERED
     amounts = content.get("allocation") or content.get("parts") or ()
     return {
         "n": row.n,

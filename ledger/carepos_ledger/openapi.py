@@ -964,6 +964,7 @@ _PATHS: Final[dict[str, Schema]] = {
                         exception=_whole(1),
                         state={"enum": ["open", "closed"]},
                         reason=_OR_NULL,
+                        receipt_no=_or_null(_RECEIPT_NO),
                         kind=_TEXT,
                         result=_TEXT,
                         terminal=_NAME,

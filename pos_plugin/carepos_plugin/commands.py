@@ -680,16 +680,28 @@ def _beside(folder: Path) -> tuple[Enrolment, JournalView]:
 def _settle(args: argparse.Namespace) -> int:
     if is_running(args.folder):
         client = PluginClient(args.folder)
+        before = client.get("/api/status")
         reached, found = client.post("/api/settle")["ledger_answered"], client.get("/api/status")
+        ended = [client.get(f"/api/checkouts/{each}") for each in _no_more_open(before, found)]
     else:
         with app.opened(args.folder) as plugin:
+            before = plugin.read_status(running=False)
             reached, found = plugin.chores(), plugin.read_status(running=False)
+            ended = [plugin.counter.sale(each) for each in _no_more_open(before, found)]
             plugin.print_queue.print_waiting()
+    for sale in ended:
+        _print_sale(sale)
     told = offline_words.not_settled_said(found, reached)
     if told is not None:
         print(f"{told['en']}\n{told['zh']}")
     _print_open(found)
     return DONE if told is None and not _has_open(found) else NO
+
+
+def _no_more_open(before: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """Checkouts of sales that were open and are not any more."""
+    still = {each["checkout"] for each in found["open"]}
+    return [each["checkout"] for each in before["open"] if each["checkout"] not in still]
 
 
 def _close_day(args: argparse.Namespace) -> int:
@@ -730,8 +742,9 @@ def _close_day(args: argparse.Namespace) -> int:
 
 def _change_key(args: argparse.Namespace) -> int:
     before = _beside_key(args.folder)
+    running = is_running(args.folder)
     # The till, wherever it runs, finds the new key beside the old one and changes over to it.
-    if is_running(args.folder):
+    if running:
         key_change.wish(args.folder)
         PluginClient(args.folder).post("/api/settle")
     else:
@@ -746,6 +759,8 @@ def _change_key(args: argparse.Namespace) -> int:
         "The new key waits until the ledger has it; meanwhile the till sells on with the old one, "
         "and changes over by itself. 新密钥待账本确认，期间仍可正常收银，确认后自动启用。"
     )
+    if not running:
+        print(" ".join(sentences.NOT_RUNNING))
     return NO
 
 

@@ -418,3 +418,17 @@ def test_amounts_as_people_write_them() -> None:
     for text in ("", "1.234", "1,00", "-1", "1e3", "１", "0", "9" * 14, "1.", ".5", "1,2345"):
         with pytest.raises(CareposError):
             read(text, "CNY")
+
+
+def test_a_ledger_that_is_served_already_is_not_said_to_be_served(
+    place: Place, capsys: Said
+) -> None:
+    """Nor one whose address is taken: the first word is why not."""
+    assert carepos("serve", "--folder", place.folder) == FAILED
+    said = capsys.readouterr()
+    assert "Serving on" not in said.out and "another process" in said.err
+    place.ledger.close()
+    port = place.url.rpartition(":")[2]
+    assert carepos("serve", "--folder", place.folder, "--port", port) == FAILED
+    said = capsys.readouterr()
+    assert "Serving on" not in said.out and "in use" in said.err

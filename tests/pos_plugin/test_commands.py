@@ -373,6 +373,20 @@ def test_settle_asks_and_goods_answers(shop: Rig, run: Run, answer: str, state: 
 
 
 @pytest.mark.parametrize("running", [True, False])
+def test_settle_says_what_became_of_what_was_open(shop: Rig, run: Run, running: bool) -> None:
+    """A sale that it ends is told with its new state, and what to do with the goods."""
+    shop.sell_unknown(point="committed" if running else "written")
+    folder = shop.till.folder if running else _stopped(shop)
+    done, out, _ = run("settle", "--folder", folder)
+    assert (done, "Nothing is open" in out) == (0, True)
+    first, told = out.splitlines()[:2]
+    assert first.startswith(f"{CHECKOUT}  ")
+    assert first.endswith("  confirmed" if running else "  reversed")
+    assert ("Hand over the goods." if running else "nothing was taken") in told
+    assert run("settle", "--folder", folder)[1].startswith("Nothing is open")
+
+
+@pytest.mark.parametrize("running", [True, False])
 def test_close_day(shop: Rig, run: Run, running: bool) -> None:
     """The Z with its sums, once however often it is typed."""
     shop.sell()
@@ -696,14 +710,18 @@ def test_a_till_changes_its_key(shop: Rig, run: Run, running: bool) -> None:
 
 
 def test_a_change_of_key_waits_for_the_ledger(shop: Rig, run: Run) -> None:
-    """Without the ledger the command says that the till sells on; typed again, it is one change."""
+    """Without the ledger the command says that the till sells on; typed again, it is one change;
+    while no plugin runs, that one has to."""
     before = shop.till.key_state.kid
     end(shop.world.server)
     for _ in range(2):
         done, out, _ = run("change-key", "--folder", shop.till.folder)
         assert done == 1 and "sells on with the old one" in out
+        assert "carepos till serve" not in out
     assert shop.till.key_state.kid == before
     assert len(shop.till.journal.records("key_change")) == 1
+    folder = _stopped(shop)
+    assert "carepos till serve" in run("change-key", "--folder", folder)[1]
 
 
 # the clock

@@ -234,7 +234,8 @@ def test_a_till_that_comes_late(house: Restorable, capsys: pytest.CaptureFixture
     assert (state.sent, state.of) == (3, 3)
     assert two.heal() == state
     assert house.carepos("heal", "exceptions") == 1
-    assert "80.00 CNY" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "80.00 CNY" in said and f" · {two.status('B-2').receipt_no} · " in said
     assert sells(one, fits, "A-2", 1_000) == "confirmed"
     with pytest.raises(Refused):
         sells(one, fits, "A-3", 1)
