@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,16 +211,18 @@ def serve(
     logging.basicConfig()
     ledger = build(settings, reached=reached)
     try:
-        server = waitress.create_server(
-            ledger.wsgi,
-            host=settings.host,
-            port=settings.port,
-            threads=THREADS,
-            max_request_body_size=2 * MAX_BODY_BYTES,
-            ident=None,
-        )
-        ready()
-        server.run()
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        with socket.create_server((settings.host, settings.port), family=family) as listener:
+            server = waitress.create_server(
+                ledger.wsgi,
+                sockets=[listener],
+                threads=THREADS,
+                max_request_body_size=2 * MAX_BODY_BYTES,
+                ident=None,
+            )
+            ready()
+            server.run()
+            server.close()
     finally:
         ledger.close()
 
