@@ -274,6 +274,16 @@ class Money:
         purse.quantity -= move.quantity
         self._check(purse, "more set aside than the voucher held")
 
+    def bear_what_is_unknown(self, *, but: frozenset[str] = frozenset()) -> None:
+        """What a sale drew on something set aside of which nobody knows any more, its voucher gave
+        itself. `but`: of these what was set aside may still come."""
+        for (voucher, terminal, is_units), left in list(self.allotted.items()):
+            if left < 0 and voucher not in but:
+                purse = self.purses[voucher]
+                purse.money += 0 if is_units else left
+                purse.quantity += left if is_units else 0
+                self.allotted[voucher, terminal, is_units] = 0
+
     def _check(self, purse: Purse, otherwise: str) -> None:
         if purse.voucher not in self.loose:
             assert min(purse.money, purse.quantity) >= 0, otherwise
@@ -394,10 +404,12 @@ def _replayed(evidence: Evidence) -> Money:
         if money is not None:
             money = _booked_again(money, [*again, *late])
             money.loose = frozenset(voucher for each in late for voucher in each.vouchers)
+            money.bear_what_is_unknown(but=money.loose)
         moves = [each for each in moves if each not in late]
     money = None if money is None else go(money, moves)
     if money is None:
         raise Violation("INV-2", min(deepest)[1])
+    money.bear_what_is_unknown()
     return money
 
 
