@@ -65,7 +65,9 @@ class TakingBack:
             )
         if sold is None:
             return Refusal("refund_too_late")
-        terms = {part.voucher: self._terms(part.voucher) for part in sold.allocation}
+        # A voucher that covered nothing of its sale is not read; no line of such a sale comes back.
+        parts = () if sold.is_short else sold.allocation
+        terms = {part.voucher: self._terms(part.voucher) for part in parts}
         refusal = undo.refund_refusal(sold, programme, terms, wish.lines, now=self._now)
         if refusal is not None:
             return refusal

@@ -326,7 +326,7 @@ class Corrector:
             written.occurred_at,
             written.occurred_at if posted is None else posted.recorded_at,
             accepted_offline=is_stored or self._accept_record(sale) is not None,
-            is_short=sale.state == "short",
+            is_short=posted is not None and posted.result == "posted_short",
             undone=sale.state == "voided",
             refunded=refunded,
         )

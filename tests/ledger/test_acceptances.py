@@ -230,6 +230,18 @@ def test_a_void_of_what_was_accepted_is_taken_after_its_settlement(shop: Shop) -
     assert (sums.loss_reserve_minor, sums.lost_minor) == (4_000, 0)
 
 
+def test_a_refund_of_what_no_voucher_covered_is_refused(shop: Shop) -> None:
+    """FF-3: at once, though nothing of it moved the voucher; what comes behind it is decided."""
+    rig, holder = shop.rig, shop.at_home()
+    assert shop.pay(holder, 12_000).result == "posted"
+    sold = rig.offline_sale(shop.till, holder, 3_000, basket=[Line(MILK, 3, "piece", 3_000)])
+    sale, _ = sent(rig, sold)
+    assert short(sale) == ("posted_short", 0, 3_000, "programme")
+    written = rig.read(sold[0])
+    assert code(rig.send_one(shop.till.refund(written, (1, 1)))) == "refund_exceeds"
+    assert rig.send_one(shop.till.void(written)).result == "posted"
+
+
 def test_somebody_who_acts_for_another_is_not_served_offline(shop: Shop) -> None:
     """Also where the programme lets them act: what limits them is known to the ledger alone, so the
     till had to refuse. An exception; nothing is booked, and nothing counts against a limit."""

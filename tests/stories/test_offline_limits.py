@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from carepos import Refused
+from carepos.journal_view import Attempt
+from carepos.undo import ReturnedLine
 from carepos_ledger.offline_exceptions import OfflineExceptions
 from tests import cards
+from tests.properties.ledger_model import Opened
 from tests.stories.offline_shop import OfflineShop, offline_world
 from tests.stories.test_offline import booked, most, refused_code
 from tests.world import PROGRAMME, World, milk
@@ -232,6 +236,35 @@ def test_what_the_programme_bears_is_paid_from_its_reserve(programmes: World) ->
     short = [e for e in listed(programmes) if e[0] != "posted_short"]
     assert open_minor == sum(minor for _, minor, _ in short)
     assert sums.lost_minor == sum(m for r, m, _ in listed(programmes) if r == "posted_short")
+
+
+def test_a_sale_that_the_reserve_paid_is_not_refunded_by_lines(programmes: World) -> None:
+    """FF-3: the till knows it, and refuses before anything is written."""
+    shops, _ = copied_code(programmes, 3, 1)
+    for shop in shops:
+        shop.cable.is_out = False
+        shop.till.settle()
+    for shop in shops:
+        for sale in shop.till.journal.attempts("confirmed"):
+            if not is_short(shop, sale):
+                continue
+            before = shop.till.journal.sequence
+            number = shop.till.status(sale.checkout).receipt_no
+            with pytest.raises(Refused) as refused:
+                shop.till.refund(number, [ReturnedLine(1, 1)], cashier="c01", reason="returned")
+            assert refused.value.refusal.code == "refund_exceeds"
+            assert shop.till.journal.sequence == before
+            return
+    raise AssertionError("the reserve paid for nothing")
+
+
+def is_short(shop: OfflineShop, sale: Attempt) -> bool:
+    """Whether the ledger booked less to vouchers than a sale without it came to."""
+    with suppress(KeyError):
+        sequence = shop.till.journal.record_of(sale, "accept_offline").sequence
+        told = [Opened.of(text).payload for text in shop.till.journal.outcomes_of(sequence)]
+        return bool(told[-1]["result"] == "posted_short")
+    return False
 
 
 def test_a_voucher_that_was_stopped_meanwhile(merchants: World) -> None:
