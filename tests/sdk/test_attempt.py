@@ -393,7 +393,7 @@ class JournalMachine(RuleBasedStateMachine):
             made, _ = write(self.journal, chosen)
             self.undos[made.id] = "waiting"
 
-    @precondition(lambda self: {"waiting", "refused"} & set(self.undos.values()))
+    @precondition(lambda self: not {"waiting", "refused"}.isdisjoint(self.undos.values()))
     @rule(data=st.data())
     def follow_the_table_of_corrections(self, data: st.DataObject) -> None:
         """Its row is taken; a posted void takes its sale with it, and nothing else moves one."""
