@@ -98,7 +98,8 @@ class HealStatus:
                     table.note,
                     schema.terminals.c.terminal_no,
                 )
-                .join(schema.terminals, schema.terminals.c.terminal == table.terminal)
+                # What a till offered stays in the list, whatever is known of the till.
+                .outerjoin(schema.terminals, schema.terminals.c.terminal == table.terminal)
                 .where(table.n > after, table.state.in_(("excepted", "closed")))
                 .order_by(table.n)
                 .limit(EXCEPTIONS_AT_ONCE)
@@ -112,7 +113,7 @@ class HealStatus:
                     },
                     "exception": row["n"],
                     "receipt_no": ids.receipt_no(row["terminal_no"], row["sequence"])
-                    if row["kind"] in NUMBERED
+                    if row["kind"] in NUMBERED and row["terminal_no"] is not None
                     else None,
                     "state": "open" if row["state"] == "excepted" else "closed",
                 }
