@@ -320,7 +320,10 @@ class _Chunk:
     def write(self, connection: Connection) -> None:
         if self._beneficiaries:
             connection.execute(insert(schema.beneficiaries), self._beneficiaries)
-            connection.execute(insert(schema.enrolments), self._enrolments)
+            # In one order: two programmes may enrol the same people at once, and each would else
+            # wait for a row of the other's.
+            enrolments = sorted(self._enrolments, key=lambda row: str(row["ref"]))
+            connection.execute(insert(schema.enrolments), enrolments)
         connection.execute(insert(schema.vouchers), self._vouchers)
         connection.execute(insert(schema.issues), self._issues)
         connection.execute(insert(schema.postings), self._postings)

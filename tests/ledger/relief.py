@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -182,3 +183,13 @@ def malformed(field: str, call: Callable[[], object], desk: Desk) -> None:
         call()
     assert caught.value.field == field
     assert desk.tables() == before
+
+
+def until_it_waits(database: Database, running: Future[Any]) -> None:
+    """Return when `running` waits for a lock of the database, or is done. On SQLite, where a
+    writer waits for the whole of the one before it, at once."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    while not running.done() and not database.is_sqlite:
+        with database.read() as connection:
+            if connection.exec_driver_sql(waiting).scalar():
+                return

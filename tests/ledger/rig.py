@@ -40,6 +40,7 @@ from carepos_ledger.problems import Problem
 from carepos_ledger.programmes import Programmes
 from carepos_ledger.shelf import Command, Decided
 from carepos_ledger.terminals import Terminals
+from tests.ledger.relief import until_it_waits
 from tests.quick_starts import migrate
 
 AUDIENCE = "urn:carepos:redeem"
@@ -469,13 +470,7 @@ class Rig:
             return answer, second.result()
 
     def until_it_waits(self, running: Future[Any]) -> None:
-        """Return when `running` waits for a lock of the database, or is done. On SQLite, where a
-        writer waits for the whole of the one before it, at once."""
-        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        while not running.done() and not self.database.is_sqlite:
-            with self.database.read() as connection:
-                if connection.exec_driver_sql(waiting).scalar():
-                    return
+        until_it_waits(self.database, running)
 
     def _answer(self, text: str, answer: Decided | Problem) -> Answer:
         if isinstance(answer, Problem):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, func, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from carepos.clock import from_text
 from carepos.errors import Malformed
@@ -34,6 +35,7 @@ from tests.ledger.relief import (
     open_desk,
     ref,
     refused,
+    until_it_waits,
     value_row,
 )
 
@@ -406,3 +408,26 @@ def test_two_programmes_that_issue_at_once_share_their_people(desk: Desk) -> Non
         thread.join()
     assert [subs.get(name) for name in names] == [subs["p-0"]] * len(names)
     assert len(set(subs["p-0"].values())) == 60
+
+
+def test_who_waits_for_a_person_holds_nobody_that_others_wait_for(desk: Desk) -> None:
+    """Two that enrol the same people meet at the first of them, in whatever order their rows came:
+    neither can wait for the other while the other waits for it."""
+    if desk.database.is_sqlite:
+        pytest.skip("one writer: it waits for nobody's rows")
+    first, last = sorted((value_row(n) for n in range(50)), key=lambda row: str(row["ref"]))[::49]
+    with ThreadPoolExecutor(1) as pool:
+        with desk.database.write() as connection:
+            enrol(connection, first)
+            issuing = pool.submit(issue, desk, last, first)
+            until_it_waits(desk.database, issuing)
+            connection.exec_driver_sql("SET LOCAL lock_timeout = '1ms'")
+            enrol(connection, last)
+            connection.rollback()
+        assert results(issuing.result()) == ["issued", "issued"]
+
+
+def enrol(connection: Connection, row: Mapping[str, object]) -> None:
+    """Somebody of that row, by another transaction."""
+    known = {"iss": ISS, "import_key_id": IMPORT_KEY_ID, "ref": row["ref"]}
+    connection.execute(insert(schema.enrolments).values(bucket=0, beneficiary="p", **known))
