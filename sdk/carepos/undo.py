@@ -213,6 +213,13 @@ NO_SUCH_LINE: Final = (
     "The sale has no line of this number. Its lines: carepos till refund RECEIPT.",
     "原单没有此行；查看各行：carepos till refund 单号。",
 )
+NOT_COVERED: Final = (
+    (
+        "The vouchers did not cover all of this sale: it can only be voided whole, while its time "
+        "runs. After that the goods come back as any others; tell the programme's office."
+    ),
+    "本单未由卡券全额支付：只能在撤销时限内整单撤销；逾期按普通商品退货，并告知项目办公室。",
+)
 NO_VOUCHER_PAID: Final = (
     "No voucher paid for this: give it back as any other goods, outside of the programme.",
     "该商品未用券支付：请按普通商品办理退货。",
@@ -340,7 +347,9 @@ def more_exactly(
     """What is known of this case besides the code's own sentence, in English and Chinese."""
     if refusal.code == "already_undone" and sold.refunded and not sold.is_used_up:
         return PART_REFUNDED
-    if refusal.code != "refund_exceeds" or sold.is_short:
+    if refusal.code in ("refund_exceeds", "void_too_late") and sold.is_short:
+        return NOT_COVERED
+    if refusal.code != "refund_exceeds":
         return None
     at_fault = {line.line for line in lines if refusal.at in (None, line.line)}
     if any(line.line in at_fault and line.line > len(sold.basket) for line in lines):

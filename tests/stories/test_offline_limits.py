@@ -14,7 +14,7 @@ import pytest
 
 from carepos import Refused
 from carepos.journal_view import Attempt
-from carepos.undo import ReturnedLine
+from carepos.undo import NOT_COVERED, ReturnedLine
 from carepos_ledger.offline_exceptions import OfflineExceptions
 from tests import cards
 from tests.properties.ledger_model import Opened
@@ -239,7 +239,8 @@ def test_what_the_programme_bears_is_paid_from_its_reserve(programmes: World) ->
 
 
 def test_a_sale_that_the_reserve_paid_is_not_refunded_by_lines(programmes: World) -> None:
-    """FF-3: the till knows it, and refuses before anything is written."""
+    """FF-3: the till knows it, and refuses before anything is written. It does not send the
+    cashier from the void to the refund and back."""
     shops, _ = copied_code(programmes, 3, 1)
     for shop in shops:
         shop.cable.is_out = False
@@ -253,6 +254,12 @@ def test_a_sale_that_the_reserve_paid_is_not_refunded_by_lines(programmes: World
             with pytest.raises(Refused) as refused:
                 shop.till.refund(number, [ReturnedLine(1, 1)], cashier="c01", reason="returned")
             assert refused.value.refusal.code == "refund_exceeds"
+            assert refused.value.exactly == NOT_COVERED
+            programmes.now.forward(days=30)
+            with pytest.raises(Refused) as refused:
+                shop.till.void(sale.checkout, cashier="c01", reason="wrong_goods")
+            assert refused.value.refusal.code == "void_too_late"
+            assert refused.value.exactly == NOT_COVERED
             assert shop.till.journal.sequence == before
             return
     raise AssertionError("the reserve paid for nothing")
