@@ -547,11 +547,7 @@ def _suspend(client: OperatorClient, args: argparse.Namespace) -> int:
 
 
 def _alarms(client: OperatorClient, args: argparse.Namespace) -> int:
-    alarms: list[dict[str, Any]] = []
-    after = args.after
-    while page := strict_json.array(client.get(f"/alarms?after={after}").get("alarms"), "alarms"):
-        alarms += page
-        after = strict_json.integer(page[-1]["n"], "n", low=after + 1)
+    alarms = client.pages("/alarms", "alarms", number="n", after=args.after)
     waiting = [each for each in alarms if not each["over"]]
     if shown := alarms if args.all else waiting:
         operator_screen.console().print(
@@ -623,13 +619,7 @@ def _disputes(client: OperatorClient, args: argparse.Namespace) -> int:
         return _tell(answer, f"dispute {args.answer} is {args.state}")
     if args.state is not None or args.say is not None:
         raise CommandStopped("Name the dispute with --answer.")
-    found: list[dict[str, Any]] = []
-    after = 0
-    while page := strict_json.array(
-        client.get(f"/disputes?after={after}").get("disputes"), "disputes"
-    ):
-        found += page
-        after = strict_json.integer(page[-1]["dispute"], "dispute", low=after + 1)
+    found = client.pages("/disputes", "disputes", number="dispute")
     waiting = [each for each in found if each["state"] == "open"]
     # Lines, not a table: a receipt number that is cut off is none.
     for each in found if args.all else waiting:
@@ -657,13 +647,7 @@ def _exceptions(client: OperatorClient, args: argparse.Namespace) -> int:
             raise CommandStopped("Closing one needs --note with what was done.")
         answer = client.put(f"/exceptions/{args.close}", {"note": args.note})
         return _tell(answer, f"exception {args.close} is closed")
-    found: list[dict[str, Any]] = []
-    after = 0
-    while page := strict_json.array(
-        client.get(f"/exceptions?after={after}").get("exceptions"), "exceptions"
-    ):
-        found += page
-        after = strict_json.integer(page[-1]["exception"], "exception", low=after + 1)
+    found = client.pages("/exceptions", "exceptions", number="exception")
     waiting = [each for each in found if each["state"] == "open"]
     shown = found if args.all else waiting
     if args.json:

@@ -6,6 +6,7 @@ is written.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, func, insert, select, update
@@ -52,16 +53,7 @@ def fund(
     if len(_funders(connection, bucket, programme) | {funder}) > MAX_FUNDERS:
         # A settlement manifest names each of them and must fit into one signature.
         raise Malformed(f"a programme has at most {MAX_FUNDERS} funders", field="funder")
-    connection.execute(
-        insert(schema.postings).values(
-            bucket=bucket,
-            posting=posting,
-            kind="fund",
-            programme=programme,
-            recorded_at=clock.to_text(now),
-        )
-    )
-    connection.execute(insert(schema.entries), entry_rows(bucket, posting, programme, legs))
+    _write(connection, bucket, posting, programme, legs, now)
     table = schema.programmes
     connection.execute(
         update(table)
@@ -91,16 +83,7 @@ def reserve_for_losses(
         )
     if amount_minor > held.unreserved_minor:
         raise Problem("not_funded", "the programme has less that is not reserved")
-    connection.execute(
-        insert(schema.postings).values(
-            bucket=bucket,
-            posting=posting,
-            kind="fund",
-            programme=programme,
-            recorded_at=clock.to_text(now),
-        )
-    )
-    connection.execute(insert(schema.entries), entry_rows(bucket, posting, programme, legs))
+    _write(connection, bucket, posting, programme, legs, now)
     table = schema.programmes
     connection.execute(
         update(table)
@@ -111,6 +94,26 @@ def reserve_for_losses(
         )
     )
     return "created"
+
+
+def _write(
+    connection: Connection,
+    bucket: int,
+    posting: str,
+    programme: str,
+    legs: Sequence[Entry],
+    now: datetime,
+) -> None:
+    connection.execute(
+        insert(schema.postings).values(
+            bucket=bucket,
+            posting=posting,
+            kind="fund",
+            programme=programme,
+            recorded_at=clock.to_text(now),
+        )
+    )
+    connection.execute(insert(schema.entries), entry_rows(bucket, posting, programme, legs))
 
 
 def _entries_of(connection: Connection, bucket: int, posting: str) -> list[Entry]:

@@ -229,13 +229,7 @@ def _exceptions(client: OperatorClient, args: argparse.Namespace) -> int:
         answer = client.put(f"/heal/exceptions/{args.close}", {"note": args.note})
         operator_screen.tell(answer, f"exception {args.close} is closed")
         return DONE
-    found: list[dict[str, Any]] = []
-    after = 0
-    while page := strict_json.array(
-        client.get(f"/heal/exceptions?after={after}").get("exceptions"), "exceptions"
-    ):
-        found += page
-        after = strict_json.integer(page[-1]["exception"], "exception", low=after + 1)
+    found = client.pages("/heal/exceptions", "exceptions", number="exception")
     waiting = [each for each in found if each["state"] == "open"]
     for each in found if args.all else waiting:
         amount = ""

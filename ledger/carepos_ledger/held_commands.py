@@ -59,11 +59,7 @@ def _held(client: OperatorClient, args: argparse.Namespace) -> int:
 
 
 def _list(client: OperatorClient) -> int:
-    found: list[dict[str, Any]] = []
-    after = 0
-    while page := strict_json.array(client.get(f"/held?after={after}").get("held"), "held"):
-        found += page
-        after = strict_json.integer(page[-1]["n"], "n", low=after + 1)
+    found = client.pages("/held", "held", number="n")
     # Lines, not a table: a receipt number that is cut off is none.
     for each in found:
         amount = ""

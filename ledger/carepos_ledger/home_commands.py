@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from carepos import ids, strict_json
 from carepos.errors import Malformed, NotDecided
@@ -169,20 +168,8 @@ def _pin(client: OperatorClient, wishes: Sequence[_Wish], dry_run: bool) -> _Res
 
 
 def _show(results: _Results, dry_run: bool) -> int:
-    refused = {line: why for line, (result, why) in results.items() if result == "refused"}
+    counts = operator_screen.rows_refused(results, dry_run=dry_run)
     console = operator_screen.console()
-    if refused:
-        table = Table(title="Refused 拒收", title_justify="left")
-        table.add_column("line 行", justify="right")
-        table.add_column("reason 原因")
-        for line in sorted(refused):
-            table.add_row(str(line or ""), refused[line])
-        console.print(table)
-    counts = dict.fromkeys(("created", "changed", "exists", "refused"), 0)
-    for result, _ in results.values():
-        counts[result] += 1
-    if dry_run:
-        console.print("Dry run: nothing was written. 试运行，未写入。")
     console.print(
         f"{counts['created']} new, {counts['changed']} changed, {counts['exists']} as before, "
         f"{counts['refused']} refused. 新增 {counts['created']}，更改 {counts['changed']}，"
@@ -193,7 +180,7 @@ def _show(results: _Results, dry_run: bool) -> int:
             "Tills learn it with their next pack. What is set aside elsewhere stays there until "
             "its date. 终端下次更新离线包后生效。"
         )
-    return NO if refused else DONE
+    return NO if counts["refused"] else DONE
 
 
 def _homes(client: OperatorClient, args: argparse.Namespace) -> int:

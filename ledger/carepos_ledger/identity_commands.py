@@ -17,9 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from carepos import claims, clock, compact, durable, ids, presentation, strict_json
 from carepos.errors import Malformed, NotDecided, TokenRefused
@@ -426,29 +424,13 @@ def _cards(client: OperatorClient, args: argparse.Namespace) -> int:
                 for line in sorted(results)
             ),
         )
-    return _show_cards(results, args.dry_run, console)
-
-
-def _show_cards(results: dict[int, tuple[str, str]], dry_run: bool, console: Console) -> int:
-    refused = {line: why for line, (result, why) in results.items() if result == "refused"}
-    if refused:
-        table = Table(title="Refused 拒收", title_justify="left")
-        table.add_column("line 行", justify="right")
-        table.add_column("reason 原因")
-        for line in sorted(refused):
-            table.add_row(str(line), refused[line])
-        console.print(table)
-    counts = dict.fromkeys(("created", "changed", "exists", "refused"), 0)
-    for result, _ in results.values():
-        counts[result] += 1
-    if dry_run:
-        console.print("Dry run: nothing was written. 试运行，未写入。")
+    counts = operator_screen.rows_refused(results, dry_run=args.dry_run)
     console.print(
         f"{counts['created']} new, {counts['changed']} with another PIN, {counts['exists']} known "
         f"before, {counts['refused']} refused. 新增 {counts['created']}，"
         f"换密码 {counts['changed']}，已有 {counts['exists']}，拒收 {counts['refused']}。"
     )
-    return NO if refused else DONE
+    return NO if counts["refused"] else DONE
 
 
 # ── acting ─────────────────────────────────────────────────────────────────────────────────────

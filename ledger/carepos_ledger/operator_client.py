@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from carepos import strict_json
 from carepos.client import Transport
 from carepos.errors import CareposError, Malformed, NotDecided, Unreachable
 from carepos.ids import digest_text
@@ -54,6 +55,15 @@ class OperatorClient:
 
     def get(self, path: str) -> dict[str, Any]:
         return self._call("GET", path, None)
+
+    def pages(self, path: str, name: str, *, number: str, after: int = 0) -> list[dict[str, Any]]:
+        """All that is listed under `name` at `path`, page by page; `number` names the member by
+        which it goes on, from `after`. Raises also Malformed."""
+        found: list[dict[str, Any]] = []
+        while page := strict_json.array(self.get(f"{path}?after={after}").get(name), name):
+            found += page
+            after = strict_json.integer(page[-1][number], number, low=after + 1)
+        return found
 
     def put(self, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
         return self._call("PUT", path, body)

@@ -226,21 +226,21 @@ class Settlement:
         """
         postings, entries = schema.postings.c, schema.entries.c
         owed = func.coalesce(func.sum(entries.amount), 0).label("amount_minor")
+        told = (
+            postings.bucket,
+            postings.posting,
+            postings.original,
+            postings.kind,
+            schema.terminals.c.terminal_no,
+            postings.sequence,
+            postings.incarnation,
+            postings.terminal,
+            postings.store,
+            postings.occurred_at,
+            postings.recorded_at,
+        )
         query = (
-            select(
-                postings.bucket,
-                postings.posting,
-                postings.original,
-                postings.kind,
-                schema.terminals.c.terminal_no,
-                postings.sequence,
-                postings.incarnation,
-                postings.terminal,
-                postings.store,
-                postings.occurred_at,
-                postings.recorded_at,
-                owed,
-            )
+            select(*told, owed)
             .select_from(
                 schema.postings.join(
                     schema.terminals, schema.terminals.c.terminal == postings.terminal
@@ -263,19 +263,7 @@ class Settlement:
                 postings.kind.in_(_SETTLED),
                 schema.batch_postings.c.posting.is_(None),
             )
-            .group_by(
-                postings.bucket,
-                postings.posting,
-                postings.original,
-                postings.kind,
-                schema.terminals.c.terminal_no,
-                postings.sequence,
-                postings.incarnation,
-                postings.terminal,
-                postings.store,
-                postings.occurred_at,
-                postings.recorded_at,
-            )
+            .group_by(*told)
         )
         lines, keys = [], []
         for row in _one_sale_a_number(connection.execute(query).all()):
