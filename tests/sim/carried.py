@@ -9,21 +9,22 @@ come back to the shop, to another one, or never.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final, Literal
 
 from carepos import export, upload_file
-from carepos.client import MAX_ANSWER_BYTES, Transport, send_records
+from carepos.client import send_records
 from carepos.errors import Malformed, NotDecided, SignatureInvalid, Unreachable
 from carepos.export import NothingToExport
 from carepos.mirror import Mirror
 from carepos_ledger.import_records import Import, key_set
 from tests.properties.ledger_model import Opened
 from tests.sim.files import Journal
-from tests.sim.ledger_host import Request
+from tests.sim.ledger_host import Answer, Request
+from tests.sim.line import Line
 from tests.sim.witness import Violation
 
 if TYPE_CHECKING:
@@ -194,43 +195,20 @@ def _import(pockets: Pockets, path: Path, network: Network, rng: Random) -> str:
         found = upload_file.read_records(came)
     except Malformed:
         return f"can't read {path.name}"
+    line = Line(partial(_by_the_office, network, rng))
     post = Import(found.chain, sorted(found.records, key=lambda each: each.sequence))
     said = f"posts {len(found.records)} records of {path.name}"
     try:
-        post.post(lambda items: send_records(OfficeLine(network, rng), items))
+        post.post(lambda items: send_records(line, items))
     except (Unreachable, NotDecided):
         said += ", as far as the ledger answers"
     if post.answers:
         back = pockets.new("answers")
-        keys = key_set(OfficeLine(network, rng))
+        keys = key_set(line)
         back.write_bytes(b"".join(upload_file.answers_lines(post.chain, post.documents(), keys)))
         pockets.answers.append(back)
     network.story.count("carried: records posted", len(post.answers))
     return said
-
-
-class OfficeLine(Transport):
-    """The office's way to the ledger, which has its bad days too."""
-
-    def __init__(self, network: Network, rng: Random) -> None:
-        super().__init__("http://ledger.test")
-        self._network = network
-        self._rng = rng
-
-    def call(
-        self,
-        method: str,
-        target: str,
-        *,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        limit: int = MAX_ANSWER_BYTES,
-        deadline_s: float | None = None,
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        answer = self._network.arrive(Request.of(method, target, body, headers))
-        if answer is None or self._rng.random() < _LOST_ON_THE_WAY:
-            raise Unreachable("no answer from the ledger (simulated)")
-        return answer.status, answer.headers, answer.body
 
 
 def _damaged(data: bytes, rng: Random) -> bytes:
@@ -241,3 +219,11 @@ def _damaged(data: bytes, rng: Random) -> bytes:
     if rng.random() < 0.5:
         return data[:at]
     return data[:at] + (b"A" if data[at : at + 1] != b"A" else b"B") + data[at + 1 :]
+
+
+def _by_the_office(network: Network, rng: Random, request: Request) -> Answer:
+    """The office's way to the ledger has its bad days too."""
+    answer = network.arrive(request)
+    if answer is None or rng.random() < _LOST_ON_THE_WAY:
+        raise Unreachable("no answer from the ledger (simulated)")
+    return answer

@@ -16,7 +16,6 @@ from typing import Any
 from requests.structures import CaseInsensitiveDict
 
 from carepos import jws
-from carepos.client import MAX_ANSWER_BYTES, Transport
 from carepos.errors import Unreachable
 from carepos.keys import SigningKey, b64
 from tests.properties.ledger_model import Opened
@@ -151,31 +150,6 @@ class Network:
         """The sale that a record takes back; or the record itself, where nobody saw the sale."""
         named = record.payload["content"].get("record_sha256")
         return self.witness.left.get(named, record)
-
-
-class Line(Transport):
-    """One till's way to the ledger."""
-
-    def __init__(self, network: Network, till: Process, monotonic: Callable[[], float]) -> None:
-        super().__init__("http://ledger.test", monotonic=monotonic)
-        self._network = network
-        self._till = till
-
-    def call(
-        self,
-        method: str,
-        target: str,
-        *,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        limit: int = MAX_ANSWER_BYTES,
-        deadline_s: float | None = None,
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        self.answered = False
-        answer = self._network.carry(self._till, Request.of(method, target, body, headers))
-        if len(answer.body) > limit:
-            raise Unreachable("the answer is larger than any answer may be")
-        return answer.status, answer.headers, answer.body
 
 
 def _answer(status: int, kind: str, body: bytes, more: Mapping[str, str] | None = None) -> Answer:

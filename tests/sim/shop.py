@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Final, get_args
@@ -33,15 +34,16 @@ from carepos.errors import (
 from carepos.keys import write_secret
 from carepos.mirror import Mirror
 from carepos.record import Kind
+from carepos.sale import Offer
 from carepos.scan import Holder
-from carepos.till import Offer
 from carepos_plugin.print_queue import PrintQueue
 from carepos_plugin.printing import printers
 from tests.sim import carried
 from tests.sim.carried import Pockets
 from tests.sim.clock import Time
 from tests.sim.issuer import Issuer
-from tests.sim.network import Line, Network
+from tests.sim.line import Line
+from tests.sim.network import Network
 from tests.sim.process import Process
 from tests.sim.story import Story
 from tests.sim.township import PIN, WRONG_PIN, Township
@@ -154,7 +156,7 @@ class Shop(Process):
             random_bytes=self._ids,
             uptime=uptime,
             reached=self.reached,
-            transport=Line(self._network, self, uptime.seconds),
+            transport=Line(partial(self._network.carry, self), uptime.seconds),
             disk=DiskRoom(self.folder, free=lambda _: self._free_bytes()),
         )
 

@@ -15,7 +15,6 @@ from random import Random
 from typing import Any, Final
 
 from carepos import Till, disk_room, enrolment, pin, token
-from carepos.client import MAX_ANSWER_BYTES, Transport
 from carepos.keys import SigningKey, digest
 from carepos_ledger import app, migrations
 from carepos_ledger.cards import Cards
@@ -23,7 +22,8 @@ from carepos_ledger.database import Database
 from carepos_ledger.keyring import Keyring
 from carepos_ledger.office import Office
 from tests.sim.clock import Time
-from tests.sim.ledger_host import LedgerHost, Request
+from tests.sim.ledger_host import LedgerHost
+from tests.sim.line import Line
 from tests.sim.story import Story
 from tests.world import AUDIENCE, FORMULA, IMPORT_KEY_ID, ISSUER, MILK, PROGRAMME, RICE
 
@@ -266,7 +266,7 @@ def _enrol_tills(folder: Path, host: LedgerHost, time: Time, rng: Random) -> dic
         home = folder / name
         found[name] = enrol_till(home, host, store, rng.randbytes)
         with Till.open(
-            home, now=time.clock_of(name), random_bytes=rng.randbytes, transport=CalmLine(host)
+            home, now=time.clock_of(name), random_bytes=rng.randbytes, transport=Line(host.call)
         ) as till:
             till.refresh_pack()
         # The run begins with a journal of its own; the pack stays.
@@ -283,29 +283,8 @@ def enrol_till(
     home.mkdir()
     key = SigningKey(random_bytes(32))
     key.save(home / "terminal.key")
-    line = CalmLine(host)
+    line = Line(host.call)
     code = host.running.terminals.new_activation(store, 3600).code
     enrolled = enrolment.enrol(line.url, code, key, line)
     enrolled.save(home / "enrolment.json")
     return enrolled.terminal
-
-
-class CalmLine(Transport):
-    """A till's way to the ledger with nothing between them."""
-
-    def __init__(self, host: LedgerHost) -> None:
-        super().__init__("http://ledger.test")
-        self._host = host
-
-    def call(
-        self,
-        method: str,
-        target: str,
-        *,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        limit: int = MAX_ANSWER_BYTES,
-        deadline_s: float | None = None,
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        answer = self._host.call(Request.of(method, target, body, headers))
-        return answer.status, answer.headers, answer.body
