@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from carepos.key_store import KeyStore
     from carepos.refusals import Refusal
     from carepos.rules import Proposal, Situation, check, propose
+    from carepos.sale import Offer, Returnable, Sale
     from carepos.scan import Holder
     from carepos.slip import Paper
-    from carepos.till import DayClose, Offer, Returnable, Sale, Till
+    from carepos.till import DayClose, Till
     from carepos.token import IdentityToken, TokenVerifier
     from carepos.undo import ReturnedLine
     from carepos.voucher import Programme, Quota, Terms, Voucher
@@ -97,9 +98,10 @@ _NAMES_OF = {
     "key_store": "KeyStore",
     "refusals": "Refusal",
     "rules": "Proposal Situation check propose",
+    "sale": "Offer Returnable Sale",
     "scan": "Holder",
     "slip": "Paper",
-    "till": "DayClose Offer Returnable Sale Till",
+    "till": "DayClose Till",
     "token": "IdentityToken TokenVerifier",
     "undo": "ReturnedLine",
     "voucher": "Programme Quota Terms Voucher",

@@ -19,8 +19,9 @@ from carepos.errors import Refused
 from carepos.forwarder import Parcel
 from carepos.journal import Accepting, Journal
 from carepos.journal_view import Attempt
+from carepos.ledgers_word import LedgersWord
 from carepos.offline import Plan
-from carepos.outcome import HeldReason, Outcome
+from carepos.outcome import HeldReason
 from carepos.pack_keeper import PackKeeper
 from carepos.record import Record, envelope
 from carepos.refusals import Refusal
@@ -31,10 +32,7 @@ from carepos.voucher import Programme
 
 
 class Acceptor:
-    """One till's. The caller sees to it that two sales are not accepted at once.
-
-    `read` gives the bound outcome in a result, or why there is none; `advance` applies it.
-    """
+    """One till's. The caller sees to it that two sales are not accepted at once."""
 
     def __init__(
         self,
@@ -45,16 +43,14 @@ class Acceptor:
         enrolled: Callable[[], Enrolment],
         stopped_for: Callable[[], HeldReason | None],
         reached: Callable[[str], None],
-        advance: Callable[[Attempt, Outcome], Attempt],
-        read: Callable[[Record, Mapping[str, Any]], tuple[Outcome | None, str | None]],
+        word: LedgersWord,
     ) -> None:
         self._journal = journal
         self._packs = packs
         self._shelves = Shelves(journal, packs, ratchet, stopped_for=stopped_for)
         self._enrolled = enrolled
         self._reached = reached
-        self._advance = advance
-        self._read = read
+        self._word = word
 
     # ── what may be given ──────────────────────────────────────────────────────────────────────
 
@@ -139,13 +135,13 @@ class Acceptor:
         self, an_id: str, redeem: Record, accept: Record, results: Sequence[Mapping[str, Any]]
     ) -> str | None:
         self._reached("answer_read")
-        of_sale, problem = self._read(redeem, results[0])
-        of_acceptance, other = self._read(accept, results[1])
+        of_sale, problem = self._word.read(redeem, results[0])
+        of_acceptance, other = self._word.read(accept, results[1])
         if of_sale is None or of_acceptance is None:
             return problem or other
         sale = self._journal.attempt(an_id)
         if sale.state in attempt.STORED:  # else another copy of the answer was first
-            self._advance(self._advance(sale, of_sale), of_acceptance)
+            self._word.apply(self._word.apply(sale, of_sale), of_acceptance)
         return None
 
     # ── giving back ────────────────────────────────────────────────────────────────────────────

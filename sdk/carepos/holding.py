@@ -6,12 +6,13 @@ again is harmless.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 from carepos import outcome
+from carepos.journal_view import JournalView
 from carepos.keys import Keys
 from carepos.outcome import HeldReason, NotServed
+from carepos.record import Record
 from carepos.refusals import BY_CODE
 
 FOR_GOOD: Final[tuple[NotServed, ...]] = ("terminal_revoked", "terminal_forked")
@@ -36,10 +37,10 @@ def sentence(reason: HeldReason, language: str = "zh") -> str:
     return f"{said} {_HELD[place]}" if language == "en" else f"{said}{_HELD[place]}"
 
 
-def reason_of(outcomes: Iterable[str], *, keys: Keys) -> HeldReason | None:
-    """Why the record with these signed answers, oldest first, is held; None where it is not, or
-    was decided since."""
+def reason_of(journal: JournalView, written: Record, *, keys: Keys) -> HeldReason | None:
+    """Why the ledger has this record and people are to decide it; None where that is not so, or
+    they have. `keys` are the ledger's."""
     found = None
-    for text in outcomes:
+    for text in journal.outcomes_of(written.sequence):  # the oldest first
         found = outcome.read_any(text, keys=keys).reason
     return found

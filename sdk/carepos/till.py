@@ -1,8 +1,8 @@
 """The till: scan → propose → redeem, and what to do when the answer does not come.
 
-This is the whole story of a redemption in one place. Rules are in `rules`, what is promised in
-`journal`, what may happen next in `attempt`; this module only brings them together in order:
-intent first, then send, then the outcome, then the goods.
+This is the whole story of a redemption in one place: intent first, then send, then the outcome,
+then the goods. Rules are in `rules`, what is promised in `journal`, what may happen next in
+`attempt`; what the ledger says comes through `ledgers_word`, what is open is followed by `settler`.
 """
 
 from __future__ import annotations
@@ -14,33 +14,27 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakValueDictionary
 
 from carepos import (
     attempt,
-    backoff,
     clock,
-    clock_ratchet,
     day_end,
     enrolment,
-    holding,
     ids,
     key_change,
     left_journal,
     outcome,
     pack,
-    rules,
     set_aside,
     signed_time,
     slip,
-    token,
     undo,
 )
-from carepos.acceptance import AcceptOffline
 from carepos.acceptor import Acceptor
-from carepos.attempt import Event, State
-from carepos.basket import Line, lines_from_json
+from carepos.attempt import Event
+from carepos.basket import Line
 from carepos.client import Client, Transport
 from carepos.clock import Clock
 from carepos.clock_ratchet import ClockRatchet, Standing
@@ -50,12 +44,10 @@ from carepos.disk_room import DiskRoom, Room
 from carepos.enrolment import Enrolment, EnrolmentFile
 from carepos.errors import (
     CareposError,
-    ClockSkew,
     DiskFull,
     EnrolmentFailed,
     JournalError,
     JournalLocked,
-    Malformed,
     NotDecided,
     NotWritten,
     Refused,
@@ -70,22 +62,23 @@ from carepos.journal_view import Attempt, JournalView, Undo, Visit
 from carepos.key_change import KeyChanger, KeyState
 from carepos.keys import Keys, SigningKey
 from carepos.ledger_keys import LedgerKeyKeeper
+from carepos.ledgers_word import LedgersWord
 from carepos.mirror import Mirror
-from carepos.offline_rule import Liability
-from carepos.outcome import HeldReason, Outcome
+from carepos.outbox import Outbox
 from carepos.pack import Pack
 from carepos.pack_keeper import PackKeeper
+from carepos.proposer import Proposer
 from carepos.put_back import PutBack
-from carepos.record import ALONE, DayReport, Kind, Record, Redeem, envelope
+from carepos.record import DayReport, Record, Redeem, envelope
 from carepos.refusals import Refusal
-from carepos.rules import Acted, Proposal, Situation
+from carepos.sale import Offer, Returnable, Sale, sale_of
 from carepos.scan import Holder, Scanner, is_away
+from carepos.settler import ANSWERED_AS, Settler
+from carepos.timetable import Timetable
 from carepos.token import IdentityToken
-from carepos.undo import RefundReason, ReturnedLine, Sold, VoidReason
-from carepos.unknown_key import may_ask
+from carepos.undo import RefundReason, ReturnedLine, VoidReason
 from carepos.uptime import Uptime, stands_still
 from carepos.uptime import system as system_uptime
-from carepos.voucher import Programme
 
 SOFTWARE = "carepos/0.1.0"
 
@@ -98,83 +91,6 @@ POINTS = ("intent_written", "before_send", "answer_read", "outcome_written")
 
 def pass_by(_: str) -> None:
     """The default for `Reached`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A proposal for one programme, to be shown before anything is taken.
-
-    `liability`: of one that was made without the ledger, who bears the loss if it turns out bad.
-    """
-
-    holder: Holder
-    programme: Programme
-    situation: Situation
-    proposal: Proposal
-    liability: Liability | None = None
-
-    @property
-    def presentment(self) -> Literal["online", "offline"]:
-        """Whether the ledger was asked about the holder, or the pack."""
-        return "online" if self.holder.household is None else "offline"
-
-    @property
-    def refusal(self) -> Refusal | None:
-        """Why nothing can be redeemed, or None when `redeem` may be called."""
-        if self.proposal.refusal is not None:
-            return self.proposal.refusal
-        if self.proposal.allocation:
-            return None
-        reasons = [line.reason for line in self.proposal.lines if line.reason is not None]
-        return Refusal(reasons[0]) if reasons else Refusal("category_not_covered")
-
-
-@dataclass(frozen=True, slots=True)
-class Sale:
-    """Where one attempt stands, for the screen.
-
-    `message` is the cashier's sentence; only `state == "confirmed"` means REDEEMED. `next_try_at`:
-    when the till by itself asks or sends again, None where it waits for nobody or for a person.
-    `liability`: of a sale without the ledger's word, who bears the loss if it turns out bad.
-    `held` says why the ledger keeps it for a person to decide.
-    """
-
-    checkout: str
-    state: State
-    receipt_no: str
-    currency: str
-    amount_minor: int
-    refusal: Refusal | None
-    problem: str | None
-    next_try_at: datetime | None = None
-    liability: Liability | None = None
-    held: HeldReason | None = None
-
-    def message(self, language: str = "zh") -> str:
-        """What the cashier reads: the state's sentence and the refusal's, or why it is held; "zh"
-        or "en"."""
-        meaning = attempt.MEANING[self.state]
-        said = meaning.en if language == "en" else meaning.zh
-        if self.refusal is not None:
-            return f"{said} {self.refusal.sentence(language)}"
-        if self.held is not None:
-            return f"{said} {holding.sentence(self.held, language)}"
-        return said
-
-    @property
-    def final(self) -> bool:
-        return self.state in attempt.FINAL
-
-
-@dataclass(frozen=True, slots=True)
-class Returnable:
-    """A sale that may be refunded, as far as is known: `sold.refunded` says what came back by
-    line; `descriptions` by line, where this till sold it; `checkout` likewise."""
-
-    receipt_no: str
-    checkout: str | None
-    sold: Sold
-    descriptions: Mapping[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,16 +110,6 @@ class AnswersTaken:
 
     taken: int
     problems: Mapping[int, str]
-
-
-_ANSWERED_AS: Mapping[State, Kind] = {
-    "unknown": "redeem",
-    "interrupted": "redeem",
-    "reversing": "reversal",
-    "filling": "redeem",
-    "held": "accept_offline",
-}
-"""By the state of a sale that no parcel carries: the record whose outcome it waits for."""
 
 
 class Till:
@@ -237,10 +143,6 @@ class Till:
         self.ratchet = ratchet
         self.disk = disk
         self._now: Clock = ratchet.now
-        self._heard_at: datetime | None = None
-        self._asked_time_at: datetime | None = None
-        client.on_skew = self._skewed
-        client.on_suspended = journal.note_suspended
         self._reached = reached
         self._random_bytes = random_bytes
         self._software = software
@@ -254,6 +156,23 @@ class Till:
         )
         self._keys: Keys = self._ledger_keys.find
         self._offers: dict[str, Offer] = {}
+        self._word = LedgersWord(
+            journal,
+            client,
+            ratchet,
+            keys=self._keys,
+            now=lambda: self._now(),
+            reached=lambda point: self._reached(point),
+            decided=lambda an_id: self._offers.pop(an_id, None),
+        )
+        client.on_skew = self._word.skewed
+        client.on_suspended = journal.note_suspended
+        self._timetable = Timetable(
+            journal,
+            now=lambda: self._now(),
+            quiet_s=client.quiet_s,
+            heard_at=lambda: self._word.heard_at,
+        )
         self._accepting = threading.Lock()
         self._working: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._mutex = threading.Lock()
@@ -263,7 +182,7 @@ class Till:
             keys=self._keys,
             client=client,
             now=ratchet.now,
-            heard=self._heard,
+            heard=self._word.heard,
             # Without asking anybody: a till opens without a network.
             held=pack.kept(folder, terminal=enrolled.terminal, keys=enrolled.ledger_keys.keys),
             incarnation=journal.incarnation,
@@ -285,8 +204,8 @@ class Till:
             pin_tried=journal.pin_tried,
             client=client,
             now=ratchet.now,
-            heard=self._heard,
-            learn_time=self._learn_time,
+            heard=self._word.heard,
+            learn_time=self._word.learn_time,
         )
         self._healer = Healer(
             file=self._enrolled, journal=journal, client=client, held_pack=lambda: self._packs.held
@@ -300,10 +219,9 @@ class Till:
             now=lambda: self._now(),
             reached=lambda point: self._reached(point),
             paper=paper,
-            forward=self._forward,
-            heard=self._heard,
+            forward=lambda through: self._outbox.forward(through),
+            heard=self._word.heard,
         )
-        self._forwarder = Forwarder(client, reached=lambda point: self._reached(point))
         self._acceptor = Acceptor(
             journal,
             self._packs,
@@ -311,9 +229,22 @@ class Till:
             enrolled=lambda: self.enrolment,
             stopped_for=journal.stopped_for,
             reached=lambda point: self._reached(point),
-            advance=self._advance,
-            read=self._read_result,
+            word=self._word,
         )
+        self._proposer = Proposer(
+            self._packs,
+            self._acceptor,
+            store=lambda: self.enrolment.store,
+            now=lambda: self._now(),
+        )
+        self._outbox = Outbox(
+            journal,
+            Forwarder(client, reached=lambda point: self._reached(point)),
+            self._acceptor,
+            self._corrector,
+            self._word,
+        )
+        self._settler = Settler(journal, client, self._word, self._outbox)
 
     # ── beginning and ending ───────────────────────────────────────────────────────────────────
 
@@ -463,36 +394,7 @@ class Till:
     def heard_at(self) -> datetime | None:
         """When the ledger was last heard since the till was opened: with an answer over the network
         that it signed."""
-        return self._heard_at
-
-    def _heard(self, signed: datetime, *, fresh: bool = False) -> None:
-        """Told every time under a signature of the ledger that was verified."""
-        self.ratchet.heard(signed, fresh=fresh)
-        self._heard_at = self._now()
-        if fresh:
-            self.journal.let_in(signed)
-
-    def _skewed(self, error: ClockSkew, request: str) -> bool:
-        """Whether the till knows the time now, after the ledger said that its clock is wrong."""
-        try:
-            at = signed_time.read(error.server_time, request=request, keys=self._keys)
-        except Malformed:
-            return False
-        error.ahead_s = self.ratchet.ahead_s(at)
-        self._heard(at, fresh=True)
-        error.is_doubtful = self.ratchet.standing().doubtful == at
-        return abs(self._now() - at) < clock_ratchet.TOLERANCE
-
-    def _learn_time(self) -> bool:
-        """Whether the till reckons with another time, after asking a ledger that it had not yet
-        heard; at most once in five minutes."""
-        before = self._now()
-        if self.ratchet.is_known() or not may_ask(self._asked_time_at, before):
-            return False
-        self._asked_time_at = before
-        with suppress(Unreachable, NotDecided):
-            self._client.greet()
-        return abs(self._now() - before) > clock_ratchet.TOLERANCE
+        return self._word.heard_at
 
     @property
     def enrolment(self) -> Enrolment:
@@ -542,59 +444,7 @@ class Till:
         """
         if isinstance(holder, str):
             holder = self.scan(holder)
-        basket = _checked(lines)
-        held = self._packs.get()
-        offers = [
-            self._offer(holder, each, held, basket)
-            for each in held.programmes.values()
-            if programme in (None, each.programme)
-            and any(v.programme == each.programme for v in holder.vouchers)
-        ]
-        if not offers:
-            # The wrong code of a wallet is told apart from one that holds nothing.
-            if not holder.vouchers:
-                raise Refused(Refusal("voucher_unknown"))
-            raise Refused(Refusal("other_programme"), programmes=_names(holder, held))
-        return min(offers, key=_preference)
-
-    def _offer(
-        self, holder: Holder, programme: Programme, held: Pack, lines: tuple[Line, ...]
-    ) -> Offer:
-        own = {v.voucher: v for v in holder.vouchers if v.programme == programme.programme}
-        situation = Situation(
-            programme=programme,
-            products=held.product_lists[programme.product_list],
-            vouchers=own,
-            beneficiary=holder.beneficiary,
-            store=self.enrolment.store,
-            at=self._now(),
-            lines=lines,
-            acted=None
-            if holder.identity.acting is None
-            else holder.acted.get(programme.programme, Acted(0, 0)),
-        )
-        refusal = token.issuer_refusal(holder.identity, programme) or token.fitness_refusal(
-            holder.identity, programme, pin_proved=holder.pin_proved
-        )
-        if refusal is not None:
-            nothing = rules.nothing(situation, refusal)
-            return Offer(holder, programme, situation, nothing)
-        if holder.household is not None:
-            return self._offline_offer(holder, programme, situation)
-        return Offer(holder, programme, situation, rules.propose(situation))
-
-    def _offline_offer(self, holder: Holder, programme: Programme, situation: Situation) -> Offer:
-        """As without a ledger: the same rules over what this till may give by itself."""
-        try:
-            situation = self._acceptor.situation(holder, programme, situation)
-            proposal = rules.propose(situation)
-            if proposal.refusal is not None or not proposal.allocation:
-                return Offer(holder, programme, situation, proposal)
-            accepting = self._acceptor.accepting(holder, programme, situation, proposal.allocation)
-        except Refused as refused:
-            nothing = rules.nothing(situation, refused.refusal)
-            return Offer(holder, programme, situation, nothing)
-        return Offer(holder, programme, situation, proposal, accepting.liability)
+        return self._proposer.propose(holder, lines, programme)
 
     # ── redeem ─────────────────────────────────────────────────────────────────────────────────
 
@@ -647,7 +497,7 @@ class Till:
     def _retried(self, latest: Attempt) -> Sale:
         if latest.state not in attempt.ASKS_LEDGER:
             return self._sale(latest)
-        latest, problem = self._ask(latest)
+        latest, problem = self._settler.ask(latest)
         if latest.state == "unknown" and latest.id in self._offers and problem is None:
             return self._send_sale(latest, self.journal.record_of(latest))
         return self._sale(latest, problem)
@@ -696,7 +546,7 @@ class Till:
 
     def _must_not_be_held(self, sale: Attempt) -> None:
         """Raises Refused for one that the ledger has and people decide: that is an answer."""
-        reason = self._held(self.journal.record_of(sale))
+        reason = self._word.held_for(self.journal.record_of(sale))
         if reason is not None and reason != "token":  # which only what has left is held for
             raise Refused(Refusal(reason))
 
@@ -829,7 +679,11 @@ class Till:
 
         def opened(results: Sequence[Mapping[str, Any]]) -> None:
             self._reached("answer_read")
-            done.append(self._apply(sale, written, results[0]))
+            found, problem = self._word.read(written, results[0])
+            if found is None:
+                done.append(self._no_answer(sale, problem))
+            else:
+                done.append(self._sale(self._word.apply(sale, found)))
 
         own = Parcel(
             (written,),
@@ -837,37 +691,15 @@ class Till:
             opened,
             lambda problem: done.append(self._no_answer(sale, problem)),
         )
-        problems = self._forwarder.forward(
-            lambda: [*(p for p in self._waiting() if p.sequence < written.sequence), own]
-        )
+        problem = self._outbox.forward_behind(own)
         if not done:  # there was no room to write the answer down
-            return self._no_answer(sale, problems.get(written.sequence))
+            return self._no_answer(sale, problem)
         return done[-1]
 
     def _token_of(self, sale: Attempt) -> str | None:
         """The scanned code, while it is in memory."""
         offer = self._offers.get(sale.id)
         return None if offer is None else offer.holder.text
-
-    def _apply(self, sale: Attempt, written: Record, result: Mapping[str, Any]) -> Sale:
-        found, problem = self._read_result(written, result)
-        if found is None:
-            return self._no_answer(sale, problem)
-        return self._sale(self._advance(sale, found))
-
-    def _advance(self, sale: Attempt, found: Outcome) -> Attempt:
-        event = attempt.event_of(found)
-        final = None
-        if event in ("sale_posted", "accept_posted") and attempt.step(sale.state, event).to in (
-            "confirmed",
-            "goods_asked",
-        ):
-            final = slip.with_outcome(sale.slip, found)
-        moved = self.journal.advance(sale.id, event, outcome=found, slip=final)
-        self._reached("outcome_written")
-        if moved.state not in ("open", "unknown"):
-            self._offers.pop(sale.id, None)
-        return moved
 
     def _no_answer(self, sale: Attempt, problem: str | None) -> Sale:
         return self._sale(self.journal.advance(sale.id, "no_answer"), problem)
@@ -1004,9 +836,9 @@ class Till:
         if due_only and self._client.quiet_s():
             return []
         self._go_on_changing()
-        problems = self._forward(undos=False)
+        problems = self._outbox.forward(undos=False)
         settled = []
-        for unfinished in self._due() if due_only else self.journal.unfinished():
+        for unfinished in self._timetable.due() if due_only else self.journal.unfinished():
             with self._one_at_a_time(unfinished.checkout):
                 # Another thread may have moved it since the list was made.
                 settled.append(
@@ -1017,8 +849,8 @@ class Till:
             if due_only and settled[-1].problem is not None and not self._client.answered:
                 return settled
         # Last: an undo is decided only when all before it is.
-        if self.journal.undos("waiting") and (not due_only or self._is_undo_due()):
-            self._forward()
+        if self.journal.undos("waiting") and (not due_only or self._timetable.is_undo_due()):
+            self._outbox.forward()
         return settled
 
     def quiet_s(self) -> float:
@@ -1027,165 +859,21 @@ class Till:
 
     def next_try(self) -> datetime | None:
         """When the till by itself next asks or sends again; None while nothing waits for that."""
-        times = [self.next_try_of(each) for each in self.journal.unfinished()]
-        times += [self.next_try_of_undo(each) for each in self.journal.undos("waiting")]
-        return min((at for at in times if at is not None), default=None)
-
-    def _due(self) -> list[Attempt]:
-        """What may be asked about by now, whoever waits longest first."""
-        now = self._now()
-        times = [(self.next_try_of(each), each) for each in self.journal.unfinished()]
-        due = [(at, each) for at, each in times if at is not None and at <= now]
-        return [each for _, each in sorted(due, key=lambda pair: (pair[0], pair[1].sequence))]
+        return self._timetable.next_try()
 
     def next_try_of(self, sale: Attempt) -> datetime | None:
         """When the till by itself asks about this attempt again, or sends it; None: it does not."""
-        now = self._now()
-        return self._not_before_quiet(
-            backoff.of_attempt(self.journal, sale, now, heard_at=self._heard_at), now
-        )
+        return self._timetable.of_attempt(sale)
 
     def next_try_of_undo(self, of: Undo) -> datetime | None:
         """As `next_try_of`, of a void or refund."""
-        now = self._now()
-        return self._not_before_quiet(
-            backoff.of_undo(self.journal, of, now, heard_at=self._heard_at), now
-        )
-
-    def _is_undo_due(self) -> bool:
-        now = self._now()
-        times = [self.next_try_of_undo(each) for each in self.journal.undos("waiting")]
-        return any(at is not None and at <= now for at in times)
-
-    def _not_before_quiet(self, at: datetime | None, now: datetime) -> datetime | None:
-        quiet_s = self._client.quiet_s()
-        return at if at is None or not quiet_s else max(at, now + timedelta(seconds=quiet_s))
+        return self._timetable.of_undo(of)
 
     def _settle_one(self, unfinished: Attempt, problem: str | None = None) -> Sale:
-        """Follow the table as far as the network allows."""
         try:
-            return self._settle_by_table(unfinished, problem)
+            return self._sale(*self._settler.settle(unfinished, problem))
         except NotWritten as error:
             return self._sale(self.journal.attempt(unfinished.id), str(error))
-
-    def _settle_by_table(self, unfinished: Attempt, problem: str | None) -> Sale:
-        for _ in range(4):  # query, reversal, fill: no attempt needs more steps
-            state = unfinished.state
-            if state in attempt.ASKS_LEDGER:
-                unfinished, problem = self._ask(unfinished)
-            elif state == "held":
-                # Who is held may read nothing: sent again, it is answered with what people decided.
-                problem = self._forward_again(unfinished)
-                unfinished = self.journal.attempt(unfinished.id)
-            elif state in ("reversing", "filling"):
-                kind: Literal["reversal", "redeem"] = (
-                    "reversal" if state == "reversing" else "redeem"
-                )
-                unfinished, problem = self._deliver(
-                    unfinished, self.journal.record_of(unfinished, kind)
-                )
-            if unfinished.state == state:
-                break
-        return self._sale(unfinished, problem)
-
-    def _ask(self, sale: Attempt) -> tuple[Attempt, str | None]:
-        """Query the ledger for an attempt; apply what it signed about its redeem record."""
-        written = self.journal.record_of(sale)
-        if self.journal.stopped_for() is not None or self._held(written) is not None:
-            # Who is held may read nothing. Sent again, the record is answered with what was decided
-            # of it before, or people decided since; nothing is booked by that.
-            return self._deliver(sale, written)
-        try:
-            answers, jti = self._client.ask(sale.id)
-        except (Unreachable, NotDecided) as error:
-            return self.journal.advance(sale.id, "no_answer"), str(error)
-        # Oldest first: of one that was held the newest word counts.
-        for answer in reversed(answers):
-            try:
-                found = outcome.read_bound(answer, written, keys=self._keys)
-            except Malformed:
-                continue  # of another record of the attempt, or not the ledger's word
-            self._heard(found.recorded_at)
-            return self._advance(sale, found), None
-        try:
-            absent = outcome.read_not_found(
-                answers[0],
-                an_id=sale.id,
-                terminal=self.enrolment.terminal,
-                request=jti,
-                keys=self._keys,
-            )
-        except Malformed as error:
-            return self.journal.advance(sale.id, "no_answer"), str(error)
-        self._heard(absent.recorded_at, fresh=True)
-        return self._advance(sale, absent), None
-
-    def _deliver(self, sale: Attempt, written: Record) -> tuple[Attempt, str | None]:
-        """Send one record of an attempt that is being reversed; apply its outcome."""
-        try:
-            results = self._client.send([envelope(written)])
-        except (Unreachable, NotDecided) as error:
-            return self.journal.advance(sale.id, "no_answer"), str(error)
-        found, problem = self._read_result(written, results[0])
-        if found is None:
-            return self.journal.advance(sale.id, "no_answer"), problem
-        return self._advance(sale, found), None
-
-    def _read_result(
-        self, written: Record, result: Mapping[str, Any]
-    ) -> tuple[Outcome | None, str | None]:
-        """The bound outcome in a result, or why there is none."""
-        accepted = None
-        if written.kind == "accept_offline":
-            accepted = self.journal.record_of(self.journal.attempt(written.id)).redeem
-        found, problem = outcome.read_result(result, written, keys=self._keys, accepted=accepted)
-        if found is not None:
-            self._heard(found.recorded_at)
-        return found, problem
-
-    def _forward(self, through: int | None = None, *, undos: bool = True) -> dict[int, str]:
-        """Send what is stored, up to this number where one is given; by number, why one is not
-        decided. `undos`: voids and refunds too, which wait for all before them."""
-
-        def waiting() -> list[Parcel]:
-            found = self._waiting(undos=undos)
-            return [each for each in found if through is None or each.sequence <= through]
-
-        return self._forwarder.forward(waiting)
-
-    def _forward_again(self, held: Attempt) -> str | None:
-        parcel = self._acceptor.parcel(held)
-        return self._forwarder.forward(lambda: [parcel]).get(parcel.sequence)
-
-    def _waiting(self, *, undos: bool = True) -> list[Parcel]:
-        """What the ledger may not have: records that are nobody's redemption, sales that left
-        without its word, what takes sales back."""
-        plain = [self._plain_parcel(each) for each in self.journal.unanswered(*ALONE)]
-        taking_back = self._corrector.waiting() if undos else []
-        return [*plain, *self._acceptor.waiting(), *taking_back]
-
-    def _plain_parcel(self, written: Record) -> Parcel:
-        return Parcel(
-            (written,),
-            (envelope(written),),
-            lambda results: self._keep_plain(written, results[0]),
-        )
-
-    def _send_plain(self) -> str | None:
-        """Send all that is stored; why not, if one that is nobody's redemption was not accepted."""
-        problems = self._forward(undos=False)
-        waiting = [each.sequence for each in self.journal.unanswered(*ALONE)]
-        return next((problems[each] for each in reversed(waiting) if each in problems), None)
-
-    def _keep_plain(self, written: Record, result: Mapping[str, Any]) -> str | None:
-        found, problem = self._read_result(written, result)
-        if found is not None and found.reason is not None:
-            # Sent again until it is decided.
-            self.journal.keep_held(found)
-            return holding.sentence(found.reason, "en")
-        if found is not None:
-            self.journal.keep_outcome(written, found)
-        return problem
 
     # ── answers that were carried here ─────────────────────────────────────────────────────────
 
@@ -1205,46 +893,15 @@ class Till:
 
         `found`: `{"outcome"}` or `{"problem"}` each. Raises Malformed, JournalClosed.
         """
-        answers, heard_at = Answers(found), self._heard_at
-        taken = self._forwarder.take(self._waiting, answers)
-        for each in self.journal.attempts(*_ANSWERED_AS):
-            with self._one_at_a_time(each.checkout):
-                # Another thread may have moved it since the list was made.
-                taken |= self._take_answers_of(self.journal.attempt(each.id), answers)
-        self._heard_at = heard_at  # what was carried here says nothing of the network
+        answers = Answers(found)
+        with self._word.carried():
+            taken = self._outbox.take(answers)
+            for each in self.journal.attempts(*ANSWERED_AS):
+                with self._one_at_a_time(each.checkout):
+                    # Another thread may have moved it since the list was made.
+                    taken |= self._settler.take_answers(self.journal.attempt(each.id), answers)
         problems = {number: why for number, why in taken.items() if why is not None}
         return AnswersTaken(len(taken) - len(problems), problems)
-
-    def _take_answers_of(self, sale: Attempt, answers: Answers) -> dict[int, str | None]:
-        """Of a sale that is not just forwarded: unknown, being reversed, held."""
-        taken: dict[int, str | None] = {}
-        while (kind := _ANSWERED_AS.get(sale.state)) is not None:
-            before, written = sale.state, self.journal.record_of(sale, kind)
-            result = answers.of(written)
-            if result is None:
-                break
-            found, problem = self._read_result(written, result)
-            if found is None:
-                taken[written.sequence] = problem
-                break
-            is_old = found.jws in self.journal.outcomes_of(written.sequence)
-            if is_old and found.result == "held":
-                break
-            if sale.state == "held" and found.result != "held":
-                own = self.journal.record_of(sale)
-                if not self.journal.is_decided(own.sequence):
-                    # The same word decided both, and neither counts alone.
-                    of_sale, problem = self._read_result(own, answers.of(own) or {})
-                    if of_sale is None or of_sale.result == "held":
-                        taken[own.sequence] = problem or "what became of the sale is missing"
-                        break
-                    sale = self._advance(sale, of_sale)
-                    taken[own.sequence] = None
-            sale = self._advance(sale, found)
-            taken[written.sequence] = None
-            if sale.state == before:
-                break
-        return taken
 
     # ── the key ────────────────────────────────────────────────────────────────────────────────
 
@@ -1268,10 +925,10 @@ class Till:
         if not key_change.is_wished(self.folder):
             return False
         self._key_changer.write()
-        self._key_changer.note(self._send_plain())
+        self._key_changer.note(self._outbox.forward_plain())
         if self._key_changer.switch():
             # The new key's first word closes the old one at the ledger.
-            self._send_plain()
+            self._outbox.forward_plain()
         return True
 
     # ── the day, the pack ──────────────────────────────────────────────────────────────────────
@@ -1288,7 +945,7 @@ class Till:
         written = self.journal.write_day_report(
             lambda last: day_end.report(self.journal, day, last)
         )
-        problem = self._send_plain()
+        problem = self._outbox.forward_plain()
         report = written.content
         assert isinstance(report, DayReport)
         return DayClose(written, report, bool(self.journal.outcomes_of(written.sequence)), problem)
@@ -1308,7 +965,7 @@ class Till:
             return
         self._asked_why = True
         self.journal.write_start(self._software)
-        self._send_plain()
+        self._outbox.forward_plain()
 
     def heal(self) -> HealState:
         """Ask the ledger what it holds of this till's records, and offer it what it lost: call it
@@ -1341,36 +998,14 @@ class Till:
         return attempts[-1]
 
     def _sale(self, of: Attempt, problem: str | None = None) -> Sale:
-        refusal = None
-        if of.state in ("refused", "exception"):
-            for text in self.journal.outcomes_of(of.sequence):
-                refusal = outcome.read_any(text, keys=self._keys).refusal or refusal
-        held = None
-        if of.state in ("unknown", "interrupted", "filling", "held"):
-            held = self._held(self.journal.record_of(of))
-        elif of.state == "reversing":
-            held = self._held(self.journal.record_of(of, "reversal"))
-        return Sale(
-            of.checkout,
-            of.state,
-            ids.receipt_no(self.enrolment.terminal_no, of.sequence),
-            of.currency,
-            of.amount_minor,
-            refusal,
-            problem,
-            self.next_try_of(of),
-            self._liability(of),
-            held,
+        return sale_of(
+            self.journal,
+            of,
+            keys=self._keys,
+            terminal_no=self.enrolment.terminal_no,
+            next_try_at=self.next_try_of(of),
+            problem=problem,
         )
-
-    def _liability(self, of: Attempt) -> Liability | None:
-        if of.state not in attempt.STORED | {"short", "exception"}:
-            return None
-        content = self.journal.record_of(of, "accept_offline").content
-        return content.liability if isinstance(content, AcceptOffline) else None
-
-    def _held(self, written: Record) -> HeldReason | None:
-        return holding.reason_of(self.journal.outcomes_of(written.sequence), keys=self._keys)
 
     def _one_at_a_time(self, checkout: str) -> threading.Lock:
         """A lock per sale: a double click waits for the first and then sees its state."""
@@ -1402,23 +1037,3 @@ def _signed_times(folder: Path, enrolled: Enrolment) -> Iterator[datetime]:
             newest = view.newest_outcome()
         if newest is not None:
             yield outcome.read_any(newest, keys=keys).recorded_at
-
-
-def _names(holder: Holder, held: Pack) -> list[str]:
-    """The names of the programmes that somebody holds vouchers of, as the pack has them."""
-    return [
-        known.name if (known := held.programmes.get(programme)) is not None else programme
-        for programme in sorted({voucher.programme for voucher in holder.vouchers})
-    ]
-
-
-def _checked(lines: Sequence[Line]) -> tuple[Line, ...]:
-    """Lines as if they had come over the wire, so that a caller's slip is found here."""
-    return lines_from_json([{**line.to_json(), "description": line.description} for line in lines])
-
-
-def _preference(offer: Offer) -> tuple[bool, datetime]:
-    """Offers that redeem something first, then the one whose used voucher expires first."""
-    held = offer.situation.vouchers
-    used = {entry.voucher for entry in offer.proposal.allocation} or held.keys()
-    return offer.refusal is not None, min(held[voucher].expires_at for voucher in used)

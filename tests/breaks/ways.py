@@ -22,7 +22,8 @@ from carepos.keys import PublicKey
 from carepos.ledger_keys import LedgerKeyKeeper, LedgerKeys
 from carepos.offline import OfflineState
 from carepos.outcome import Outcome
-from carepos.till import Offer, Sale, Till
+from carepos.sale import Offer, Sale
+from carepos.till import Till
 from carepos_ledger import chain_progress, issuers
 from carepos_ledger.allotments import Allotment
 from carepos_ledger.allotting import Allotting

@@ -125,7 +125,7 @@ def test_answers_from_a_file_are_no_word_over_the_network(shop: Rig) -> None:
     shop.cut_network()
     sell(shop, family, 100)
     shop.world.now.forward(minutes=5)
-    waiting = [e for parcel in shop.till._waiting() for e in parcel.envelopes]
+    waiting = [e for parcel in shop.till._outbox.waiting() for e in parcel.envelopes]
     posted = requests.post(
         f"{shop.world.url}/v1/records", json={"items": waiting}, timeout=30
     ).json()["results"]

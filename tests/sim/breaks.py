@@ -40,7 +40,9 @@ from carepos.keys import Keys, digest
 from carepos.outcome import Outcome
 from carepos.record import Record, envelope
 from carepos.refusals import Refusal
-from carepos.till import Sale, Till
+from carepos.sale import Sale
+from carepos.settler import Settler
+from carepos.till import Till
 from carepos_ledger import accounts, chain_check, database, decide, restored_rows, settlement
 from carepos_ledger.book import Book
 from carepos_ledger.healing import Healing
@@ -150,12 +152,12 @@ def outcome_not_bound(stack: ExitStack) -> None:
 def restart_sends_again(stack: ExitStack) -> None:
     """A sale found open after a restart is sent again as a sale."""
 
-    def ask(self: Till, sale: Attempt) -> tuple[Attempt, str | None]:
+    def ask(self: Settler, sale: Attempt) -> tuple[Attempt, str | None]:
         if sale.state == "interrupted":
-            return self._deliver(sale, self.journal.record_of(sale))
+            return self._deliver(sale, self._journal.record_of(sale))
         return before(self, sale)  # type: ignore[no-any-return]
 
-    before = _patch(stack, Till, "_ask", ask)
+    before = _patch(stack, Settler, "ask", ask)
 
 
 def goods_not_asked(stack: ExitStack) -> None:

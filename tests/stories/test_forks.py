@@ -11,7 +11,7 @@ import pytest
 
 from carepos import NotDecided, Refused, Till
 from carepos.commands import main
-from carepos.till import Sale
+from carepos.sale import Sale
 from carepos_ledger.operator_client import SECRET_FILE
 from carepos_ledger.operators import new_secret
 from tests.stories.test_redemption import Shop, a_shop

@@ -437,7 +437,7 @@ def test_fd_5_an_answer_under_an_unknown_key_is_not_believed(
 ) -> None:
     """The ledger's words under a key that is not in its signed set decide nothing."""
     offer = shop.offer(family)
-    monkeypatch.setattr(shop.till, "_keys", KeySet([]))
+    monkeypatch.setattr(shop.till._word, "_keys", KeySet([]))
     sale = shop.till.redeem(offer, checkout="S1", cashier="c01")
     assert sale.state == "unknown" and "not known" in (sale.problem or "")
     assert shop.till.retry("S1").state == "unknown"
@@ -666,10 +666,10 @@ def test_a_gap_is_named_and_filled(shop: Shop, family: Family) -> None:
     shop.till.journal.write_day_report(
         lambda last: record.DayReport(1, "2026-11-22", 1, last, 0, 0, 0, 1, ())
     )
-    shop.till._send_plain()
-    assert "sequence_gap" in (shop.till._send_plain() or "")
+    shop.till._outbox.forward_plain()
+    assert "sequence_gap" in (shop.till._outbox.forward_plain() or "")
     assert shop.till.cancel("S1").state == "reversed"
-    assert shop.till._send_plain() is None
+    assert shop.till._outbox.forward_plain() is None
 
 
 def test_the_pack_held_survives_a_bad_one(shop: Shop, family: Family) -> None:

@@ -291,10 +291,10 @@ def test_an_unsigned_or_foreign_time_is_not_believed(
     least = shop.till.ratchet.least()
     for forged in (None, "a.b.c", jws.sign({"v": 1}, typ=jws.TIME, key=shop.world.issuer_key)):
         error = ClockSkew(401, "", forged)
-        assert not shop.till._skewed(error, "r" * 22) and error.ahead_s is None
+        assert not shop.till._word.skewed(error, "r" * 22) and error.ahead_s is None
     of_another = {"v": 1, "server_time": "2027-01-01T00:00:00.000Z", "request": "q" * 22}
     text = jws.sign(of_another, typ=jws.TIME, key=shop.world.ledger.keyring.signing)
-    assert not shop.till._skewed(ClockSkew(401, "", text), "r" * 22)
+    assert not shop.till._word.skewed(ClockSkew(401, "", text), "r" * 22)
     assert shop.till.ratchet.least() == least
 
 
