@@ -195,10 +195,11 @@ def build(
     )
     app.register_blueprint(local_json.blueprint(counter))
     app.register_blueprint(pin_pad_routes.blueprint(pad, link))
-    app.register_blueprint(pin_pad_routes.register_side(pad, link, settings.devices_url))
+    app.register_blueprint(pin_pad_routes.register_side(pad))
+    app.register_blueprint(pin_pad_routes.PAGE.register_side(link, settings.devices_url))
     app.register_blueprint(device_routes.blueprint(held))
     app.register_blueprint(returns_routes.blueprint(counter, returns))
-    app.register_blueprint(returns_routes.register_side(returns, settings.url))
+    app.register_blueprint(returns_routes.PAGE.register_side(returns, settings.url))
     app.register_blueprint(
         office_routes.blueprint(counter, chores, read_status, printing.print_drill)
     )
@@ -219,19 +220,19 @@ def _doors(folder: Path, link: PadLink, returns: PadLink) -> tuple[guard.Door, .
 
     return (
         guard.Door(
-            pin_pad_routes.PREFIX,
+            pin_pad_routes.PAGE.prefix,
             pad_link.HEADER,
             link.opens,
             "pad_not_paired",
-            without=pin_pad_routes.OPEN,
+            without=pin_pad_routes.PAGE.open,
         ),
         guard.Door(device_routes.PREFIX, held_code.HEADER, is_device, "device_not_paired"),
         guard.Door(
-            returns_routes.PREFIX,
+            returns_routes.PAGE.prefix,
             returns_routes.HEADER,
             returns.opens,
             "page_not_paired",
-            without=returns_routes.OPEN,
+            without=returns_routes.PAGE.open,
             from_outside=False,
         ),
     )

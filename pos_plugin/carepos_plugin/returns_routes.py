@@ -15,7 +15,6 @@ for the shop's own computer only, never at the devices' address.
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import Final
 
 from flask import Blueprint, Response, request
@@ -24,41 +23,16 @@ from carepos import ids, strict_json
 from carepos_plugin.counter import Counter
 from carepos_plugin.http import empty_body, json_body, json_response
 from carepos_plugin.pad_link import PadLink
-from carepos_plugin.pin_pad_routes import PAGE_POLICY
+from carepos_plugin.paired_page import PairedPage
 from carepos_plugin.registers import taking_back
 
 FILE: Final = "returns-page.paired"
 HEADER: Final = "X-CarePOS-Returns"
-PREFIX: Final = "/returns"
-OPEN: Final = frozenset({PREFIX, f"{PREFIX}/page.js", f"{PREFIX}/page.css", f"{PREFIX}/pair"})
+PAGE: Final = PairedPage(prefix="/returns", file="returns", part="page", name="returns-page")
 
 
 def blueprint(counter: Counter, link: PadLink) -> Blueprint:
-    routes = Blueprint("returns", __name__, url_prefix=PREFIX)
-    files = resources.files("carepos_plugin")
-
-    def page(name: str, kind: str) -> Response:
-        answer = Response(files.joinpath(name).read_bytes(), content_type=f"{kind}; charset=utf-8")
-        answer.headers["Content-Security-Policy"] = PAGE_POLICY
-        return answer
-
-    @routes.get("")
-    def html() -> Response:
-        return page("returns.html", "text/html")
-
-    @routes.get("/page.js")
-    def script() -> Response:
-        return page("returns.js", "text/javascript")
-
-    @routes.get("/page.css")
-    def style() -> Response:
-        return page("returns.css", "text/css")
-
-    @routes.post("/pair")
-    def pair() -> Response:
-        names = strict_json.exact_names(json_body(request), {"code"}, where="body")
-        code = strict_json.text(names["code"], "code", high=64)
-        return json_response({"secret": link.pair(code)})
+    routes = PAGE.blueprint(link)
 
     @routes.post("/state")
     def state() -> Response:
@@ -90,23 +64,5 @@ def blueprint(counter: Counter, link: PadLink) -> Blueprint:
     @routes.post("/refund")
     def refund() -> Response:
         return json_response(taking_back.refund(counter, json_body(request)))
-
-    return routes
-
-
-def register_side(link: PadLink, url: str) -> Blueprint:
-    """What `carepos till returns-page` asks."""
-    routes = Blueprint("returns_link", __name__, url_prefix="/api")
-
-    @routes.post("/returns-page/link")
-    def new_link() -> Response:
-        empty_body(request)
-        return json_response({"link": f"{url}{PREFIX}#{link.new_link()}"}, 201)
-
-    @routes.post("/returns-page/forget")
-    def forget() -> Response:
-        empty_body(request)
-        link.forget()
-        return json_response({"paired": False})
 
     return routes

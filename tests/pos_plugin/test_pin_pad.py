@@ -18,7 +18,7 @@ import requests
 
 from carepos_plugin import guard, pad_link, pairing
 from carepos_plugin.pin_pad import LIFE_S, ON_PAD, ON_REGISTER
-from carepos_plugin.pin_pad_routes import OPEN
+from carepos_plugin.pin_pad_routes import PAGE
 from carepos_plugin.settings import Settings
 from tests.cards import PIN, RULES, SECRET, WRONG, Card, cards, print_card, proof
 from tests.pos_plugin.rig import Answer, Rig, listening, milk, rig
@@ -519,7 +519,7 @@ def test_the_page_brings_nothing_from_elsewhere(shop: Rig) -> None:
     """No script, font or style of others, none inline, no frame; and nothing of a sale in it."""
     card = print_card(shop.world.family())
     scan(shop, card)
-    for path in sorted(OPEN - {"/pin-pad/pair"}):
+    for path in sorted(PAGE.open - {"/pin-pad/pair"}):
         answer = requests.get(shop.url + path, timeout=30)
         assert answer.status_code == 200
         policy = answer.headers["Content-Security-Policy"]

@@ -418,7 +418,8 @@ def malformed(stage: Stage) -> None:
     nothing = cast(Any, None)
     app.register_blueprint(local_json.blueprint(nothing))
     app.register_blueprint(office_routes.blueprint(nothing, nothing, nothing, nothing))
-    app.register_blueprint(pin_pad_routes.register_side(nothing, nothing, ""))
+    app.register_blueprint(pin_pad_routes.register_side(nothing))
+    app.register_blueprint(pin_pad_routes.PAGE.register_side(nothing, ""))
     app.register_blueprint(pin_pad_routes.blueprint(nothing, nothing))
     app.register_blueprint(device_routes.blueprint(nothing))
     plugin = [
