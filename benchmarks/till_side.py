@@ -205,7 +205,9 @@ class _InstantLedger:
     def key_set(self) -> dict[str, Any]:
         raise Unreachable("there is only one key here")
 
-    def look_up(self, _: str, __: str | None = None) -> tuple[str, str]:
+    def look_up(
+        self, _: str, __: str | None = None, *, deadline_s: float | None = None
+    ) -> tuple[str, str]:
         now = datetime.now(UTC)
         voucher = {
             "voucher": VOUCHER, "programme": "bench", "kind": "value", "label": "券",
